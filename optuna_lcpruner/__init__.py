@@ -1,0 +1,9 @@
+"""An Optuna pruner that extrapolates learning curves with a Bayesian ensemble."""
+
+from optuna_lcpruner.decision import Decision, Reason
+from optuna_lcpruner.extrapolate import forecast
+from optuna_lcpruner.predictive import Forecast
+from optuna_lcpruner.pruner import LearningCurvePruner
+
+__all__ = ["Decision", "Forecast", "LearningCurvePruner", "Reason", "forecast"]
+__version__ = "0.1.0"

@@ -1,0 +1,153 @@
+"""Forecast + incumbent -> Decision: the rule, and the reasons a person reads. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from optuna_lcpruner.predictive import Forecast
+
+
+class Reason(Enum):
+    """Why a trial was stopped or left alone. The value is the first words of the message."""
+
+    NOTHING_REPORTED = "nothing reported"
+    WARM_UP = "warm-up"
+    BETWEEN_LOOKS = "between looks"
+    TOO_FEW_REPORTS = "too few reports"
+    NO_BEST_VALUE = "waiting for a best value"
+    STARTUP = "startup"
+    UNKNOWN_HORIZON = "horizon unknown"
+    BEYOND_HORIZON = "at or beyond the horizon"
+    METRIC_MISMATCH = "reported and returned metric differ"
+    WRONG_DIRECTION = "direction looks wrong"
+    ALREADY_BETTER = "already better than the best"
+    UNDECIDED = "undecided"
+    PATIENCE = "being patient"
+    MULTI_OBJECTIVE = "multi-objective study"
+    FAILED = "could not decide"
+    DIVERGED = "pruned: diverged"
+    HOPELESS = "pruned"
+    SETTLED = "pruned: forecast settled"
+
+    @property
+    def prunes(self) -> bool:
+        """Whether a decision with this reason stops the trial."""
+        return self in (Reason.DIVERGED, Reason.HOPELESS, Reason.SETTLED)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided about a trial at a step, and what it rests on.
+
+    Attributes:
+        reason: Why.
+        message: The reason with its numbers, for people.
+        step: The step it was made at, None before the first report.
+        p_beat: Posterior probability that the trial ends better than the incumbent.
+        threshold: The value that ``p_beat`` was compared with.
+        incumbent: Best objective value of the completed trials.
+        forecast: Mean of the forecast final value.
+        low: Lower end of its 90 % interval.
+        high: Upper end of its 90 % interval.
+    """
+
+    reason: Reason
+    message: str
+    step: int | None = None
+    p_beat: float | None = None
+    threshold: float | None = None
+    incumbent: float | None = None
+    forecast: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def prune(self) -> bool:
+        """Whether the trial should stop."""
+        return self.reason.prunes
+
+
+def abstain(reason: Reason, detail: str = "", step: int | None = None) -> Decision:
+    """A decision without a forecast: the reason and, after a colon, its detail."""
+    return Decision(reason, f"{reason.value}: {detail}" if detail else reason.value, step)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Prune when P(beat the best) is below the threshold, ``patience`` looks in a row.
+
+    Attributes:
+        threshold: The paper's delta; a probability in [0, 1].
+        patience: Consecutive looks below the threshold that it takes; at least 1.
+        stop_below_std: The paper's optimistic rule: stop as well once the predictive standard
+            deviation (metric units) is below this and the forecast is not above the best.
+    """
+
+    threshold: float
+    patience: int = 1
+    stop_below_std: float | None = None
+
+    def decide(
+        self,
+        forecast: Forecast,
+        incumbent: float,
+        step: int,
+        *,
+        ahead: bool = False,
+        earlier: Sequence[float] = (),
+    ) -> Decision:
+        """Decide about a trial.
+
+        Args:
+            forecast: Predictive distribution of its final value.
+            incumbent: Best objective value so far, in the metric's units.
+            step: Step of the newest report, for the message.
+            ahead: Whether the trial already is better than the incumbent; it is then left alone.
+            earlier: P(beat) at the ``patience - 1`` looks before this one, newest first.
+
+        Source: Domhan et al. 2015, section 3.3 (both rules). Differs: the optimistic rule never
+        stops a trial whose forecast mean beats the incumbent.
+        """
+        p = forecast.p_beats(incumbent)
+        mean = forecast.mean()
+        low, high = forecast.interval(0.9)
+        if ahead:
+            reason, detail = Reason.ALREADY_BETTER, f"P = {_probability(p)}"
+        else:
+            reason, detail = self._judge(forecast, incumbent, p, mean, earlier)
+        message = (
+            f"{reason.value}: {detail} at step {step}, "
+            f"forecast {_number(mean)} [{_number(low)}, {_number(high)}] "
+            f"against best {_number(incumbent)}"
+        )
+        return Decision(reason, message, step, p, self.threshold, incumbent, mean, low, high)
+
+    def _judge(
+        self, forecast: Forecast, incumbent: float, p: float, mean: float, earlier: Sequence[float]
+    ) -> tuple[Reason, str]:
+        if p < self.threshold:
+            below = 1
+            for previous in earlier:
+                if previous >= self.threshold:
+                    break
+                below += 1
+            comparison = f"P = {_probability(p)} < {self.threshold:.3g}"
+            if below >= self.patience:
+                return Reason.HOPELESS, comparison
+            return Reason.PATIENCE, f"{comparison} for {below} of {self.patience} looks"
+        behind = mean < incumbent if forecast.scale.maximize else mean > incumbent
+        if self.stop_below_std is not None and behind:
+            std = forecast.std()
+            if std < self.stop_below_std:
+                return Reason.SETTLED, f"sd = {_number(std)} < {self.stop_below_std:.3g}"
+        return Reason.UNDECIDED, f"P = {_probability(p)}"
+
+
+def _probability(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+
+
+def _number(x: float) -> str:
+    return f"{x:.4g}"

@@ -1,0 +1,89 @@
+"""``forecast(values, n_steps=...)``: the same posterior on a plain list of numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from optuna_lcpruner.learning_curve import LearningCurve, StepMap
+from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
+from optuna_lcpruner.predictive import Forecast
+from optuna_lcpruner.scale import oriented, spanning
+
+
+def forecast(
+    values: ArrayLike,
+    *,
+    n_steps: int,
+    direction: str = "minimize",
+    steps: ArrayLike | None = None,
+    target: str = "last",
+    engine: Engine | None = None,
+) -> Forecast:
+    """Forecast a learning curve without a study.
+
+    Args:
+        values: Reported values in order, shape (n,); NaN and infinite ones are left out, at least
+            two finite ones are needed.
+        n_steps: Steps of the full training, in the unit of ``steps``.
+        direction: ``"minimize"`` or ``"maximize"``, as in ``optuna.create_study``.
+        steps: The steps of the values, shape (n,), distinct; by default 0, 1, 2, ...
+        target: ``"last"``: the value at the end; ``"best"``: the best value by then.
+        engine: The posterior; by default the closed-form one.
+
+    Returns:
+        The predictive distribution at every position ahead, the last being the horizon. Position p
+        is the p-th report of the training.
+
+    Raises:
+        ValueError: If an argument is out of range, fewer than two values are finite, or nothing is
+            left to forecast.
+
+    Example:
+        >>> ahead = forecast([0.60, 0.71, 0.76, 0.79, 0.81], n_steps=20, direction="maximize")
+        >>> bool(0.8 < ahead.mean() < 0.95)
+        True
+        >>> ahead.p_beats(0.99) < 0.1
+        True
+    """
+    if direction not in ("minimize", "maximize"):
+        raise ValueError(f"direction must be 'minimize' or 'maximize', but got {direction!r}.")
+    if target not in ("last", "best"):
+        raise ValueError(f"target must be 'last' or 'best', but got {target!r}.")
+    curve = _curve(values, n_steps, direction == "maximize", steps)
+    # Half the scale is what was seen: the final value may lie as far ahead again.
+    first, spread = float(curve.values[0]), float(np.ptp(curve.values))
+    scale = spanning(first, first + 2.0 * spread, direction == "maximize")
+    ahead = np.unique(
+        np.append(np.arange(np.floor(curve.positions[-1]) + 1, curve.horizon), curve.horizon)
+    )
+    return (engine or ClosedForm())(curve, StudyKnowledge(scale, Target(target)), ahead)
+
+
+def _curve(
+    values: ArrayLike, n_steps: int, maximize: bool, steps: ArrayLike | None
+) -> LearningCurve:
+    reports = np.asarray(values, dtype=float)
+    if reports.ndim != 1:
+        raise ValueError(f"values must be one-dimensional, but got shape {reports.shape}.")
+    at = np.arange(reports.size, dtype=float) if steps is None else np.asarray(steps, dtype=float)
+    if at.shape != reports.shape:
+        raise ValueError(
+            f"steps and values must be equally long, but got {at.shape} and {reports.shape}."
+        )
+    order = np.argsort(at, kind="stable")
+    at, reports = at[order], reports[order]
+    if at.size and (at[0] < 0 or np.any(np.diff(at) == 0)):
+        raise ValueError(f"steps must be non-negative and distinct, but got {steps!r}.")
+    finite = np.isfinite(reports)
+    if np.count_nonzero(finite) < 2:
+        raise ValueError(f"at least two finite values are needed, but got {values!r}.")
+    step_map = StepMap.of(at)
+    positions, horizon = step_map.position(at), step_map.horizon(n_steps)
+    if not positions[-1] < horizon:
+        raise ValueError(
+            f"n_steps must lie beyond the last step, but got n_steps={n_steps} "
+            f"with {reports.size} values up to step {at[-1]:g}."
+        )
+    return LearningCurve(positions[finite], oriented(reports[finite], maximize), horizon)

@@ -1,0 +1,170 @@
+"""Validated learning curves and the mapping from the caller's steps to positions.
+
+Glossary:
+    step       what the objective passes to ``trial.report``: 0-based, 1-based, strided, unordered
+    position   1, 2, ... in units of reports; the families' ``t``
+    horizon    position of the last report of a full training
+    knot       one of at most ``MAX_KNOTS`` evenly spaced positions from 1 to the horizon that stand
+               for the curve; reports are averaged into the nearest knot
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+MAX_KNOTS = 128
+"""A curve of 10 000 reports costs no more than one of 128: neighbours are averaged."""
+
+
+@dataclass(frozen=True)
+class Knots:
+    """The positions that stand for a training of `horizon` reports."""
+
+    horizon: int
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ValueError(f"horizon must be at least 1, but got {self.horizon}.")
+
+    @property
+    def size(self) -> int:
+        """Number of knots."""
+        return min(self.horizon, MAX_KNOTS)
+
+    @property
+    def positions(self) -> Array:
+        """Positions of the knots, shape (size,), from 1 to the horizon."""
+        return _knot_positions(self.horizon)
+
+    def nearest(self, positions: ArrayLike) -> IntArray:
+        """Index of the nearest knot, same shape; beyond the horizon it is the last knot."""
+        positions = np.asarray(positions, dtype=float)
+        if self.size == 1:
+            return np.zeros(positions.shape, dtype=np.int64)
+        spacing = (self.horizon - 1) / (self.size - 1)
+        index = np.rint((positions - 1) / spacing)
+        return np.clip(index, 0, self.size - 1).astype(np.int64)
+
+
+@lru_cache(maxsize=64)
+def _knot_positions(horizon: int) -> Array:
+    positions = np.linspace(1.0, float(horizon), min(horizon, MAX_KNOTS))
+    positions.flags.writeable = False
+    return positions
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """The part of a training that has been seen: larger is better, finite, in order.
+
+    Attributes:
+        positions: Strictly increasing positions >= 1, shape (n,).
+        values: Oriented values, shape (n,).
+        horizon: Position of the last report of a full training.
+    """
+
+    positions: Array
+    values: Array
+    horizon: int
+
+    def __post_init__(self) -> None:
+        positions = np.array(self.positions, dtype=float)
+        values = np.array(self.values, dtype=float)
+        if positions.ndim != 1 or positions.shape != values.shape or positions.size == 0:
+            raise ValueError(
+                "positions and values must be one-dimensional, equally long and not empty, "
+                f"but got shapes {positions.shape} and {values.shape}."
+            )
+        if not (np.all(np.isfinite(positions)) and positions[0] >= 1):
+            raise ValueError(f"positions must be finite and at least 1, but got {positions!r}.")
+        if not np.all(np.diff(positions) > 0):
+            raise ValueError(f"positions must be strictly increasing, but got {positions!r}.")
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"values must be finite, but got {values!r}.")
+        if int(self.horizon) != self.horizon or self.horizon < 1:
+            raise ValueError(f"horizon must be a positive integer, but got {self.horizon}.")
+        object.__setattr__(self, "positions", positions)
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "horizon", int(self.horizon))
+
+    @property
+    def n_points(self) -> int:
+        """Number of reports seen."""
+        return int(self.positions.size)
+
+    @property
+    def knots(self) -> Knots:
+        """The knots of this training."""
+        return Knots(self.horizon)
+
+    def on_knots(self) -> tuple[IntArray, Array]:
+        """Observed knots and the mean of the values at each, shapes (k,) and (k,)."""
+        return average_on_knots(self.knots, self.positions, self.values)
+
+
+def average_on_knots(knots: Knots, positions: Array, values: Array) -> tuple[IntArray, Array]:
+    """Average values into their nearest knots: (indices in increasing order, means)."""
+    index = knots.nearest(positions)
+    if index.size == 0 or np.all(np.diff(index) > 0):
+        return index, values
+    counts = np.bincount(index, minlength=knots.size)
+    observed = np.flatnonzero(counts).astype(np.int64)
+    # Divide before adding: the sum of values near the largest float would overflow.
+    means = np.bincount(index, weights=values / counts[index], minlength=knots.size)
+    return observed, means[observed].astype(float, copy=False)
+
+
+@dataclass(frozen=True)
+class StepMap:
+    """How the caller's steps become positions: ``position = step / stride + offset``.
+
+    ``stride`` is the typical gap between reports. A first step of 0 is position 1; a first step
+    of one stride or more (1, 2, ...; 500, 1000, ...; a resumed training) is ``step / stride``.
+    """
+
+    stride: float = 1.0
+    offset: float = 1.0
+
+    @classmethod
+    def of(cls, steps: ArrayLike, stride: float | None = None) -> StepMap:
+        """The map for a training's reported steps.
+
+        Args:
+            steps: Reported steps in increasing order, shape (n,), n >= 1.
+            stride: Gap between reports where it is known from other trials of the study; by
+                default the median gap of these steps, or 1 for a single report.
+        """
+        steps = np.asarray(steps, dtype=float)
+        if stride is None:
+            stride = float(np.median(np.diff(steps))) if steps.size > 1 else 1.0
+        return cls(stride, max(0.0, 1.0 - float(steps[0]) / stride))
+
+    def position(self, steps: ArrayLike) -> Array:
+        """Positions of steps, same shape, each >= 1 for the steps of the training."""
+        return np.asarray(steps, dtype=float) / self.stride + self.offset
+
+    def horizon(self, n_steps: float) -> int:
+        """Position of the last report of a training of `n_steps` steps.
+
+        A training of ``n_steps`` steps that reports every ``stride`` of them reports
+        ``n_steps / stride`` times, whether its steps start at 0, at 1 or at ``stride``.
+        """
+        return max(1, round(n_steps / self.stride))
+
+
+def ordered(intermediate_values: Mapping[int, float]) -> tuple[IntArray, Array]:
+    """Steps in increasing order and their values, as they were reported (NaN and inf included)."""
+    steps = np.fromiter(intermediate_values.keys(), np.int64, len(intermediate_values))
+    values = np.fromiter(intermediate_values.values(), np.float64, len(intermediate_values))
+    if steps.size > 1 and not np.all(np.diff(steps) > 0):
+        order = np.argsort(steps, kind="stable")
+        steps, values = steps[order], values[order]
+    return steps, values

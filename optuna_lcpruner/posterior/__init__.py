@@ -1,0 +1,1 @@
+"""Posterior engines: curve + what the study knows -> Forecast."""

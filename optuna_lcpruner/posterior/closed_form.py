@@ -1,0 +1,340 @@
+"""The closed-form posterior: shapes and noise on a grid, the linear part integrated exactly.
+
+Model, on the working scale (larger is better), at knots t_1 < ... < t_n:
+
+    z_k = c + a psi_s(t_k) + e_k                          c ~ N(m_c, v_c),  a ~ N(m_a, v_a)
+    e_k = sigma * s_k * x_k,   s_k = (t_k / horizon)^-kappa
+    x_k = rho^g x_(k-1) + sqrt(1 - rho^(2 g)) eps_k       AR(1) over g knots; rho = 1: random walk,
+                                                          x_k = x_(k-1) + sqrt(g) eps_k
+
+Glossary (shapes: J noise models (rho, kappa), L noise levels sigma, S curve shapes):
+    psi    normalised shape, psi(1) = -1, psi(horizon) = 0, so
+    c      value at the horizon, a the gain from the first position to the horizon
+    M_j    e' M_j e is the whitened sum of squares at sigma = 1; tridiagonal, (n, n)
+    G      X' M X with X = [1, psi], g = X' M z, entries (J, 1, S)
+    P      posterior precision of (c, a): prior precision + G / sigma^2, entries (J, L, S)
+
+Each combination (j, l, s) is a two-parameter Gaussian regression with evidence in closed form; the
+posterior is the mixture of all of them, weighted by prior mass times evidence. Correlated noise is
+what keeps 200 mini-batch values from counting as 200 witnesses, shrinking noise lets early
+transients be rough, Student-t_4 tails and a model error that shrinks towards the horizon stand for
+what no family describes (learning-rate drops, restarts).
+
+Source: families and f(1) < f(m) from Domhan et al. 2015, eq. 3-5; Bayesian linear regression, e.g.
+Bishop 2006, section 3.5. Differs: families are averaged by evidence instead of added up with
+weights, and a falling or flat curve is unlikely a priori instead of impossible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from optuna_lcpruner.families import FAMILIES
+from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
+from optuna_lcpruner.posterior.shapes import ShapeGrid, shape_grid
+from optuna_lcpruner.predictive import Component, Forecast
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CurvePrior:
+    """Prior of one learning curve on the working scale (0 typical start, 1 best so far).
+
+    Attributes:
+        asymptote: Mean and standard deviation of the value at the horizon.
+        rise: Mean and standard deviation of the gain from first position to horizon. The mean is
+            positive, good curves rise; the deviation leaves room for flat and falling ones.
+        sigma: Noise levels, working units.
+        log_sigma: Mean and standard deviation of ln sigma, which weight the levels.
+        rho: Autocorrelation from one knot to the next; 0 is independent noise, 1 a random walk.
+        kappa: Exponents by which the noise shrinks as training goes on.
+        df: Degrees of freedom of the predictive tails.
+        model_error: Standard deviation of what no family describes, at the start and at the end
+            of training, linear in between.
+    """
+
+    asymptote: tuple[float, float] = (0.5, 0.5)
+    rise: tuple[float, float] = (0.4, 0.5)
+    sigma: tuple[float, ...] = tuple(np.geomspace(0.002, 0.5, 8))
+    log_sigma: tuple[float, float] = (-3.5, 1.5)
+    rho: tuple[float, ...] = (0.0, 0.7, 1.0)
+    kappa: tuple[float, ...] = (0.0, 0.5, 1.0)
+    df: float = 4.0
+    model_error: tuple[float, float] = (0.04, 0.004)
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """The default engine: ``(curve, knowledge, positions) -> Forecast``.
+
+    Attributes:
+        prior: The curve prior.
+        families: Names of the families that take part.
+    """
+
+    prior: CurvePrior = field(default_factory=CurvePrior)
+    families: tuple[str, ...] = tuple(FAMILIES)
+
+    def __call__(
+        self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
+    ) -> Forecast:
+        """See :class:`~optuna_lcpruner.posterior.interface.Engine`."""
+        knots = curve.knots
+        wanted = (
+            np.array([curve.horizon], float) if positions is None else np.asarray(positions, float)
+        )
+        ahead = knots.nearest(wanted)
+        observed, values = curve.on_knots()
+        z = (values - knowledge.scale.location) / knowledge.scale.unit
+        z, stretch = _tamed(z)
+        grid = shape_grid(curve.horizon, self.families)
+        noise = _NoiseModels.of(self.prior, observed, knots.positions / curve.horizon)
+        fit = _regress(grid, noise, self.prior, observed, z)
+        seen = float(curve.positions[-1]) / curve.horizon
+        predictive = _predict(grid, noise, self.prior, observed, z, fit, ahead, seen)
+        floor = -np.inf
+        if knowledge.target is Target.BEST:
+            floor = float((np.max(curve.values) - knowledge.scale.location) / knowledge.scale.unit)
+            predictive = _best_of_path(grid, noise, self.prior, observed, z, fit, seen, predictive)
+        return Forecast(
+            positions=wanted,
+            weights=fit.weights,
+            observed=Component(predictive[0] * stretch, predictive[1] * stretch),
+            latent=Component(predictive[2] * stretch, predictive[3] * stretch),
+            df=self.prior.df,
+            scale=knowledge.scale,
+            floor=floor,
+            shares=_family_shares(grid, fit),
+        )
+
+
+def _tamed(z: Array) -> tuple[Array, float]:
+    """Clip transients far below everything since; say by how much the curve outgrows its prior.
+
+    A start at 1e4 or one exploding batch must not blow up the noise of a curve that has recovered,
+    so values are clipped below at -1 or at the lowest of the last quarter, whichever is lower. A
+    curve that is still out there keeps its values; the prior is then stretched to its size.
+    """
+    recent = z[-max(2, z.size // 4) :]
+    z = np.maximum(z, min(-1.0, float(np.min(recent))))
+    stretch = max(1.0, float(np.max(np.abs(z))) / 2.0)
+    return z / stretch, stretch
+
+
+@dataclass(frozen=True)
+class _NoiseModels:
+    """The J noise models at the n observed knots."""
+
+    rho: Array  # (J,)
+    spread: Array  # (J, K), s at every knot
+    diagonal: Array  # (J, n), of M
+    beside: Array  # (J, n - 1), off the diagonal of M
+    log_det: Array  # (J,), -log det M
+
+    @classmethod
+    def of(cls, prior: CurvePrior, observed: NDArray[np.int64], fraction: Array) -> _NoiseModels:
+        rho, kappa = (
+            np.array(axis).ravel() for axis in np.meshgrid(prior.rho, prior.kappa, indexing="ij")
+        )
+        spread = fraction ** -kappa[:, None]
+        s = spread[:, observed]
+        decay, innovation = _ar1(rho[:, None], np.diff(observed)[None, :])
+        diagonal = np.ones_like(s)
+        diagonal[:, 1:] = 1.0 / innovation
+        diagonal[:, :-1] += decay**2 / innovation
+        return cls(
+            rho,
+            spread,
+            diagonal / s**2,
+            -decay / innovation / (s[:, 1:] * s[:, :-1]),
+            2.0 * np.log(s).sum(axis=1) + np.log(innovation).sum(axis=1),
+        )
+
+
+def _ar1(rho: Array, gap: Array) -> tuple[Array, Array]:
+    """Decay and innovation variance of x over a gap; rho = 1 is the random walk."""
+    decay = rho**gap
+    innovation = np.where(rho == 1.0, np.asarray(gap, dtype=float), 1.0 - decay**2)
+    return decay, innovation
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The components that carry the posterior, all arrays (C,) unless said otherwise."""
+
+    model: NDArray[np.int64]
+    shape: NDArray[np.int64]
+    sigma: Array
+    weights: Array
+    c: Array
+    a: Array
+    var_c: Array
+    var_a: Array
+    cov: Array
+
+
+_NEGLIGIBLE = 2e-4
+"""Components below this share of the heaviest one are left out."""
+
+
+def _regress(
+    grid: ShapeGrid, noise: _NoiseModels, prior: CurvePrior, observed: NDArray[np.int64], z: Array
+) -> _Fit:
+    (m_c, s_c), (m_a, s_a) = prior.asymptote, prior.rise
+    k_c, k_a = s_c**-2, s_a**-2
+    n = observed.size
+    sigma = np.array(prior.sigma)[None, :, None]
+
+    weighted_one = _times(noise, np.ones(n))  # (J, n)
+    weighted_z = _times(noise, z)
+    if observed[-1] == n - 1:  # the usual case: every knot up to now, no copies
+        psi, square, product = grid.psi[:, :n], grid.square[:, :n], grid.product[:, : n - 1]
+    else:
+        psi = grid.psi[:, observed]
+        square, product = psi**2, psi[:, :-1] * psi[:, 1:]
+    g_11 = weighted_one.sum(axis=1)[:, None, None]
+    g_1z = weighted_z.sum(axis=1)[:, None, None]
+    g_zz = (weighted_z @ z)[:, None, None]
+    g_1p = (weighted_one @ psi.T)[:, None, :]
+    g_pz = (weighted_z @ psi.T)[:, None, :]
+    g_pp = (noise.diagonal @ square.T + 2.0 * noise.beside @ product.T)[:, None, :]
+
+    precision = sigma**-2.0
+    p_cc = k_c + g_11 * precision
+    p_aa = k_a + g_pp * precision
+    p_ca = g_1p * precision
+    h_c = k_c * m_c + g_1z * precision
+    h_a = k_a * m_a + g_pz * precision
+    det = p_cc * p_aa - p_ca**2
+    c = (p_aa * h_c - p_ca * h_a) / det
+    a = (p_cc * h_a - p_ca * h_c) / det
+    square_sum = g_zz * precision + k_c * m_c**2 + k_a * m_a**2 - (h_c * c + h_a * a)
+    mean, deviation = prior.log_sigma
+    log_prior_sigma = -0.5 * ((np.log(sigma) - mean) / deviation) ** 2
+    log_weight = (
+        np.log(grid.mass.sum(axis=1))
+        + log_prior_sigma
+        - n * np.log(sigma)
+        - 0.5 * (noise.log_det[:, None, None] + square_sum + np.log(det))
+    )
+    weight = np.exp(log_weight - log_weight.max())
+    model, level, shape = np.nonzero(weight > _NEGLIGIBLE)
+    here = (model, level, shape)
+    kept = weight[here]
+    det = det[here]
+    return _Fit(
+        model=model,
+        shape=shape,
+        sigma=np.array(prior.sigma)[level],
+        weights=kept / kept.sum(),
+        c=c[here],
+        a=a[here],
+        var_c=p_aa[here] / det,
+        var_a=p_cc[model, level, 0] / det,
+        cov=-p_ca[here] / det,
+    )
+
+
+def _times(noise: _NoiseModels, x: Array) -> Array:
+    """M_j x for every noise model, (J, n)."""
+    result = noise.diagonal * x
+    result[:, 1:] += noise.beside * x[:-1]
+    result[:, :-1] += noise.beside * x[1:]
+    return result
+
+
+def _predict(
+    grid: ShapeGrid,
+    noise: _NoiseModels,
+    prior: CurvePrior,
+    observed: NDArray[np.int64],
+    z: Array,
+    fit: _Fit,
+    ahead: NDArray[np.int64],
+    seen: float,
+) -> tuple[Array, Array, Array, Array]:
+    """Location and scale at the knots `ahead`: of the reported value, then of the curve; (P, C).
+
+    Given what was seen the noise is expected to be  h e_n,  e_n = z_n - c - a psi(t_n),
+    h = rho^g s / s_n, so the value is  (1 - h) c + (psi - h psi_n) a + h z_n + fresh noise.
+    A random walk is a drift of the training, not noise of the measurement: it stays in the curve.
+    """
+    last = observed[-1]
+    gap = np.maximum(ahead - last, 0)[:, None]
+    rho = noise.rho[fit.model]
+    decay, innovation = _ar1(rho, gap)
+    spread = noise.spread[fit.model[None, :], ahead[:, None]]
+    carry = decay * spread / noise.spread[fit.model, last]
+    fresh = (fit.sigma * spread) ** 2 * innovation
+    psi = grid.psi[fit.shape[None, :], ahead[:, None]]
+    psi_last = grid.psi[fit.shape, last]
+    error = _model_error(prior, seen) ** 2
+
+    def moments(h: Array) -> tuple[Array, Array]:
+        x_c, x_a = 1.0 - h, psi - h * psi_last
+        location = x_c * fit.c + x_a * fit.a + h * z[-1]
+        variance = x_c**2 * fit.var_c + 2.0 * x_c * x_a * fit.cov + x_a**2 * fit.var_a
+        return location, variance
+
+    location, variance = moments(carry)
+    drifts = rho == 1.0
+    latent_location, latent_variance = moments(np.where(drifts, carry, 0.0))
+    latent_variance = latent_variance + np.where(drifts, fresh, 0.0)
+    return (
+        location,
+        np.sqrt(np.maximum(variance, 0.0) + fresh + error),
+        latent_location,
+        np.sqrt(np.maximum(latent_variance, 0.0) + error),
+    )
+
+
+def _best_of_path(
+    grid: ShapeGrid,
+    noise: _NoiseModels,
+    prior: CurvePrior,
+    observed: NDArray[np.int64],
+    z: Array,
+    fit: _Fit,
+    seen: float,
+    at_end: tuple[Array, Array, Array, Array],
+) -> tuple[Array, Array, Array, Array]:
+    """Turn the value at each knot ahead into the best value from now to that knot.
+
+    A shape is monotone and the carried-over noise decays, so a component's expected path has its
+    maximum at the next knot or at the end. On top comes the expected maximum of the fresh noise:
+    of m independent draws  sd * Phi^-1((m - 3/8) / (m + 1/4))  (Blom 1958), m knots counting as
+    m (1 - rho); of a random walk  sd * sqrt(2 / pi)  (reflection principle).
+    """
+    next_knot = np.array([min(observed[-1] + 1, grid.psi.shape[1] - 1)])
+    at_next = _predict(grid, noise, prior, observed, z, fit, next_knot, seen)
+    rho = noise.rho[fit.model]
+    n_ahead = np.maximum(grid.psi.shape[1] - 1 - observed[-1], 1)
+    effective = np.maximum(n_ahead * (1.0 - rho), 1.0)
+    blom = ndtri((effective - 0.375) / (effective + 0.25))
+    sd = fit.sigma * noise.spread[fit.model, -1]
+    lift = np.where(rho == 1.0, sd * np.sqrt(2.0 / np.pi * n_ahead), sd * np.maximum(blom, 0.0))
+    location, scale, latent_location, latent_scale = at_end
+    drift = np.where(rho == 1.0, lift, 0.0)
+    return (
+        np.maximum(location, at_next[0]) + lift,
+        np.where(location >= at_next[0], scale, at_next[1]),
+        np.maximum(latent_location, at_next[2]) + drift,
+        np.where(latent_location >= at_next[2], latent_scale, at_next[3]),
+    )
+
+
+def _model_error(prior: CurvePrior, seen: float) -> float:
+    start, end = prior.model_error
+    return start + (end - start) * min(max(seen, 0.0), 1.0)
+
+
+def _family_shares(grid: ShapeGrid, fit: _Fit) -> dict[str, float]:
+    by_shape = np.bincount(fit.shape, fit.weights, minlength=len(grid.psi))
+    shares = by_shape @ (grid.mass / grid.mass.sum(axis=1, keepdims=True))
+    return {name: float(share) for name, share in zip(grid.families, shares, strict=True)}

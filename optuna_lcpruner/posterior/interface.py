@@ -1,0 +1,56 @@
+"""What every posterior engine takes and gives: a curve and what the study knows -> Forecast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.predictive import Forecast
+from optuna_lcpruner.scale import Scale
+
+Array = NDArray[np.float64]
+
+
+class Target(Enum):
+    """Which reported value the objective returns as its own."""
+
+    LAST = "last"
+    BEST = "best"
+
+
+@dataclass(frozen=True)
+class StudyKnowledge:
+    """What the study's other trials say, as far as an engine may use it.
+
+    Attributes:
+        scale: Working scale of the study.
+        target: Whether the final value is the last or the best reported one.
+    """
+
+    scale: Scale
+    target: Target = Target.LAST
+
+
+class Engine(Protocol):
+    """A posterior: learning curve + study knowledge -> predictive distribution.
+
+    Engines are pure: no I/O, no global random state, the same answer for the same arguments.
+    """
+
+    def __call__(
+        self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
+    ) -> Forecast:
+        """Forecast the curve.
+
+        Args:
+            curve: The part seen, larger is better.
+            knowledge: What the study knows.
+            positions: Future positions wanted, increasing, the last one the horizon; by default
+                the horizon alone.
+        """
+        ...

@@ -1,0 +1,364 @@
+"""LearningCurvePruner: (study, trial) -> Decision -> bool. The door to Optuna."""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.logging import get_logger
+from optuna.pruners import BasePruner
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
+
+from optuna_lcpruner import publish
+from optuna_lcpruner.decision import Decision, Reason, Rule, abstain
+from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered
+from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
+from optuna_lcpruner.scale import oriented
+from optuna_lcpruner.study_record import (
+    MetricProblem,
+    StudyRecord,
+    StudySummary,
+    announced_n_steps,
+)
+
+_logger = get_logger("optuna.lcpruner")
+
+Array = NDArray[np.float64]
+
+MIN_REPORTS = 2
+"""Finite reports a trial needs before its curve says anything."""
+
+_MAX_REMEMBERED = 4096
+
+
+class LearningCurvePruner(BasePruner):
+    """Stop a trial when its learning curve is unlikely to end better than the study's best value.
+
+    At each report the reported values ``y_1..y_n`` are extrapolated to the end of training by a
+    Bayesian ensemble of eleven parametric curves, and the trial is pruned iff
+
+        P(y_final beats the best value | y_1..y_n)  <  threshold.
+
+    Values may be on any scale and in either direction; steps may start at 0 or 1, have gaps and
+    arrive in any order. The pruner never raises: where it cannot judge it lets the trial run and
+    says why (:meth:`decide`, and the trial attribute ``lcpruner:reason``).
+
+    Not promised: the probability is that of a model. Curves that jump late (a
+    learning-rate drop that no family foresees) can be stopped wrongly, and each look at a curve is
+    a new chance to err.
+
+    Args:
+        n_steps: Steps of a full training, in the unit of the steps given to ``trial.report``
+            (epochs: the number of epochs). By default the trial's user attribute
+            ``lcpruner:n_steps``, else what completed trials show.
+        threshold: Prune below this probability; in [0, 1], 0 never prunes by forecast.
+        n_startup_trials: Completed trials needed before anything is pruned by forecast.
+        n_warmup_steps: No pruning while the step is below this.
+        interval_steps: Steps between two looks, counted from ``n_warmup_steps``.
+        patience: Consecutive looks below the threshold that it takes to prune.
+        target: Which report the objective returns: ``"last"``, ``"best"``, or ``"auto"`` to learn
+            it from completed trials.
+        nan_policy: ``"prune"`` stops a trial whose newest report is NaN or infinite, after warm-up;
+            ``"ignore"`` leaves such reports out.
+        stop_below_std: Also prune once the forecast's standard deviation, in metric units, is below
+            this and its mean is not better than the best (the paper's optimistic rule, there 0.005
+            for accuracies). Off by default.
+        publish: Show each decision as user attributes of the trial: ``lcpruner:p_beat_best``,
+            ``lcpruner:forecast``, ``lcpruner:forecast_low``, ``lcpruner:forecast_high``,
+            ``lcpruner:decided_at_step``, ``lcpruner:reason``.
+        engine: The posterior: ``"closed_form"``, or any callable like
+            :class:`~optuna_lcpruner.posterior.interface.Engine`.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+        TypeError: If a setting is of the wrong type.
+
+    Source: Domhan, Springenberg & Hutter 2015, "Speeding up automatic hyperparameter optimization
+    of deep neural networks by extrapolation of learning curves", section 3.
+    """
+
+    def __init__(
+        self,
+        n_steps: int | None = None,
+        threshold: float = 0.05,
+        *,
+        n_startup_trials: int = 3,
+        n_warmup_steps: int = 0,
+        interval_steps: int = 1,
+        patience: int = 1,
+        target: str = "auto",
+        nan_policy: str = "prune",
+        stop_below_std: float | None = None,
+        publish: bool = True,
+        engine: str | Engine = "closed_form",
+    ) -> None:
+        self._n_steps = None if n_steps is None else _integer("n_steps", n_steps, 1)
+        self._rule = Rule(
+            _real("threshold", threshold, 0.0, 1.0),
+            _integer("patience", patience, 1),
+            None
+            if stop_below_std is None
+            else _real("stop_below_std", stop_below_std, 0.0, math.inf),
+        )
+        self._n_startup_trials = _integer("n_startup_trials", n_startup_trials, 0)
+        self._n_warmup_steps = _integer("n_warmup_steps", n_warmup_steps, 0)
+        self._interval_steps = _integer("interval_steps", interval_steps, 1)
+        self._target = _choice("target", target, ("auto", "last", "best"))
+        self._nan_policy = _choice("nan_policy", nan_policy, ("prune", "ignore"))
+        self._publish = bool(publish)
+        self._engine = _engine(engine)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Start with empty memos; all of them can be rebuilt from the storage."""
+        self._lock = threading.RLock()
+        self._memos: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Memo]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._said: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        forgotten = ("_lock", "_memos", "_said")
+        return {key: value for key, value in self.__dict__.items() if key not in forgotten}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises."""
+        return self.decide(study, trial).prune
+
+    def decide(self, study: Study, trial: FrozenTrial) -> Decision:
+        """The decision behind :meth:`prune`, with its reason and numbers. Never raises.
+
+        The same reports get the same decision, however often it is asked.
+        """
+        try:
+            memo, key = self._memo(study), _key(trial)
+            known = memo.decisions.get(key)
+            if known is not None:
+                return known
+            decision = self._decide(study, trial, memo)
+        except Exception as error:
+            self._say_once("error", f"could not decide, so the trial goes on: {error!r}")
+            return abstain(Reason.FAILED, repr(error))
+        with self._lock:
+            # Two threads may have decided at once; both take the first answer.
+            decision = memo.decisions.setdefault(key, decision)
+            if len(memo.decisions) > _MAX_REMEMBERED:
+                memo.decisions.popitem(last=False)
+        self._show(study, trial, decision)
+        return decision
+
+    def _memo(self, study: Study) -> _Memo:
+        with self._lock:
+            studies = self._memos.setdefault(study._storage, {})
+            return studies.setdefault(study._study_id, _Memo())
+
+    def _decide(self, study: Study, trial: FrozenTrial, memo: _Memo) -> Decision:
+        """The ladder: guards that need no storage, guards that need the study, the forecast."""
+        if len(study.directions) > 1:
+            return abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective")
+        if not trial.intermediate_values:
+            return abstain(Reason.NOTHING_REPORTED)
+        reported, raw = ordered(trial.intermediate_values)
+        step = int(reported[-1])
+        early = self._guard_without_storage(reported, raw, step)
+        if early is not None:
+            return early
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        finite = np.isfinite(raw)
+        steps, values = reported[finite], oriented(raw[finite], maximize)
+
+        summary = self._summary(study, memo, maximize)
+        refusal = self._guard_with_study(summary, step)
+        if refusal is not None:
+            return refusal
+        target = summary.target if self._target == "auto" else Target(self._target)
+        reached = float(values[-1] if target is Target.LAST else values.max())
+        incumbent = summary.incumbent if maximize else -summary.incumbent
+        curve = self._curve(steps, values, trial, summary)
+        if isinstance(curve, Decision):
+            return curve
+        assert summary.scale is not None  # there is an incumbent
+        knowledge = StudyKnowledge(summary.scale, target)
+        earlier = [
+            self._engine(part, knowledge).p_beats(incumbent)
+            for part in self._earlier_looks(curve, steps)
+        ]
+        return self._rule.decide(
+            self._engine(curve, knowledge),
+            incumbent,
+            step,
+            ahead=reached > summary.incumbent,
+            earlier=earlier,
+        )
+
+    def _guard_without_storage(
+        self, steps: NDArray[np.int64], values: Array, step: int
+    ) -> Decision | None:
+        if step < self._n_warmup_steps:
+            return abstain(
+                Reason.WARM_UP, f"step {step} is before n_warmup_steps={self._n_warmup_steps}", step
+            )
+        if not np.isfinite(values[-1]) and self._nan_policy == "prune":
+            return abstain(Reason.DIVERGED, f"{values[-1]} reported at step {step}", step)
+        if not self._looks(steps)[-1]:
+            return abstain(Reason.BETWEEN_LOOKS, f"interval_steps={self._interval_steps}", step)
+        n_finite = int(np.count_nonzero(np.isfinite(values)))
+        if n_finite < MIN_REPORTS:
+            return abstain(Reason.TOO_FEW_REPORTS, f"{n_finite} of {MIN_REPORTS}", step)
+        return None
+
+    def _guard_with_study(self, summary: StudySummary, step: int) -> Decision | None:
+        if summary.n_completed == 0:
+            return abstain(Reason.NO_BEST_VALUE, "no completed trial yet", step)
+        if summary.n_completed < self._n_startup_trials:
+            return abstain(
+                Reason.STARTUP,
+                f"{summary.n_completed} of n_startup_trials={self._n_startup_trials} completed",
+                step,
+            )
+        if summary.problem is not None:
+            self._say_once(
+                "metric", f"no trial is pruned by forecast, because {summary.problem.value}."
+            )
+            reason = (
+                Reason.WRONG_DIRECTION
+                if summary.problem is MetricProblem.WRONG_DIRECTION
+                else Reason.METRIC_MISMATCH
+            )
+            return abstain(reason, summary.problem.value, step)
+        return None
+
+    def _curve(
+        self,
+        steps: NDArray[np.int64],
+        values: Array,
+        trial: FrozenTrial,
+        summary: StudySummary,
+    ) -> LearningCurve | Decision:
+        step = int(steps[-1])
+        n_steps = self._n_steps or announced_n_steps(trial.user_attrs) or summary.n_steps
+        if n_steps is None:
+            self._say_once(
+                "horizon",
+                "the length of a training is unknown: pass n_steps=... or set the trial's user "
+                "attribute 'lcpruner:n_steps'.",
+            )
+            return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
+        step_map = StepMap.of(steps, summary.stride)
+        positions = step_map.position(steps)
+        horizon = step_map.horizon(n_steps)
+        if positions[-1] >= horizon:
+            return abstain(Reason.BEYOND_HORIZON, f"report {positions[-1]:g} of {horizon}", step)
+        return LearningCurve(positions, values, horizon)
+
+    def _looks(self, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the ordered steps are looks: the first report of each interval after warm-up."""
+        interval = (steps - self._n_warmup_steps) // self._interval_steps
+        first = np.ones(steps.size, dtype=bool)
+        first[1:] = interval[1:] > interval[:-1]
+        return first & (steps >= self._n_warmup_steps)
+
+    def _earlier_looks(self, curve: LearningCurve, steps: NDArray[np.int64]) -> list[LearningCurve]:
+        """The curve as it was at the ``patience - 1`` looks before this one, newest first."""
+        looks = np.flatnonzero(self._looks(steps)[:-1])[::-1][: self._rule.patience - 1]
+        return [
+            LearningCurve(curve.positions[: i + 1], curve.values[: i + 1], curve.horizon)
+            for i in looks
+            if i + 1 >= MIN_REPORTS
+        ]
+
+    def _summary(self, study: Study, memo: _Memo, maximize: bool) -> StudySummary:
+        trials = study.get_trials(deepcopy=False)
+        with self._lock:
+            if memo.record is None:
+                memo.record = StudyRecord(maximize)
+            return memo.record.update(trials)
+
+    def _show(self, study: Study, trial: FrozenTrial, decision: Decision) -> None:
+        level = _logger.info if decision.prune else _logger.debug
+        level(f"Trial {trial.number}: {decision.message}")
+        if not self._publish or decision.reason is Reason.NOTHING_REPORTED:
+            return
+        try:
+            send = publish.writer().write if decision.prune else publish.writer().submit
+            send(study._storage, trial._trial_id, publish.attributes(decision))
+        except Exception as error:
+            self._say_once("publish", f"cannot publish decisions: {error!r}")
+
+    def _say_once(self, topic: str, message: str) -> None:
+        with self._lock:
+            if topic in self._said:
+                return
+            self._said.add(topic)
+        _logger.warning(f"LearningCurvePruner: {message}")
+
+    def __repr__(self) -> str:
+        return (
+            f"LearningCurvePruner(n_steps={self._n_steps}, threshold={self._rule.threshold}, "
+            f"n_startup_trials={self._n_startup_trials}, n_warmup_steps={self._n_warmup_steps}, "
+            f"interval_steps={self._interval_steps}, patience={self._rule.patience})"
+        )
+
+
+@dataclass
+class _Memo:
+    """What is remembered of one study; all of it can be rebuilt from the storage."""
+
+    record: StudyRecord | None = None
+    decisions: OrderedDict[tuple[Any, ...], Decision] = field(default_factory=OrderedDict)
+
+
+def _key(trial: FrozenTrial) -> tuple[Any, ...]:
+    """A trial and its reports: Optuna keeps a step's first report, so number and newest suffice."""
+    reports = trial.intermediate_values
+    newest = next(reversed(reports.items()), None) if reports else None
+    return (trial._trial_id, trial.number, len(reports), newest)
+
+
+def _integer(name: str, value: object, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, but got {value!r}.")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, but got {value}.")
+    return int(value)
+
+
+def _real(name: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name} must be a number, but got {value!r}.")
+    if not low <= float(value) <= high:
+        raise ValueError(f"{name} must be between {low:g} and {high:g}, but got {value!r}.")
+    return float(value)
+
+
+def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, allowed))}, but got {value!r}."
+        )
+    return str(value)
+
+
+_ENGINES: Mapping[str, type[ClosedForm]] = {"closed_form": ClosedForm}
+
+
+def _engine(engine: str | Engine) -> Engine:
+    if isinstance(engine, str):
+        return _ENGINES[_choice("engine", engine, tuple(_ENGINES))]()
+    if not callable(engine):
+        raise TypeError(f"engine must be a name or a callable, but got {engine!r}.")
+    return engine

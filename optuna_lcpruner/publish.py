@@ -1,0 +1,142 @@
+"""Writes decisions into the trial's user attributes without making the training wait.
+
+A decision that stops a trial is written at once: after it the trial is finished and its attributes
+are closed. Others are handed to a background thread, newest wins: a training that reports faster
+than the storage can write shows its latest decision, not each one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+
+from optuna.logging import get_logger
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from optuna_lcpruner.decision import Decision
+
+_logger = get_logger("optuna.lcpruner")
+
+PAUSE = 0.02
+"""Seconds between two trials' writes: a tight loop of writers starves a journal file."""
+
+Attributes = dict[str, float | int | str]
+
+
+def attributes(decision: Decision) -> Attributes:
+    """The user attributes that show a decision; plain Python numbers and a string."""
+    shown: Attributes = {}
+    for key, value in (
+        ("lcpruner:p_beat_best", decision.p_beat),
+        ("lcpruner:forecast", decision.forecast),
+        ("lcpruner:forecast_low", decision.low),
+        ("lcpruner:forecast_high", decision.high),
+    ):
+        if value is not None:
+            shown[key] = float(value)
+    if decision.step is not None:
+        shown["lcpruner:decided_at_step"] = int(decision.step)
+    shown["lcpruner:reason"] = decision.message
+    return shown
+
+
+class AttributeWriter:
+    """A background writer shared by all pruners of a process."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._writing = threading.Lock()
+        self._waiting: dict[tuple[int, int], tuple[BaseStorage, Attributes]] = {}
+        self._busy = False
+        self._thread: threading.Thread | None = None
+        self._warned = False
+
+    def submit(self, storage: BaseStorage, trial_id: int, attributes: Attributes) -> None:
+        """Write soon; replaces what is still waiting for the same trial."""
+        if _writes_are_free(storage):
+            self.write(storage, trial_id, attributes)
+            return
+        with self._condition:
+            self._waiting[id(storage), trial_id] = (storage, attributes)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._run, name="lcpruner-attributes", daemon=True
+                )
+                self._thread.start()
+            self._condition.notify_all()
+
+    def write(self, storage: BaseStorage, trial_id: int, attributes: Attributes) -> None:
+        """Write now, after anything under way; drops what is still waiting for the same trial."""
+        with self._condition:
+            self._waiting.pop((id(storage), trial_id), None)
+        with self._writing:
+            self._write(storage, trial_id, attributes)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until everything submitted is written; False if that took longer."""
+        with self._condition:
+            return self._condition.wait_for(lambda: not self._waiting and not self._busy, timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: bool(self._waiting))
+                self._busy = True
+            # Taken under the writing lock, so that a later write() cannot be overtaken.
+            with self._writing:
+                with self._condition:
+                    key = next(iter(self._waiting), None)
+                    item = self._waiting.pop(key) if key is not None else None
+                if item is not None and key is not None:
+                    self._write(item[0], key[1], item[1])
+            del item
+            with self._condition:
+                self._busy = False
+                self._condition.notify_all()
+            time.sleep(PAUSE)
+
+    def _write(self, storage: BaseStorage, trial_id: int, attributes: Attributes) -> None:
+        try:
+            for key, value in attributes.items():
+                storage.set_trial_user_attr(trial_id, key, value)
+        except Exception as error:
+            # Finished meanwhile, deleted, or the storage is gone: the trial must not suffer.
+            if not self._warned and not _is_finished(storage, trial_id):
+                self._warned = True
+                _logger.warning(f"Cannot publish decisions as trial attributes: {error!r}.")
+
+
+def _writes_are_free(storage: BaseStorage) -> bool:
+    """In-memory storages; an in-memory SQLite database exists on its creator's thread alone."""
+    if isinstance(storage, InMemoryStorage):
+        return True
+    engine = getattr(getattr(storage, "_backend", storage), "engine", None)
+    url = getattr(engine, "url", None)
+    return url is not None and url.drivername.startswith("sqlite") and not url.database
+
+
+def _is_finished(storage: BaseStorage, trial_id: int) -> bool:
+    try:
+        return storage.get_trial(trial_id).state.is_finished()
+    except Exception:
+        return False
+
+
+_writer = AttributeWriter()
+_writer_pid = os.getpid()
+
+
+def writer() -> AttributeWriter:
+    """The writer of this process; a forked child gets its own."""
+    global _writer, _writer_pid
+    if _writer_pid != os.getpid():
+        _writer, _writer_pid = AttributeWriter(), os.getpid()
+    return _writer
+
+
+@atexit.register
+def _flush_at_exit() -> None:
+    if _writer_pid == os.getpid():
+        _writer.flush(timeout=2.0)

@@ -1,0 +1,311 @@
+"""What a study's finished trials say: stride, horizon, scale, target.
+
+A `StudyRecord` is a memo of finished (and so unchanging) trials: each is read once, however often
+the study is asked. It can be thrown away at any time and built again from the storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_lcpruner.learning_curve import MAX_KNOTS, ordered
+from optuna_lcpruner.posterior.interface import Target
+from optuna_lcpruner.scale import Scale, oriented, spanning
+
+Array = NDArray[np.float64]
+
+N_STEPS_ATTRIBUTE = "lcpruner:n_steps"
+"""Trial user attribute by which an objective announces its horizon."""
+
+MIN_TRIALS_TO_JUDGE_METRIC = 3
+MIN_TRIALS_TO_JUDGE_DIRECTION = 5
+MIN_REPORTS_TO_JUDGE_DIRECTION = 5
+
+
+class MetricProblem(Enum):
+    """Why the reported values cannot be compared with the study's best value."""
+
+    MISMATCH = "the returned value is neither the last nor the best reported value"
+    NEGATED = "the returned value is minus the reported one"
+    WRONG_DIRECTION = "the reported values get worse, by the study's direction, as trials train"
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """A complete or pruned trial, oriented so that larger is better.
+
+    Attributes:
+        completed: COMPLETE with a finite value; else PRUNED.
+        value: Its objective value; NaN for a pruned trial.
+        steps: Reported steps with finite values, increasing, long curves averaged in blocks.
+        values: Their values.
+        gap: Typical gap between reports; NaN for fewer than two.
+        last_step: Last step with a finite value; NaN without reports.
+        first: First finite reported value.
+        last: Last finite reported value.
+        best: Best finite reported value.
+        worsens: Best within its first tenth and worse at the end than at the start; None if it is
+            too short to tell.
+        n_steps: The horizon it announced, or None.
+    """
+
+    completed: bool
+    value: float
+    steps: Array
+    values: Array
+    gap: float
+    last_step: float
+    first: float
+    last: float
+    best: float
+    worsens: bool | None
+    n_steps: float | None
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, maximize: bool) -> FinishedTrial | None:
+        """Summarise a finished trial, or None if it says nothing (failed, or no finite value)."""
+        completed = trial.state == TrialState.COMPLETE
+        if not completed and trial.state != TrialState.PRUNED:
+            return None
+        value = np.nan
+        if completed:
+            values = trial.values
+            if values is None or len(values) != 1 or not np.isfinite(values[0]):
+                return None
+            value = float(oriented(values[0], maximize))
+        reported, raw = ordered(trial.intermediate_values)
+        finite = np.isfinite(raw)
+        steps, reports = reported[finite].astype(float), oriented(raw[finite], maximize)
+        if not completed and steps.size == 0:
+            return None
+        first, last, best, last_step = (
+            (float(reports[0]), float(reports[-1]), float(reports.max()), float(steps[-1]))
+            if steps.size
+            else (np.nan, np.nan, np.nan, np.nan)
+        )
+        gap = float(np.median(np.diff(steps))) if steps.size > 1 else np.nan
+        steps, reports = _block_means(steps, reports)
+        return cls(
+            completed,
+            value,
+            steps,
+            reports,
+            gap=gap,
+            last_step=last_step,
+            first=first,
+            last=last,
+            best=best,
+            worsens=_worsens(reports),
+            n_steps=announced_n_steps(trial.user_attrs),
+        )
+
+
+def _worsens(values: Array) -> bool | None:
+    if values.size < MIN_REPORTS_TO_JUDGE_DIRECTION:
+        return None
+    early = int(np.argmax(values)) < max(1, values.size // 10)
+    return early and float(np.mean(values[-(values.size // 4) :])) < float(values[0])
+
+
+def _block_means(steps: Array, values: Array) -> tuple[Array, Array]:
+    """At most ``MAX_KNOTS`` points of a long curve, each the mean of a block of reports."""
+    if steps.size <= MAX_KNOTS:
+        return steps, values
+    edges = np.linspace(0, steps.size, MAX_KNOTS + 1).astype(np.int64)
+    size = np.diff(edges)
+    with np.errstate(over="ignore"):
+        means = np.add.reduceat(values / np.repeat(size, size), edges[:-1])
+    return np.add.reduceat(steps, edges[:-1]) / size, means
+
+
+def announced_n_steps(user_attrs: object) -> float | None:
+    """The horizon in the trial's user attributes, if it is a positive number."""
+    value = user_attrs.get(N_STEPS_ATTRIBUTE) if isinstance(user_attrs, dict) else None
+    if isinstance(value, (int, float)) and np.isfinite(value) and value > 0:
+        return float(value)
+    return None
+
+
+_COLUMNS = (
+    "completed",
+    "value",
+    "first",
+    "last",
+    "best",
+    "first_step",
+    "last_step",
+    "gap",
+    "worsens",
+)
+
+
+class StudyRecord:
+    """Summaries of a study's finished trials, read incrementally.
+
+    Not thread-safe: the pruner guards it with its lock.
+    """
+
+    def __init__(self, maximize: bool) -> None:
+        self._maximize = maximize
+        self._n_read = 0
+        self._open: list[int] = []  # indices in the study's trial list that had not finished
+        self._n = 0
+        self._table = np.empty((64, len(_COLUMNS)))
+        self._summary: StudySummary | None = None
+
+    def update(self, trials: Sequence[FrozenTrial]) -> StudySummary:
+        """Take in the trials that have finished since the last call and sum the study up.
+
+        Args:
+            trials: All trials of the study ordered by number, as ``study.get_trials`` returns them.
+        """
+        if len(trials) < self._n_read:  # the study was deleted and made again
+            self._n_read, self._open, self._n, self._summary = 0, [], 0, None
+        still_open = []
+        for index in [*self._open, *range(self._n_read, len(trials))]:
+            trial = trials[index]
+            if not trial.state.is_finished():
+                still_open.append(index)
+                continue
+            finished = FinishedTrial.of(trial, self._maximize)
+            if finished is not None:
+                self._append(finished)
+        self._open, self._n_read = still_open, len(trials)
+        if self._summary is None:
+            rows = self._table[: self._n].T
+            self._summary = StudySummary.of(dict(zip(_COLUMNS, rows, strict=True)), self._maximize)
+        return self._summary
+
+    def _append(self, trial: FinishedTrial) -> None:
+        if self._n == len(self._table):
+            self._table = np.concatenate([self._table, np.empty_like(self._table)])
+        first_step = trial.steps[0] if trial.steps.size else np.nan
+        worsens = np.nan if trial.worsens is None else float(trial.worsens)
+        self._table[self._n] = (
+            trial.completed,
+            trial.value,
+            trial.first,
+            trial.last,
+            trial.best,
+            first_step,
+            trial.last_step,
+            trial.gap,
+            worsens,
+        )
+        self._n += 1
+        self._summary = None
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """What the finished trials say together; oriented values, larger is better.
+
+    Attributes:
+        maximize: The study's direction.
+        n_completed: Completed trials with a finite value.
+        incumbent: Best objective value of these; ``-inf`` without any.
+        stride: Typical gap between reports; None before any trial reported twice.
+        n_steps: The horizon, in the unit of the constructor's ``n_steps``, that completed trials
+            show: the 90th percentile of their last steps, so that trainings which were stopped
+            early do not shorten it and a single overlong one does not set it. None without any.
+        scale: 0 is the median first value of the study, 1 its best objective value.
+        target: Whether the completed trials' values are their last or their best report.
+        problem: Why reports and objective value do not belong together, if so.
+    """
+
+    maximize: bool
+    n_completed: int
+    incumbent: float
+    stride: float | None
+    n_steps: float | None
+    scale: Scale | None
+    target: Target
+    problem: MetricProblem | None
+
+    @classmethod
+    def of(cls, table: dict[str, Array], maximize: bool) -> StudySummary:
+        """Sum up one row a trial, columns by name, each of shape (n_trials,)."""
+        completed = table["completed"] == 1.0
+        reporting = completed & np.isfinite(table["first"])
+        value, last, best = (table[name][reporting] for name in ("value", "last", "best"))
+        first = table["first"][np.isfinite(table["first"])]
+        gaps = table["gap"][np.isfinite(table["gap"])]
+        stride = float(np.median(gaps)) if gaps.size else None
+        incumbent = float(np.max(table["value"][completed], initial=-np.inf))
+        typical = _inner(np.concatenate([first, last, table["value"][completed]]))
+        target, problem = _relation(value, last, best, typical)
+        if problem is None and _wrong_direction(table["worsens"][reporting]):
+            problem = MetricProblem.WRONG_DIRECTION
+        scale = None
+        if np.isfinite(incumbent):
+            start = float(np.median(first)) if first.size else incumbent
+            scale = spanning(start, incumbent, maximize, fallback=typical)
+        return cls(
+            maximize,
+            int(np.count_nonzero(completed)),
+            incumbent,
+            stride,
+            _shown_n_steps(table["first_step"][reporting], table["last_step"][reporting], stride),
+            scale,
+            target,
+            problem,
+        )
+
+
+def _inner(values: Array) -> Array:
+    """The values between the 10th and the 90th percentile."""
+    if values.size == 0:
+        return values
+    low, high = np.quantile(values, [0.1, 0.9], method="nearest")
+    inner: Array = values[(values >= low) & (values <= high)]
+    return inner
+
+
+def _shown_n_steps(first_step: Array, last_step: Array, stride: float | None) -> float | None:
+    if last_step.size == 0:
+        return None
+    end = float(np.quantile(last_step, 0.9, method="higher"))
+    return end + (stride or 1.0) if np.median(first_step) == 0.0 else end
+
+
+def _relation(
+    value: Array, last: Array, best: Array, typical: Array
+) -> tuple[Target, MetricProblem | None]:
+    """Target and, if the returned values fit neither report, what is wrong.
+
+    Equal up to single precision in most of the trials that can tell counts as equal; else within a
+    tenth of the study's spread in the median (a last evaluation on more data, say).
+    """
+    if value.size == 0:
+        return Target.LAST, None
+
+    def agreement(reported: Array) -> float:
+        return float(np.mean(np.isclose(value, reported, rtol=1e-5, atol=0.0)))
+
+    tells = ~np.isclose(last, best, rtol=1e-5, atol=0.0)
+    if not np.any(tells):
+        target = Target.LAST
+    else:
+        to_last, to_best = (np.abs(value - r)[tells] for r in (last, best))
+        target = Target.BEST if np.median(to_best) < np.median(to_last) else Target.LAST
+    reported = best if target is Target.BEST else last
+    if value.size < MIN_TRIALS_TO_JUDGE_METRIC or agreement(reported) >= 0.8:
+        return target, None
+    if agreement(-reported) >= 0.8:
+        return target, MetricProblem.NEGATED
+    spread = float(np.ptp(typical)) if typical.size else 0.0
+    if float(np.median(np.abs(value - reported))) <= 0.1 * spread:
+        return target, None
+    return target, MetricProblem.MISMATCH
+
+
+def _wrong_direction(worsens: Array) -> bool:
+    """Four in five trainings are best at the very start and end worse than they began."""
+    judged = worsens[np.isfinite(worsens)]
+    return judged.size >= MIN_TRIALS_TO_JUDGE_DIRECTION and float(np.mean(judged)) >= 0.8
