@@ -16,7 +16,7 @@ from optuna.logging import get_logger
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import publish
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain
@@ -282,7 +282,7 @@ class LearningCurvePruner(BasePruner):
         ]
 
     def _summary(self, study: Study, memo: _Memo, maximize: bool) -> StudySummary:
-        trials = study.get_trials(deepcopy=False)
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         with self._lock:
             if memo.record is None:
                 memo.record = StudyRecord(maximize)

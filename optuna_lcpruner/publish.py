@@ -2,7 +2,7 @@
 
 A decision that stops a trial is written at once: after it the trial is finished and its attributes
 are closed. Others are handed to a background thread, newest wins: a training that reports faster
-than the storage can write shows its latest decision, not each one.
+than a tenth of the storage's speed shows its latest decision, not each one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from optuna_lcpruner.decision import Decision
 
 _logger = get_logger("optuna.lcpruner")
 
-PAUSE = 0.02
-"""Seconds between two trials' writes: a tight loop of writers starves a journal file."""
+DUTY = 0.1
+"""Largest share of time the background spends writing: ``report`` must find the storage free."""
 
 Attributes = dict[str, float | int | str]
 
@@ -50,6 +50,7 @@ class AttributeWriter:
         self._writing = threading.Lock()
         self._waiting: dict[tuple[int, int], tuple[BaseStorage, Attributes]] = {}
         self._busy = False
+        self._hurry = 0
         self._thread: threading.Thread | None = None
         self._warned = False
 
@@ -77,13 +78,21 @@ class AttributeWriter:
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything submitted is written; False if that took longer."""
         with self._condition:
-            return self._condition.wait_for(lambda: not self._waiting and not self._busy, timeout)
+            self._hurry += 1
+            self._condition.notify_all()
+            try:
+                return self._condition.wait_for(
+                    lambda: not self._waiting and not self._busy, timeout
+                )
+            finally:
+                self._hurry -= 1
 
     def _run(self) -> None:
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: bool(self._waiting))
                 self._busy = True
+            start = time.monotonic()
             # Taken under the writing lock, so that a later write() cannot be overtaken.
             with self._writing:
                 with self._condition:
@@ -92,10 +101,11 @@ class AttributeWriter:
                 if item is not None and key is not None:
                     self._write(item[0], key[1], item[1])
             del item
+            took = time.monotonic() - start
             with self._condition:
                 self._busy = False
                 self._condition.notify_all()
-            time.sleep(PAUSE)
+                self._condition.wait_for(lambda: self._hurry > 0, took * (1.0 / DUTY - 1.0))
 
     def _write(self, storage: BaseStorage, trial_id: int, attributes: Attributes) -> None:
         try:

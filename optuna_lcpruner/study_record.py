@@ -12,7 +12,7 @@ from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optuna_lcpruner.learning_curve import MAX_KNOTS, ordered
 from optuna_lcpruner.posterior.interface import Target
@@ -38,11 +38,11 @@ class MetricProblem(Enum):
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A complete or pruned trial, oriented so that larger is better.
+    """A completed trial, oriented so that larger is better.
 
     Attributes:
-        completed: COMPLETE with a finite value; else PRUNED.
-        value: Its objective value; NaN for a pruned trial.
+        number: Its trial number.
+        value: Its objective value.
         steps: Reported steps with finite values, increasing, long curves averaged in blocks.
         values: Their values.
         gap: Typical gap between reports; NaN for fewer than two.
@@ -55,7 +55,7 @@ class FinishedTrial:
         n_steps: The horizon it announced, or None.
     """
 
-    completed: bool
+    number: int
     value: float
     steps: Array
     values: Array
@@ -69,21 +69,13 @@ class FinishedTrial:
 
     @classmethod
     def of(cls, trial: FrozenTrial, maximize: bool) -> FinishedTrial | None:
-        """Summarise a finished trial, or None if it says nothing (failed, or no finite value)."""
-        completed = trial.state == TrialState.COMPLETE
-        if not completed and trial.state != TrialState.PRUNED:
+        """Summarise a completed trial, or None if its value is not finite."""
+        if trial.value is None or not np.isfinite(trial.value):
             return None
-        value = np.nan
-        if completed:
-            values = trial.values
-            if values is None or len(values) != 1 or not np.isfinite(values[0]):
-                return None
-            value = float(oriented(values[0], maximize))
+        value = float(oriented(trial.value, maximize))
         reported, raw = ordered(trial.intermediate_values)
         finite = np.isfinite(raw)
         steps, reports = reported[finite].astype(float), oriented(raw[finite], maximize)
-        if not completed and steps.size == 0:
-            return None
         first, last, best, last_step = (
             (float(reports[0]), float(reports[-1]), float(reports.max()), float(steps[-1]))
             if steps.size
@@ -92,7 +84,7 @@ class FinishedTrial:
         gap = float(np.median(np.diff(steps))) if steps.size > 1 else np.nan
         steps, reports = _block_means(steps, reports)
         return cls(
-            completed,
+            trial.number,
             value,
             steps,
             reports,
@@ -133,7 +125,6 @@ def announced_n_steps(user_attrs: object) -> float | None:
 
 
 _COLUMNS = (
-    "completed",
     "value",
     "first",
     "last",
@@ -153,8 +144,7 @@ class StudyRecord:
 
     def __init__(self, maximize: bool) -> None:
         self._maximize = maximize
-        self._n_read = 0
-        self._open: list[int] = []  # indices in the study's trial list that had not finished
+        self._known: set[int] = set()  # numbers of the trials read
         self._n = 0
         self._table = np.empty((64, len(_COLUMNS)))
         self._summary: StudySummary | None = None
@@ -163,20 +153,17 @@ class StudyRecord:
         """Take in the trials that have finished since the last call and sum the study up.
 
         Args:
-            trials: All trials of the study ordered by number, as ``study.get_trials`` returns them.
+            trials: All completed trials of the study.
         """
-        if len(trials) < self._n_read:  # the study was deleted and made again
-            self._n_read, self._open, self._n, self._summary = 0, [], 0, None
-        still_open = []
-        for index in [*self._open, *range(self._n_read, len(trials))]:
-            trial = trials[index]
-            if not trial.state.is_finished():
-                still_open.append(index)
-                continue
-            finished = FinishedTrial.of(trial, self._maximize)
-            if finished is not None:
-                self._append(finished)
-        self._open, self._n_read = still_open, len(trials)
+        if len(trials) < len(self._known):  # the study was deleted and made again
+            self._known, self._n, self._summary = set(), 0, None
+        if len(trials) > len(self._known):
+            for trial in trials:
+                if trial.number not in self._known:
+                    self._known.add(trial.number)
+                    finished = FinishedTrial.of(trial, self._maximize)
+                    if finished is not None:
+                        self._append(finished)
         if self._summary is None:
             rows = self._table[: self._n].T
             self._summary = StudySummary.of(dict(zip(_COLUMNS, rows, strict=True)), self._maximize)
@@ -188,7 +175,6 @@ class StudyRecord:
         first_step = trial.steps[0] if trial.steps.size else np.nan
         worsens = np.nan if trial.worsens is None else float(trial.worsens)
         self._table[self._n] = (
-            trial.completed,
             trial.value,
             trial.first,
             trial.last,
@@ -231,14 +217,13 @@ class StudySummary:
     @classmethod
     def of(cls, table: dict[str, Array], maximize: bool) -> StudySummary:
         """Sum up one row a trial, columns by name, each of shape (n_trials,)."""
-        completed = table["completed"] == 1.0
-        reporting = completed & np.isfinite(table["first"])
+        reporting = np.isfinite(table["first"])
         value, last, best = (table[name][reporting] for name in ("value", "last", "best"))
-        first = table["first"][np.isfinite(table["first"])]
+        first = table["first"][reporting]
         gaps = table["gap"][np.isfinite(table["gap"])]
         stride = float(np.median(gaps)) if gaps.size else None
-        incumbent = float(np.max(table["value"][completed], initial=-np.inf))
-        typical = _inner(np.concatenate([first, last, table["value"][completed]]))
+        incumbent = float(np.max(table["value"], initial=-np.inf))
+        typical = _inner(np.concatenate([first, last, table["value"]]))
         target, problem = _relation(value, last, best, typical)
         if problem is None and _wrong_direction(table["worsens"][reporting]):
             problem = MetricProblem.WRONG_DIRECTION
@@ -248,7 +233,7 @@ class StudySummary:
             scale = spanning(start, incumbent, maximize, fallback=typical)
         return cls(
             maximize,
-            int(np.count_nonzero(completed)),
+            table["value"].size,
             incumbent,
             stride,
             _shown_n_steps(table["first_step"][reporting], table["last_step"][reporting], stride),

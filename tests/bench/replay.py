@@ -1,0 +1,209 @@
+"""Replay recorded studies through pruners: what is spent, what is lost.
+
+    python tests/bench/replay.py STUDY.npz ... [--pruners ours median_w3 hyperband] [--orders 3]
+    python tests/bench/replay.py STUDY.npz ... --budget 20 --orders 5
+
+A recorded study is an .npz file with ``curves`` (n_configurations, n_steps; NaN from where a run
+diverged), ``maximize`` (bool) and ``name``. Its configurations are run one after another in a
+random order through a real ``optuna.Study``, which sees what an objective would report.
+
+    cost    share of all steps that was spent
+    regret  (best final - best final kept) / (best final - median final), at most 1
+    kept    share of replays in which the best trial was completed
+With ``--budget B`` a replay ends once B full trainings' worth of steps are spent, and regret is
+against the best configuration of the whole file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+)
+from optuna.trial import TrialState
+
+from optuna_lcpruner import LearningCurvePruner
+
+Factory = Callable[[int], BasePruner]
+
+
+class KeepTopAfter(BasePruner):
+    """i-Epoch: after `step` reports keep a trial only if it ranks in the top share of all so far."""
+
+    def __init__(self, step: int, share: float, n_startup_trials: int = 5) -> None:
+        self._step, self._share, self._n_startup_trials = step, share, n_startup_trials
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        if trial.last_step != self._step:
+            return False
+        sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
+        others = [
+            sign * t.intermediate_values[self._step]
+            for t in study.get_trials(deepcopy=False)
+            if t.number != trial.number and self._step in t.intermediate_values
+        ]
+        if len(others) < self._n_startup_trials:
+            return False
+        value = sign * trial.intermediate_values[self._step]
+        return not value >= np.nanquantile(others, 1.0 - self._share)
+
+
+def peers() -> dict[str, Factory]:
+    """Optuna's own pruners and simple rules, by name."""
+    factories: dict[str, Factory] = {"none": lambda n: NopPruner()}
+    for warmup in (0, 3, 5):
+        factories[f"median_w{warmup}"] = lambda n, w=warmup: MedianPruner(5, w)
+    for percentile in (25, 75):
+        factories[f"percentile{percentile}_w3"] = lambda n, q=percentile: PercentilePruner(q, 5, 3)
+    for eta in (2, 4):
+        factories[f"halving_eta{eta}"] = lambda n, e=eta: SuccessiveHalvingPruner(1, e)
+    factories["hyperband"] = lambda n: HyperbandPruner(1, n, 3)
+    factories["patient_median"] = lambda n: PatientPruner(MedianPruner(5, 3), 2)
+    for steps, share in ((3, 0.1), (3, 0.2), (10, 0.2)):
+        factories[f"top{share:.0%}_after{steps}"] = lambda n, s=steps, q=share: KeepTopAfter(
+            s - 1, q
+        )
+    return factories
+
+
+def ours() -> dict[str, Factory]:
+    """LearningCurvePruner at its default settings and along its knob."""
+    return {"ours": lambda n: LearningCurvePruner(n_steps=n, publish=False)} | {
+        f"ours_{threshold:g}": lambda n, p=threshold: LearningCurvePruner(
+            n_steps=n, threshold=p, publish=False
+        )
+        for threshold in (0.02, 0.05, 0.1, 0.2)
+    }
+
+
+@dataclass
+class Replay:
+    """Outcome of one replay."""
+
+    study: str
+    order: int
+    cost: float
+    regret: float
+    kept: float
+    ms: float
+
+
+def run(curves: np.ndarray, maximize: bool, pruner: BasePruner, budget: float) -> tuple:
+    """Feed the curves to a study until the budget of steps is spent."""
+    study = optuna.create_study(
+        direction="maximize" if maximize else "minimize",
+        sampler=optuna.samplers.RandomSampler(seed=0),
+        pruner=pruner,
+    )
+    spent, asked, finals = 0, 0.0, []
+    for curve in curves:
+        if spent >= budget:
+            break
+        trial, state = study.ask(), None
+        for step, value in enumerate(curve):
+            spent += 1
+            trial.report(float(value), step)
+            start = time.perf_counter()
+            stop = trial.should_prune()
+            asked += time.perf_counter() - start
+            if stop:
+                state = TrialState.PRUNED
+                break
+        if state is None and not np.isfinite(curve[-1]):
+            state = TrialState.FAIL
+        if state is None:
+            study.tell(trial, float(curve[-1]))
+            finals.append(float(curve[-1]))
+        else:
+            study.tell(trial, state=state)
+    return spent, np.array(finals), 1e3 * asked / spent
+
+
+def replay(path: Path, order: int, factory: Factory, n_trials: int, budget: float | None) -> Replay:
+    """One recorded study in one random order through one pruner."""
+    data = np.load(path, allow_pickle=True)
+    curves, maximize = data["curves"].astype(float), bool(data["maximize"])
+    sign = 1.0 if maximize else -1.0
+    curves = curves[np.random.default_rng(order).permutation(len(curves))]
+    if budget is None:
+        curves = curves[:n_trials]
+    n_steps = curves.shape[1]
+    final = sign * curves[:, -1]
+    best, median = np.nanmax(final), np.nanmedian(final)
+    limit = np.inf if budget is None else budget * n_steps
+    spent, found, ms = run(curves, maximize, factory(n_steps), limit)
+    got = np.max(sign * found) if found.size else -np.inf
+    regret = min(1.0, (best - got) / max(best - median, 1e-12))
+    whole = curves.size if budget is None else limit
+    return Replay(str(data["name"]), order, spent / whole, regret, float(got >= best), ms)
+
+
+def table(results: dict[str, list[Replay]]) -> Iterable[str]:
+    """One line a pruner, means over studies and orders with the standard error of the regret."""
+    yield f"{'pruner':18s} {'cost':>6s} {'regret':>7s} {'+-':>6s} {'kept':>5s} {'ms':>6s} replays"
+    for name, rows in results.items():
+        cost, regret, kept, ms = (
+            np.array([getattr(r, key) for r in rows]) for key in ("cost", "regret", "kept", "ms")
+        )
+        error = regret.std() / np.sqrt(len(rows))
+        yield (
+            f"{name:18s} {cost.mean():6.3f} {regret.mean():7.4f} {error:6.4f} "
+            f"{kept.mean():5.2f} {ms.mean():6.2f} {len(rows):7d}"
+        )
+
+
+def main() -> None:
+    """Parse arguments, replay, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("studies", type=Path, nargs="+")
+    parser.add_argument("--pruners", nargs="+", help="names to run; by default all")
+    parser.add_argument("--orders", type=int, default=3, help="random orders of each study")
+    parser.add_argument("--trials", type=int, default=100, help="configurations of a replay")
+    parser.add_argument("--budget", type=float, help="full trainings' worth of steps")
+    parser.add_argument("--per-study", action="store_true", help="a table for each study as well")
+    parser.add_argument("--json", type=Path, help="write all replays to this file")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    factories = peers() | ours()
+    unknown = set(arguments.pruners or ()) - set(factories)
+    if unknown:
+        parser.error(f"unknown pruners {sorted(unknown)}; known are {', '.join(factories)}")
+    results: dict[str, list[Replay]] = {name: [] for name in arguments.pruners or factories}
+    for path in arguments.studies:
+        for order in range(arguments.orders):
+            for name, rows in results.items():
+                rows.append(
+                    replay(path, order, factories[name], arguments.trials, arguments.budget)
+                )
+        if arguments.per_study:
+            study = rows[-1].study
+            print(f"\n{study}")
+            mine = {n: [r for r in rows if r.study == study] for n, rows in results.items()}
+            print("\n".join(table(mine)), flush=True)
+    print("\nall studies")
+    print("\n".join(table(results)))
+    if arguments.json:
+        rows_by_name = {name: [asdict(r) for r in rows] for name, rows in results.items()}
+        arguments.json.write_text(json.dumps(rows_by_name))
+
+
+if __name__ == "__main__":
+    main()

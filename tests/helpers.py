@@ -1,0 +1,153 @@
+"""Small factories shared by the tests of the modules that talk to Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import ArrayLike, NDArray
+from optuna.pruners import BasePruner
+from optuna.storages import InMemoryStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from optuna_lcpruner import Decision, LearningCurvePruner
+
+Array = NDArray[np.float64]
+
+N_STEPS = 20
+"""Reports of a full training in these tests."""
+
+GOOD_ENDS = (0.80, 0.82, 0.84, 0.86, 0.90)
+"""What the five completed trainings of a typical study approach; they start near 0.1."""
+
+BAD = np.full(N_STEPS, 0.1)
+"""A training that never leaves its start: after a few reports it is beyond doubt hopeless."""
+
+
+def saturating(end: float, n: int = N_STEPS, start: float = 0.1, rate: float = 4.0) -> Array:
+    """An exponential approach to ``end``, shape (n,); larger is better."""
+    t = np.arange(1, n + 1) / n
+    return end - (end - start) * np.exp(-rate * t)
+
+
+def reports(values: ArrayLike, steps: Iterable[int] | None = None) -> dict[int, float]:
+    """Values by step; steps 0, 1, 2, ... by default. Keeps the order of the steps."""
+    values = np.atleast_1d(np.asarray(values, dtype=float)).tolist()
+    return dict(zip(range(len(values)) if steps is None else steps, values, strict=False))
+
+
+def finished(
+    curve: Mapping[int, float],
+    value: float | None = None,
+    state: TrialState = TrialState.COMPLETE,
+    user_attrs: Mapping[str, Any] | None = None,
+) -> FrozenTrial:
+    """A trial with these reports; a complete one returns its newest report unless told."""
+    if value is None and state == TrialState.COMPLETE:
+        value = curve[max(curve)]
+    return create_trial(
+        state=state,
+        value=value,
+        intermediate_values=dict(curve),
+        user_attrs=dict(user_attrs or {}),
+    )
+
+
+def good_trials(**kwargs: Any) -> list[FrozenTrial]:
+    """The five completed trainings of a typical study, reported at steps 0, 1, ..., 19."""
+    return [finished(reports(saturating(end)), **kwargs) for end in GOOD_ENDS]
+
+
+def make_study(
+    trials: Iterable[FrozenTrial] = (),
+    direction: str = "maximize",
+    storage: Any = None,
+    pruner: BasePruner | None = None,
+) -> Study:
+    """A study with these trials already in it."""
+    study = optuna.create_study(direction=direction, storage=storage, pruner=pruner)
+    study.add_trials(trials)
+    return study
+
+
+class Recording(BasePruner):
+    """Asks ``pruner.decide`` whenever Optuna asks, and keeps the answers."""
+
+    def __init__(self, pruner: LearningCurvePruner) -> None:
+        self.pruner = pruner
+        self.decisions: list[Decision] = []
+        self.asked: list[tuple[int, Decision]] = []
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        decision = self.pruner.decide(study, trial)
+        self.decisions.append(decision)
+        self.asked.append((trial.number, decision))
+        return decision.prune
+
+
+def watch(
+    study: Study,
+    pruner: LearningCurvePruner,
+    curve: Mapping[int, float],
+    user_attrs: Mapping[str, Any] | None = None,
+) -> list[Decision]:
+    """Train a new trial of the study to the end of these reports, asking after each of them."""
+    study.pruner = recording = Recording(pruner)
+    trial = study.ask()
+    for key, value in (user_attrs or {}).items():
+        trial.set_user_attr(key, value)
+    for step, value in curve.items():
+        trial.report(value, step)
+        trial.should_prune()
+    return recording.decisions
+
+
+def judge(
+    study: Study,
+    pruner: LearningCurvePruner,
+    curve: Mapping[int, float],
+    user_attrs: Mapping[str, Any] | None = None,
+) -> Decision:
+    """Ask once about a running trial that has made these reports."""
+    study.pruner = recording = Recording(pruner)
+    trial = study.ask()
+    for key, value in (user_attrs or {}).items():
+        trial.set_user_attr(key, value)
+    for step, value in curve.items():
+        trial.report(value, step)
+    trial.should_prune()
+    return recording.decisions[-1]
+
+
+def names(decisions: Sequence[Decision]) -> list[str]:
+    """The names of the reasons."""
+    return [decision.reason.name for decision in decisions]
+
+
+class CountingStorage(InMemoryStorage):
+    """Counts how often all trials of a study are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_reads = 0
+
+    def get_all_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        self.n_reads += 1
+        return super().get_all_trials(*args, **kwargs)
+
+
+class SpyEngine:
+    """An engine that keeps what it was given and answers like another one."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.curves: list[Any] = []
+        self.knowledge: list[Any] = []
+
+    def __call__(self, curve: Any, knowledge: Any, positions: Any = None) -> Any:
+        self.curves.append(curve)
+        self.knowledge.append(knowledge)
+        return self.engine(curve, knowledge, positions)

@@ -1,0 +1,192 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from optuna_lcpruner.decision import Decision, Reason, Rule, abstain
+from optuna_lcpruner.predictive import Component, Forecast
+from optuna_lcpruner.scale import Scale
+
+
+def gaussian(means, sds, weights=(1.0,), maximize=True):
+    """A mixture of Gaussians in metric units."""
+    sign = 1.0 if maximize else -1.0
+    part = Component(sign * np.atleast_2d(means), np.atleast_2d(sds))
+    return Forecast(
+        np.array([20.0]), np.array(weights), part, part, np.inf, Scale(0.0, 1.0, maximize)
+    )
+
+
+# P(beat 0.9) of N(mean, 0.1) maximised: 0.5, 0.0228, 0.1587 at means 0.9, 0.7, 0.8.
+@pytest.mark.parametrize("maximize", [True, False])
+@pytest.mark.parametrize(
+    ("mean", "sd", "rule", "arguments", "reason"),
+    [
+        (0.9, 0.1, Rule(0.05), {}, Reason.UNDECIDED),
+        (0.8, 0.1, Rule(0.05), {}, Reason.UNDECIDED),
+        (0.8, 0.1, Rule(0.16), {}, Reason.HOPELESS),
+        (0.8, 0.1, Rule(0.158), {}, Reason.UNDECIDED),
+        (0.7, 0.1, Rule(0.05), {}, Reason.HOPELESS),
+        (0.7, 0.1, Rule(0.0), {}, Reason.UNDECIDED),
+        (-1e6, 0.1, Rule(0.0), {}, Reason.UNDECIDED),
+        (1.5, 0.1, Rule(1.0), {}, Reason.HOPELESS),
+        (0.7, 0.1, Rule(0.05), {"ahead": True}, Reason.ALREADY_BETTER),
+        (0.9, 0.1, Rule(0.05, stop_below_std=1.0), {"ahead": True}, Reason.ALREADY_BETTER),
+        (0.7, 0.1, Rule(0.05, 2), {}, Reason.PATIENCE),
+        (0.7, 0.1, Rule(0.05, 2), {"earlier": [0.04]}, Reason.HOPELESS),
+        (0.7, 0.1, Rule(0.05, 2), {"earlier": [0.05]}, Reason.PATIENCE),
+        (0.7, 0.1, Rule(0.05, 3), {"earlier": [0.01]}, Reason.PATIENCE),
+        (0.7, 0.1, Rule(0.05, 3), {"earlier": [0.01, 0.02]}, Reason.HOPELESS),
+        (0.7, 0.1, Rule(0.05, 3), {"earlier": [0.01, 0.2]}, Reason.PATIENCE),
+        (0.7, 0.1, Rule(0.05, 3), {"earlier": [0.2, 0.01]}, Reason.PATIENCE),
+        (0.8, 0.1, Rule(0.05, 2), {"earlier": [0.01]}, Reason.UNDECIDED),
+        (0.8, 0.1, Rule(0.05, stop_below_std=0.11), {}, Reason.SETTLED),
+        (0.8, 0.1, Rule(0.05, stop_below_std=0.1 - 1e-9), {}, Reason.UNDECIDED),
+        (0.9, 0.1, Rule(0.05, stop_below_std=0.11), {}, Reason.UNDECIDED),
+        (0.95, 0.1, Rule(0.05, stop_below_std=0.11), {}, Reason.UNDECIDED),
+        (0.7, 0.1, Rule(0.05, stop_below_std=0.11), {}, Reason.HOPELESS),
+    ],
+)
+def test_rule(mean, sd, rule, arguments, reason, maximize):
+    sign = 1.0 if maximize else -1.0
+    decision = rule.decide(
+        gaussian([sign * mean], [sd], maximize=maximize), sign * 0.9, 14, **arguments
+    )
+    assert decision.reason is reason
+    assert decision.prune is reason.prunes
+    assert decision.message.startswith(reason.value + ": ")
+    assert decision.threshold == rule.threshold
+    assert decision.step == 14
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_a_probability_equal_to_the_threshold_does_not_prune(maximize):
+    forecast = gaussian([0.9], [0.1], maximize=maximize)
+    assert Rule(forecast.p_beats(0.9)).decide(forecast, 0.9, 0).reason is Reason.UNDECIDED
+
+
+# Chosen so that mean, 5 %, 95 % and P(> 0.912) are 0.871, 0.853, 0.884 and 0.012.
+EXAMPLE = ([0.87146, 0.84878, 0.93], [0.0072, 0.0035, 0.006], [0.9371, 0.0510, 0.0119])
+
+
+def test_message_of_a_stopped_trial():
+    decision = Rule(0.05).decide(gaussian(*EXAMPLE), 0.912, 14)
+    assert decision.prune
+    assert decision.message == (
+        "pruned: P = 0.012 < 0.05 at step 14, forecast 0.871 [0.853, 0.884] against best 0.912"
+    )
+
+
+def test_message_when_minimising():
+    means, sds, weights = EXAMPLE
+    forecast = gaussian(1 - np.array(means), sds, weights, maximize=False)
+    assert Rule(0.05).decide(forecast, 0.088, 14).message == (
+        "pruned: P = 0.012 < 0.05 at step 14, forecast 0.129 [0.116, 0.147] against best 0.088"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "mean", "sd", "arguments", "beginning"),
+    [
+        (Rule(0.05), 0.8, 0.1, {}, "undecided: P = 0.159 at step 3, forecast 0.8 ["),
+        (Rule(0.05), 0.3, 0.1, {}, "pruned: P = 9.9e-10 < 0.05 at step 3, forecast 0.3 ["),
+        (Rule(0.05, 3), 0.7, 0.1, {}, "being patient: P = 0.023 < 0.05 for 1 of 3 looks at step 3"),
+        (
+            Rule(0.05, 3),
+            0.7,
+            0.1,
+            {"earlier": [0.01, 0.5]},
+            "being patient: P = 0.023 < 0.05 for 2 of 3 looks at step 3",
+        ),
+        (
+            Rule(0.05, stop_below_std=0.2),
+            0.8,
+            0.1,
+            {},
+            "pruned: forecast settled: sd = 0.1 < 0.2 at step 3",
+        ),
+        (
+            Rule(0.05),
+            0.7,
+            0.1,
+            {"ahead": True},
+            "already better than the best: P = 0.023 at step 3",
+        ),
+    ],
+)
+def test_messages(rule, mean, sd, arguments, beginning):
+    decision = rule.decide(gaussian([mean], [sd]), 0.9, 3, **arguments)
+    assert decision.message.startswith(beginning)
+    assert decision.message.endswith("against best 0.9")
+
+
+def test_a_decision_carries_the_numbers_it_rests_on():
+    forecast = gaussian([0.7], [0.1])
+    decision = Rule(0.05).decide(forecast, 0.9, 7)
+    # z = 2: P = 0.0227501; 90 % of a Gaussian lies within 1.644854 sd.
+    assert_allclose(
+        [decision.p_beat, decision.forecast, decision.low, decision.high, decision.incumbent],
+        [0.0227501319, 0.7, 0.7 - 0.1644853627, 0.7 + 0.1644853627, 0.9],
+        rtol=1e-7,
+    )
+    down = Rule(0.05).decide(gaussian([0.7], [0.1], maximize=False), 0.5, 7)
+    assert_allclose(down.p_beat, 0.0227501319, rtol=1e-7)
+    assert down.low < down.forecast < down.high
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    means=st.lists(st.floats(-5, 5), min_size=1, max_size=4),
+    sd=st.floats(1e-6, 2),
+    incumbent=st.floats(-5, 5),
+    threshold=st.floats(0, 1),
+    stop_below_std=st.floats(0, 10),
+    maximize=st.booleans(),
+)
+def test_settling_never_stops_a_trial_whose_mean_beats_the_incumbent(
+    means, sd, incumbent, threshold, stop_below_std, maximize
+):
+    n = len(means)
+    forecast = gaussian(means, np.full(n, sd), np.full(n, 1 / n), maximize)
+    decision = Rule(threshold, stop_below_std=stop_below_std).decide(forecast, incumbent, 0)
+    plain = Rule(threshold).decide(forecast, incumbent, 0)
+    mean = forecast.mean()
+    if mean >= incumbent if maximize else mean <= incumbent:
+        assert decision == plain
+    if plain.prune:
+        assert decision.prune
+    assert decision.reason in (Reason.UNDECIDED, Reason.HOPELESS, Reason.SETTLED)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    p=st.floats(0.001, 0.999),
+    earlier=st.lists(st.floats(0, 1), max_size=5),
+    threshold=st.floats(0, 1),
+    patience=st.integers(1, 5),
+)
+def test_patience_never_adds_a_prune(p, earlier, threshold, patience):
+    forecast = gaussian([0.0], [1.0])
+    incumbent = float(forecast.quantile(1 - p))
+    looks = [forecast.p_beats(incumbent), *earlier]
+    decision = Rule(threshold, patience).decide(forecast, incumbent, 0, earlier=earlier)
+    in_a_row = len(looks) >= patience and all(look < threshold for look in looks[:patience])
+    assert decision.prune is in_a_row
+
+
+def test_abstain():
+    assert abstain(Reason.STARTUP) == Decision(Reason.STARTUP, "startup")
+    assert abstain(Reason.WARM_UP, "step 2 of 5", 2) == Decision(
+        Reason.WARM_UP, "warm-up: step 2 of 5", 2
+    )
+    assert not abstain(Reason.FAILED).prune
+    assert abstain(Reason.DIVERGED, "inf").prune
+
+
+def test_only_the_three_pruning_reasons_prune_and_say_so():
+    pruning = {reason for reason in Reason if reason.prunes}
+    assert pruning == {Reason.DIVERGED, Reason.HOPELESS, Reason.SETTLED}
+    for reason in Reason:
+        assert reason.prunes is reason.value.startswith("pruned")
+    assert len({reason.value for reason in Reason}) == len(Reason)

@@ -1,0 +1,106 @@
+"""Data flows one way: a module imports only from those before it in the list."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import optuna_lcpruner
+
+PACKAGE = "optuna_lcpruner"
+ROOT = Path(optuna_lcpruner.__file__).parent
+
+# module -> what it may import from the package; each may import only modules above itself.
+MAY_IMPORT = {
+    "families": set(),
+    "learning_curve": set(),
+    "scale": set(),
+    "predictive": {"scale"},
+    "posterior": set(),
+    "posterior.shapes": {"families", "learning_curve"},
+    "posterior.interface": {"learning_curve", "predictive", "scale"},
+    "posterior.closed_form": {
+        "families", "learning_curve", "predictive", "posterior.shapes", "posterior.interface",
+    },
+    "decision": {"predictive"},
+    "extrapolate": {
+        "learning_curve", "predictive", "scale", "posterior.interface", "posterior.closed_form",
+    },
+    "study_record": {"learning_curve", "scale", "posterior.interface"},
+    "publish": {"decision"},
+    "pruner": {
+        "decision", "learning_curve", "predictive", "publish", "scale", "study_record",
+        "posterior.interface", "posterior.closed_form",
+    },
+    "": {"decision", "extrapolate", "predictive", "pruner"},
+}  # fmt: skip
+RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
+USES_OPTUNA = {"study_record", "publish", "pruner"}
+THIRD_PARTY = {"numpy", "scipy", "optuna"}
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_of(path): path for path in ROOT.rglob("*.py")}
+
+
+def imported(source, modules):
+    """All modules that some source imports, as full dotted names."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                is_module = full.removeprefix(PACKAGE + ".") in modules
+                names.add(full if is_module else node.module)
+    return names
+
+
+def test_every_module_has_a_rank():
+    assert set(FILES) == set(RANK)
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_imports_flow_one_way(module):
+    for name in imported(FILES[module].read_text(), FILES):
+        if name.split(".")[0] != PACKAGE:
+            continue
+        used = name.removeprefix(PACKAGE).removeprefix(".")
+        assert RANK[used] < RANK[module], f"{module or PACKAGE} imports {used or PACKAGE}"
+        assert used in MAY_IMPORT[module], f"{module or PACKAGE} imports {used or PACKAGE}"
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_only_the_door_imports_optuna(module):
+    roots = {name.split(".")[0] for name in imported(FILES[module].read_text(), FILES)}
+    assert not ("optuna" in roots and module not in USES_OPTUNA)
+    assert not roots & {"emcee", "sqlalchemy", "matplotlib", "sklearn", "torch", "pandas"}
+
+
+def test_only_the_package_imports_the_pruner():
+    users = {
+        module
+        for module, path in FILES.items()
+        if f"{PACKAGE}.pruner" in imported(path.read_text(), FILES)
+    }
+    assert users == {""}
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import optuna_lcpruner.scale", {"optuna_lcpruner.scale"}),
+        ("from optuna_lcpruner import scale", {"optuna_lcpruner.scale"}),
+        ("from optuna_lcpruner.scale import Scale", {"optuna_lcpruner.scale"}),
+        ("from optuna_lcpruner import forecast", {"optuna_lcpruner"}),
+        ("def f():\n    import optuna.trial as t", {"optuna.trial"}),
+    ],
+)
+def test_the_reading_of_imports(source, names):
+    assert imported(source, {"scale"}) == names

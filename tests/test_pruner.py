@@ -1,0 +1,1154 @@
+"""LearningCurvePruner: settings, the ladder of reasons, and what must not change a verdict."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from helpers import (
+    BAD,
+    GOOD_ENDS,
+    N_STEPS,
+    CountingStorage,
+    Recording,
+    SpyEngine,
+    finished,
+    good_trials,
+    judge,
+    make_study,
+    names,
+    reports,
+    saturating,
+    watch,
+)
+from optuna.pruners import BasePruner, PatientPruner
+from optuna.trial import TrialState
+
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason
+from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.interface import Target
+
+NAN, INF = math.nan, math.inf
+DOOMED = BAD[:12]
+"""Twelve of twenty reports without any progress."""
+PROMISING = saturating(0.95)[:12]
+"""Twelve of twenty reports that lead to a new best value."""
+
+
+def make_pruner(**settings: Any) -> LearningCurvePruner:
+    return LearningCurvePruner(**{"n_steps": N_STEPS, "threshold": 0.05, **settings})
+
+
+@pytest.fixture
+def log() -> Iterator[list[logging.LogRecord]]:
+    """Records of the package's logger, down to DEBUG."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("optuna.lcpruner")
+    logger.addHandler(handler)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.DEBUG)
+    optuna.logging.disable_default_handler()
+    yield records
+    optuna.logging.enable_default_handler()
+    optuna.logging.set_verbosity(verbosity)
+    logger.removeHandler(handler)
+
+
+def warnings_in(records: list[logging.LogRecord]) -> list[str]:
+    return [record.getMessage() for record in records if record.levelno == logging.WARNING]
+
+
+class TestConstructor:
+    @pytest.mark.parametrize(
+        ("name", "value", "error", "allowed"),
+        [
+            ("n_steps", 0, ValueError, "at least 1"),
+            ("n_steps", -3, ValueError, "at least 1"),
+            ("n_steps", 20.0, TypeError, "integer"),
+            ("n_steps", "20", TypeError, "integer"),
+            ("n_steps", True, TypeError, "integer"),
+            ("threshold", -0.01, ValueError, "between 0 and 1"),
+            ("threshold", 1.01, ValueError, "between 0 and 1"),
+            ("threshold", NAN, ValueError, "between 0 and 1"),
+            ("threshold", INF, ValueError, "between 0 and 1"),
+            ("threshold", True, TypeError, "number"),
+            ("threshold", [0.05], TypeError, "number"),
+            ("n_startup_trials", -1, ValueError, "at least 0"),
+            ("n_startup_trials", 1.5, TypeError, "integer"),
+            ("n_startup_trials", None, TypeError, "integer"),
+            ("n_warmup_steps", -1, ValueError, "at least 0"),
+            ("n_warmup_steps", "0", TypeError, "integer"),
+            ("n_warmup_steps", False, TypeError, "integer"),
+            ("interval_steps", 0, ValueError, "at least 1"),
+            ("interval_steps", 0.5, TypeError, "integer"),
+            ("patience", 0, ValueError, "at least 1"),
+            ("patience", -2, ValueError, "at least 1"),
+            ("patience", 1.0, TypeError, "integer"),
+            ("target", "first", ValueError, "'auto', 'last', 'best'"),
+            ("target", None, ValueError, "'auto', 'last', 'best'"),
+            ("nan_policy", "raise", ValueError, "'prune', 'ignore'"),
+            ("stop_below_std", -0.1, ValueError, "between 0 and inf"),
+            ("stop_below_std", NAN, ValueError, "between 0 and inf"),
+            ("stop_below_std", "0.005", TypeError, "number"),
+            ("engine", "gp", ValueError, "'closed_form'"),
+            ("engine", 3, TypeError, "callable"),
+            ("engine", None, TypeError, "callable"),
+        ],
+    )
+    def test_bad_setting_names_value_and_range(
+        self, name: str, value: object, error: type[Exception], allowed: str
+    ) -> None:
+        with pytest.raises(error) as caught:
+            LearningCurvePruner(**{name: value})  # type: ignore[arg-type]
+        message = str(caught.value)
+        assert message.startswith(name)
+        assert str(value) in message
+        assert allowed in message
+
+    def test_unknown_setting(self) -> None:
+        with pytest.raises(TypeError, match="n_epochs"):
+            LearningCurvePruner(n_epochs=10)  # type: ignore[call-arg]
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"n_steps": 1},
+            {"n_steps": np.int64(30), "n_warmup_steps": np.int32(3)},
+            {"threshold": 0},
+            {"threshold": 1},
+            {"threshold": np.float32(0.25)},
+            {"n_startup_trials": 0, "n_warmup_steps": 0, "interval_steps": 1, "patience": 1},
+            {"stop_below_std": 0},
+            {"target": "best", "nan_policy": "ignore", "publish": False},
+            {"engine": ClosedForm()},
+        ],
+    )
+    def test_edge_of_range_is_accepted(self, settings: dict[str, Any]) -> None:
+        assert isinstance(LearningCurvePruner(**settings), BasePruner)
+
+    def test_n_steps_and_threshold_may_be_positional(self) -> None:
+        study = make_study(good_trials())
+        decision = judge(study, LearningCurvePruner(N_STEPS, 0.25), reports(DOOMED))
+        assert decision.threshold == 0.25
+
+    def test_repr_shows_the_settings(self) -> None:
+        shown = repr(
+            LearningCurvePruner(
+                31,
+                0.07,
+                n_startup_trials=11,
+                n_warmup_steps=12,
+                interval_steps=13,
+                patience=14,
+            )
+        )
+        assert shown.startswith("LearningCurvePruner(")
+        for setting in (
+            "n_steps=31",
+            "threshold=0.07",
+            "n_startup_trials=11",
+            "n_warmup_steps=12",
+            "interval_steps=13",
+            "patience=14",
+        ):
+            assert setting in shown
+
+    def test_defaults_prune_the_hopeless_and_spare_the_promising(self) -> None:
+        pruner = LearningCurvePruner()
+        study = make_study(good_trials())
+        assert judge(study, pruner, reports(BAD[:18])).reason is Reason.HOPELESS
+        assert not judge(study, pruner, reports(PROMISING)).prune
+
+    def test_defaults_wait_for_three_completed_trials(self) -> None:
+        pruner = LearningCurvePruner()
+        assert judge(make_study(good_trials()[:2]), pruner, reports(DOOMED)).reason.name == (
+            "STARTUP"
+        )
+        assert judge(make_study(good_trials()[:3]), pruner, reports(BAD[:18])).prune
+
+
+class TestLadder:
+    @pytest.mark.parametrize(
+        ("reason", "settings", "earlier", "curve"),
+        [
+            ("NOTHING_REPORTED", {}, good_trials(), {}),
+            ("WARM_UP", {"n_warmup_steps": 12}, good_trials(), reports(DOOMED)),
+            ("WARM_UP", {"n_warmup_steps": 12}, [], reports([0.1, NAN])),
+            ("BETWEEN_LOOKS", {"interval_steps": 10}, good_trials(), reports(DOOMED)),
+            ("BETWEEN_LOOKS", {"interval_steps": 10}, [], reports(DOOMED)),
+            ("TOO_FEW_REPORTS", {}, good_trials(), reports([0.1])),
+            ("TOO_FEW_REPORTS", {"nan_policy": "ignore"}, good_trials(), reports([NAN, 0.1])),
+            ("NO_BEST_VALUE", {}, [], reports(DOOMED)),
+            ("NO_BEST_VALUE", {"n_startup_trials": 0}, [], reports(DOOMED)),
+            ("STARTUP", {"n_startup_trials": 6}, good_trials(), reports(DOOMED)),
+            (
+                "UNKNOWN_HORIZON",
+                {"n_steps": None},
+                [finished({}, value=end) for end in GOOD_ENDS],
+                reports(DOOMED),
+            ),
+            ("BEYOND_HORIZON", {}, good_trials(), reports(BAD)),
+            ("BEYOND_HORIZON", {}, good_trials(), reports(np.full(45, 0.1))),
+            (
+                "METRIC_MISMATCH",
+                {},
+                [finished(reports(saturating(e)), value=100 * e**2) for e in GOOD_ENDS],
+                reports(DOOMED),
+            ),
+            (
+                "METRIC_MISMATCH",
+                {},
+                [finished(reports(-saturating(e)), value=saturating(e)[-1]) for e in GOOD_ENDS],
+                reports(-DOOMED),
+            ),
+            ("ALREADY_BETTER", {}, good_trials(), reports(np.linspace(0.1, 0.95, 12))),
+            ("UNDECIDED", {}, good_trials(), reports(saturating(0.89)[:3])),
+            ("UNDECIDED", {"threshold": 0.0}, good_trials(), reports(DOOMED)),
+            ("PATIENCE", {"n_warmup_steps": 10, "patience": 3}, good_trials(), reports(DOOMED)),
+            ("DIVERGED", {}, good_trials(), reports([*DOOMED, NAN])),
+            ("DIVERGED", {}, [], reports([NAN])),
+            ("HOPELESS", {}, good_trials(), reports(DOOMED)),
+            ("HOPELESS", {"threshold": 1.0}, good_trials(), reports(saturating(0.8)[:12])),
+            (
+                "SETTLED",
+                {"threshold": 0.0, "stop_below_std": 1e3},
+                good_trials(),
+                reports(DOOMED),
+            ),
+            (
+                "UNDECIDED",
+                {"threshold": 0.0, "stop_below_std": 0.0},
+                good_trials(),
+                reports(DOOMED),
+            ),
+            (
+                "UNDECIDED",
+                {"threshold": 0.0, "stop_below_std": 1e3},
+                good_trials(),
+                reports(PROMISING),
+            ),
+        ],
+    )
+    def test_situation_yields_reason(
+        self,
+        reason: str,
+        settings: dict[str, Any],
+        earlier: list[optuna.trial.FrozenTrial],
+        curve: dict[int, float],
+    ) -> None:
+        decision = judge(make_study(earlier), make_pruner(**settings), curve)
+        assert decision.reason is Reason[reason]
+        assert decision.message.startswith(decision.reason.value)
+        assert decision.step == (max(curve) if curve else None)
+        assert decision.prune is (reason in ("DIVERGED", "HOPELESS", "SETTLED"))
+
+    def test_wrong_direction(self) -> None:
+        study = make_study(good_trials(), direction="minimize")
+        decision = judge(study, make_pruner(), reports(DOOMED))
+        assert decision.reason is Reason.WRONG_DIRECTION
+        assert not decision.prune
+
+    def test_negated_metric_is_named(self) -> None:
+        earlier = [finished(reports(-saturating(e)), value=saturating(e)[-1]) for e in GOOD_ENDS]
+        decision = judge(make_study(earlier), make_pruner(), reports(-DOOMED))
+        assert "minus" in decision.message
+
+    def test_multi_objective_study_is_left_alone(self) -> None:
+        study = optuna.create_study(directions=["minimize", "maximize"])
+        study.ask()
+        pruner = make_pruner()
+        trial = study.get_trials()[0]
+        assert pruner.prune(study, trial) is False
+        assert pruner.decide(study, trial).reason is Reason.MULTI_OBJECTIVE
+
+    def test_patience_counts_looks_since_warm_up(self) -> None:
+        study = make_study(good_trials())
+        pruner = make_pruner(n_warmup_steps=10, patience=3)
+        decisions = watch(study, pruner, reports(BAD[:14]))
+        assert names(decisions) == ["WARM_UP"] * 10 + ["PATIENCE"] * 2 + ["HOPELESS"] * 2
+
+    def test_patience_counts_looks_not_reports(self) -> None:
+        study = make_study(good_trials())
+        pruner = make_pruner(n_warmup_steps=9, interval_steps=3, patience=2)
+        decisions = watch(study, pruner, reports(BAD[:15]))
+        assert names(decisions[9:]) == [
+            "PATIENCE",
+            "BETWEEN_LOOKS",
+            "BETWEEN_LOOKS",
+            "HOPELESS",
+            "BETWEEN_LOOKS",
+            "BETWEEN_LOOKS",
+        ]
+
+    def test_patience_starts_over_after_a_good_look(self) -> None:
+        curve = np.concatenate([saturating(0.9)[:14], np.full(3, 0.1)])
+        pruner = make_pruner(n_warmup_steps=10, patience=5)
+        decision = judge(make_study(good_trials()), pruner, reports(curve))
+        assert not decision.prune
+
+    @pytest.mark.parametrize(
+        ("warm_up", "interval", "steps", "looks"),
+        [
+            (0, 1, range(6), [0, 1, 2, 3, 4, 5]),
+            (0, 3, range(10), [0, 3, 6, 9]),
+            (2, 3, range(10), [2, 5, 8]),
+            (1, 5, range(1, 12), [1, 6, 11]),
+            (0, 4, [1, 3, 6, 7, 13, 14], [1, 6, 13]),
+            (4, 4, [1, 3, 6, 7, 13, 14], [6, 13]),
+            (0, 1000, range(500, 4001, 500), [500, 1000, 2000, 3000, 4000]),
+            (100, 1, range(6), []),
+        ],
+    )
+    def test_looks(self, warm_up: int, interval: int, steps: Any, looks: list[int]) -> None:
+        """A look is the first report of each interval, counted from the end of the warm-up."""
+        pruner = make_pruner(n_steps=10**6, n_warmup_steps=warm_up, interval_steps=interval)
+        decisions = watch(make_study(), pruner, reports(np.full(99, 0.1), steps))
+        for step, decision in zip(steps, decisions, strict=True):
+            if step < warm_up:
+                assert decision.reason is Reason.WARM_UP
+            elif step not in looks:
+                assert decision.reason is Reason.BETWEEN_LOOKS
+            else:
+                assert decision.reason in (Reason.TOO_FEW_REPORTS, Reason.NO_BEST_VALUE)
+
+    def test_last_step_is_never_pruned(self) -> None:
+        decisions = watch(make_study(good_trials()), make_pruner(), reports(BAD))
+        assert decisions[-2].prune
+        assert decisions[-1].reason is Reason.BEYOND_HORIZON
+
+    def test_numbers_of_a_judged_trial(self) -> None:
+        study = make_study(good_trials())
+        decision = judge(study, make_pruner(), reports(saturating(0.85)[:8]))
+        assert decision.incumbent == study.best_value
+        assert decision.threshold == 0.05
+        assert decision.step == 7
+        assert 0.0 <= decision.p_beat <= 1.0
+        assert decision.low < decision.forecast < decision.high
+        for number in (decision.p_beat, decision.forecast, decision.low, decision.high):
+            assert type(number) is float
+
+    def test_an_abstention_has_no_numbers(self) -> None:
+        decision = judge(make_study(), make_pruner(), reports(DOOMED))
+        assert decision.p_beat is decision.forecast is decision.low is decision.high is None
+
+    def test_answer_is_a_builtin_bool(self) -> None:
+        study = make_study(good_trials(), pruner=make_pruner())
+        trial = study.ask()
+        answers = []
+        for step, value in enumerate(DOOMED):
+            trial.report(np.float32(value), step)
+            answers.append(trial.should_prune())
+        assert answers[0] is False
+        assert answers[-1] is True
+
+    def test_message_has_the_numbers(self) -> None:
+        decision = judge(make_study(good_trials()), make_pruner(), reports(DOOMED))
+        assert "step 11" in decision.message
+        assert f"{decision.forecast:.4g}" in decision.message
+        assert f"{decision.incumbent:.4g}" in decision.message
+        assert "< 0.05" in decision.message
+
+
+class TestFailure:
+    @pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError, RuntimeWarning])
+    def test_a_failing_engine_lets_trials_run(
+        self, error: type[Exception], log: list[logging.LogRecord]
+    ) -> None:
+        def engine(*args: object) -> Any:
+            raise error("out of order")
+
+        study = make_study(good_trials())
+        decisions = watch(study, make_pruner(engine=engine), reports(DOOMED))
+        assert set(names(decisions[1:])) == {"FAILED"}
+        assert not any(decision.prune for decision in decisions)
+        (warning,) = warnings_in(log)
+        assert "out of order" in warning
+
+    def test_a_failing_storage_lets_trials_run(
+        self, monkeypatch: pytest.MonkeyPatch, log: list[logging.LogRecord]
+    ) -> None:
+        study = make_study(good_trials())
+
+        def get_trials(*args: object, **kwargs: object) -> Any:
+            raise ConnectionError("gone")
+
+        monkeypatch.setattr(study, "get_trials", get_trials)
+        decisions = watch(study, make_pruner(), reports(DOOMED))
+        assert set(names(decisions[1:])) == {"FAILED"}
+        (warning,) = warnings_in(log)
+        assert "gone" in warning
+
+    def test_a_failure_is_not_remembered(self) -> None:
+        broken = True
+
+        def engine(*args: Any) -> Any:
+            if broken:
+                raise RuntimeError
+            return ClosedForm()(*args)
+
+        study = make_study(good_trials(), pruner=make_pruner(engine=engine))
+        trial = study.ask()
+        for step, value in enumerate(DOOMED):
+            trial.report(value, step)
+        assert not trial.should_prune()
+        broken = False
+        assert trial.should_prune()
+
+    def test_an_interrupt_gets_through(self) -> None:
+        def engine(*args: object) -> Any:
+            raise KeyboardInterrupt
+
+        study = make_study(good_trials())
+        with pytest.raises(KeyboardInterrupt):
+            judge(study, make_pruner(engine=engine), reports(DOOMED))
+
+
+SCALES = {
+    "accuracy": (1.0, 0.0),
+    "percent": (100.0, 0.0),
+    "log loss": (-2.5, 2.7),
+    "perplexity": (-300.0, 305.0),
+    "rmse in 1e5": (-2e5, 3e5),
+    "negative reward": (200.0, -210.0),
+    "reward of both signs": (10.0, -5.0),
+    "tiny": (1e-9, 0.0),
+    "far from zero": (1.0, 1000.0),
+    "huge": (1e34, -3e33),
+}
+"""Names of metrics -> (factor, offset) that turn an accuracy into one."""
+
+SHAPES = {
+    "doomed": DOOMED,
+    "mediocre": saturating(0.87)[:6],
+    "promising": PROMISING,
+    "noisy": saturating(0.85)[:8] + 0.03 * np.sin(7.0 * np.arange(8)),
+    "falling": np.linspace(0.3, 0.1, 9),
+    "transient": np.array([-4.0, 0.2, 0.4, 0.5, 0.55]),
+}
+
+
+class TestScales:
+    @pytest.mark.parametrize("shape", SHAPES)
+    @pytest.mark.parametrize("metric", SCALES)
+    def test_same_shape_same_verdict(self, metric: str, shape: str) -> None:
+        factor, offset = SCALES[metric]
+
+        def metric_of(curve: np.ndarray) -> dict[int, float]:
+            return reports(factor * curve + offset)
+
+        plain = judge(make_study(good_trials()), make_pruner(), reports(SHAPES[shape]))
+        scaled = judge(
+            make_study(
+                [finished(metric_of(saturating(end))) for end in GOOD_ENDS],
+                direction="maximize" if factor > 0 else "minimize",
+            ),
+            make_pruner(),
+            metric_of(SHAPES[shape]),
+        )
+        assert scaled.reason is plain.reason
+        np.testing.assert_allclose(scaled.p_beat, plain.p_beat, rtol=1e-6, atol=1e-9)
+        ends = (plain.low, plain.high) if factor > 0 else (plain.high, plain.low)
+        expected = factor * np.array([plain.forecast, *ends, plain.incumbent]) + offset
+        shown = [scaled.forecast, scaled.low, scaled.high, scaled.incumbent]
+        np.testing.assert_allclose(shown, expected, rtol=1e-6, atol=1e-6 * abs(factor))
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    @pytest.mark.parametrize("settings", [{}, {"target": "best"}, {"stop_below_std": 0.2}])
+    def test_minimising_minus_y_is_maximising_y(self, settings: dict[str, Any], shape: str) -> None:
+        up = judge(make_study(good_trials()), make_pruner(**settings), reports(SHAPES[shape]))
+        down = judge(
+            make_study(
+                [finished(reports(-saturating(end))) for end in GOOD_ENDS], direction="minimize"
+            ),
+            make_pruner(**settings),
+            reports(-SHAPES[shape]),
+        )
+        assert down.reason is up.reason
+        np.testing.assert_allclose(
+            [down.p_beat, -down.forecast, -down.high, -down.low],
+            [up.p_beat, up.forecast, up.low, up.high],
+            rtol=1e-9,
+            atol=1e-12,
+        )
+
+    def test_shapes_cover_both_verdicts(self) -> None:
+        study = make_study(good_trials())
+        verdicts = {
+            shape: judge(study, make_pruner(), reports(curve)).prune
+            for shape, curve in SHAPES.items()
+        }
+        assert verdicts["doomed"]
+        assert not verdicts["promising"]
+
+    @pytest.mark.parametrize("factor", [1e-310, 5e-324, 1e-300, 1e300, 1e307, 1.7e308])
+    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
+    @pytest.mark.parametrize("signed", [False, True])
+    def test_extreme_numbers(self, factor: float, direction: str, signed: bool) -> None:
+        """Good trials go from 0.1 (or -0.9) to 0.9 of the factor; the judged one stays put."""
+        sign = 1.0 if direction == "maximize" else -1.0
+
+        def metric_of(curve: np.ndarray) -> dict[int, float]:
+            curve = 2.0 * (curve - 0.5) if signed else curve
+            return reports(sign * factor * curve)
+
+        study = make_study([finished(metric_of(saturating(e))) for e in GOOD_ENDS], direction)
+        decision = judge(study, make_pruner(), metric_of(BAD[:16]))
+        assert decision.reason is not Reason.FAILED, decision.message
+        assert all(map(math.isfinite, (decision.p_beat, decision.forecast)))
+        if factor >= 1e-300:
+            assert decision.reason is Reason.HOPELESS
+
+
+STEPS = {
+    "from 0": (np.arange(N_STEPS), 20),
+    "from 1": (np.arange(1, N_STEPS + 1), 20),
+    "thousands": (np.arange(500, 10_001, 500), 10_000),
+    "every second from 0": (np.arange(0, 40, 2), 40),
+    "every fifth epoch's end from 0": (np.arange(4, 100, 5), 100),
+}
+"""Ways to number the same twenty reports -> (steps, n_steps)."""
+
+
+class TestSteps:
+    @staticmethod
+    def verdicts(
+        numbering: str,
+        index: np.ndarray,
+        curve: np.ndarray,
+        **settings: Any,
+    ) -> list[Decision]:
+        steps, n_steps = STEPS[numbering]
+        study = make_study([finished(reports(saturating(e), steps.tolist())) for e in GOOD_ENDS])
+        pruner = make_pruner(n_steps=n_steps, **settings)
+        return watch(study, pruner, reports(curve[index], steps[index].tolist()))
+
+    @pytest.mark.parametrize("numbering", STEPS)
+    @pytest.mark.parametrize(
+        "index",
+        [
+            np.arange(20),
+            np.array([0, 1, 2, 5, 6, 9, 15, 16, 19]),
+            np.array([0, 1, 2, 3, 17]),
+        ],
+        ids=["all", "gaps", "long gap"],
+    )
+    def test_numbering_does_not_matter(self, numbering: str, index: np.ndarray) -> None:
+        curve = saturating(0.87) + 0.02 * np.cos(5.0 * np.arange(N_STEPS))
+        plain = self.verdicts("from 1", index, curve)
+        other = self.verdicts(numbering, index, curve)
+        assert names(other) == names(plain)
+        for a, b in zip(other, plain, strict=True):
+            if b.p_beat is not None:
+                np.testing.assert_allclose(a.p_beat, b.p_beat, rtol=1e-6)
+
+    @pytest.mark.parametrize("numbering", STEPS)
+    def test_last_step_is_never_pruned(self, numbering: str) -> None:
+        decisions = self.verdicts(numbering, np.arange(20), BAD)
+        assert names(decisions[-2:]) == ["HOPELESS", "BEYOND_HORIZON"]
+
+    @pytest.mark.parametrize("numbering", STEPS)
+    def test_resumed_training_ends_at_its_last_step(self, numbering: str) -> None:
+        """A training that goes on from a checkpoint first reports in the middle."""
+        decisions = self.verdicts(numbering, np.arange(10, 20), BAD)
+        assert names(decisions[-2:]) == ["HOPELESS", "BEYOND_HORIZON"]
+
+    @pytest.mark.parametrize("numbering", ["thousands"])
+    def test_resumed_training_is_judged_alike(self, numbering: str) -> None:
+        index = np.arange(8, 16)
+        plain = self.verdicts("from 1", index, saturating(0.87))
+        other = self.verdicts(numbering, index, saturating(0.87))
+        assert names(other) == names(plain)
+        np.testing.assert_allclose(
+            [d.p_beat for d in other[1:]], [d.p_beat for d in plain[1:]], rtol=1e-6
+        )
+
+    @pytest.mark.parametrize("numbering", STEPS)
+    def test_order_of_reports_does_not_matter(self, numbering: str) -> None:
+        curve = saturating(0.87)
+        plain = self.verdicts(numbering, np.arange(12), curve)[-1]
+        order = np.array([7, 3, 0, 11, 1, 10, 2, 9, 8, 4, 6, 5])
+        shuffled = self.verdicts(numbering, order, curve)[-1]
+        assert shuffled.step == plain.step
+        assert shuffled.reason is plain.reason
+        np.testing.assert_allclose(shuffled.p_beat, plain.p_beat, rtol=1e-12)
+
+    def test_a_late_report_of_an_early_step_counts(self) -> None:
+        curve = reports([0.1, 0.2, 0.3, 0.05], [0, 2, 3, 1])
+        spy = SpyEngine(ClosedForm())
+        judge(make_study(good_trials()), make_pruner(engine=spy), curve)
+        np.testing.assert_allclose(spy.curves[-1].positions, [1, 2, 3, 4])
+        np.testing.assert_allclose(spy.curves[-1].values, [0.1, 0.05, 0.2, 0.3])
+
+    def test_an_engine_gets_oriented_values_at_positions(self) -> None:
+        spy = SpyEngine(ClosedForm())
+        earlier = [finished(reports(-saturating(e), range(500, 10_001, 500))) for e in GOOD_ENDS]
+        study = make_study(earlier, direction="minimize")
+        pruner = make_pruner(n_steps=10_000, engine=spy)
+        decision = judge(study, pruner, reports([0.7, 0.5, 0.4], [500, 1000, 2000]))
+        (curve,) = spy.curves
+        np.testing.assert_allclose(curve.positions, [1, 2, 4])
+        np.testing.assert_allclose(curve.values, [-0.7, -0.5, -0.4])
+        assert curve.horizon == 20
+        assert decision.p_beat is not None
+
+
+class TestHorizon:
+    @staticmethod
+    def horizon(
+        pruner_n_steps: int | None,
+        announced: object,
+        earlier: list[optuna.trial.FrozenTrial],
+        curve: dict[int, float],
+    ) -> float | None:
+        """Position of the last report that the engine is asked about; None if it is not asked."""
+        spy = SpyEngine(ClosedForm())
+        pruner = make_pruner(n_steps=pruner_n_steps, engine=spy)
+        attrs = {} if announced is None else {"lcpruner:n_steps": announced}
+        decision = judge(make_study(earlier), pruner, curve, attrs)
+        assert decision.reason is not Reason.FAILED, decision.message
+        return spy.curves[-1].horizon if spy.curves else None
+
+    @pytest.mark.parametrize(
+        ("n_steps", "announced", "expected"),
+        [
+            (50, None, 50),
+            (50, 70, 50),
+            (None, 70, 70),
+            (None, 70.0, 70),
+            (None, np.int64(70), 70),
+            (None, None, 20),
+            (None, 0, 20),
+            (None, -5, 20),
+            (None, NAN, 20),
+            (None, INF, 20),
+            (None, "70", 20),
+            (None, [70], 20),
+            (None, True, 20),
+        ],
+    )
+    def test_source_of_the_horizon(
+        self, n_steps: int | None, announced: object, expected: int
+    ) -> None:
+        """The constructor, else the trial's attribute, else the completed trials."""
+        assert self.horizon(n_steps, announced, good_trials(), reports(DOOMED)) == expected
+
+    @pytest.mark.parametrize("numbering", STEPS)
+    @pytest.mark.parametrize("lengths", [(20,) * 5, (7, 20, 20, 20, 20), (5, 9, 20, 12, 20)])
+    def test_learned_from_completed_trials(self, numbering: str, lengths: tuple[int, ...]) -> None:
+        steps, _ = STEPS[numbering]
+        earlier = [
+            finished(reports(saturating(e)[:n], steps[:n].tolist()))
+            for e, n in zip(GOOD_ENDS, lengths, strict=True)
+        ]
+        curve = reports(DOOMED[:4], steps[:4].tolist())
+        assert self.horizon(None, None, earlier, curve) == 20
+
+    @pytest.mark.parametrize("start", [0, 1])
+    def test_learned_from_long_trials(self, start: int) -> None:
+        steps = range(start, start + 300)
+        earlier = [finished(reports(saturating(e, 300), steps)) for e in GOOD_ENDS]
+        assert self.horizon(None, None, earlier, reports(DOOMED, steps)) == 300
+
+    def test_pruned_trials_do_not_shorten_it(self) -> None:
+        short = [finished(reports(BAD[:4]), state=TrialState.PRUNED) for _ in range(30)]
+        earlier = [*good_trials(), *short]
+        assert self.horizon(None, None, earlier, reports(DOOMED)) == 20
+
+    def test_one_overlong_trial_of_many_does_not_set_it(self) -> None:
+        earlier = [finished(reports(saturating(0.8 + i / 200))) for i in range(19)]
+        earlier.append(finished(reports(saturating(0.8, 200))))
+        assert self.horizon(None, None, earlier, reports(DOOMED)) == 20
+
+    def test_each_trial_may_have_its_own(self) -> None:
+        study = make_study(good_trials())
+        pruner = make_pruner(n_steps=None)
+        short = watch(study, pruner, reports(BAD[:10]), {"lcpruner:n_steps": 10})
+        long = watch(study, pruner, reports(BAD[:20]), {"lcpruner:n_steps": 40})
+        assert names(short[-2:]) == ["HOPELESS", "BEYOND_HORIZON"]
+        assert names(long[-2:]) == ["HOPELESS", "HOPELESS"]
+
+    def test_announced_horizon_needs_no_completed_reports(self) -> None:
+        earlier = [finished({}, value=e) for e in GOOD_ENDS]
+        assert self.horizon(None, 20, earlier, reports(saturating(0.5)[:5])) == 20
+
+    @pytest.mark.parametrize("n_steps", [1, 3, 11, 12])
+    def test_a_curve_beyond_its_horizon_is_left_alone(self, n_steps: int) -> None:
+        decision = judge(make_study(good_trials()), make_pruner(n_steps=n_steps), reports(DOOMED))
+        assert decision.reason is Reason.BEYOND_HORIZON
+
+    @pytest.mark.parametrize("n_steps", [13, 10**6, 10**12])
+    def test_any_horizon_ahead_is_judged(self, n_steps: int) -> None:
+        decision = judge(make_study(good_trials()), make_pruner(n_steps=n_steps), reports(DOOMED))
+        assert decision.p_beat is not None
+
+    def test_unknown_horizon_warns_once(self, log: list[logging.LogRecord]) -> None:
+        study = make_study([finished({}, value=end) for end in GOOD_ENDS])
+        pruner = make_pruner(n_steps=None)
+        for _ in range(2):
+            watch(study, pruner, reports(DOOMED))
+        (warning,) = warnings_in(log)
+        assert "n_steps" in warning
+
+
+class TestNotFinite:
+    @pytest.mark.parametrize("bad", [NAN, INF, -INF])
+    @pytest.mark.parametrize("policy", ["prune", "ignore"])
+    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
+    def test_newest_report(self, bad: float, policy: str, direction: str) -> None:
+        sign = 1.0 if direction == "maximize" else -1.0
+        study = make_study([finished(reports(sign * saturating(e))) for e in GOOD_ENDS], direction)
+        pruner = make_pruner(nan_policy=policy)
+        promising = judge(study, pruner, reports([*(sign * PROMISING), bad]))
+        doomed = judge(study, pruner, reports([*(sign * DOOMED), bad]))
+        if policy == "prune":
+            assert names([promising, doomed]) == ["DIVERGED", "DIVERGED"]
+            assert str(bad) in promising.message
+        else:
+            assert names([doomed]) == ["HOPELESS"]
+            assert not promising.prune
+
+    @pytest.mark.parametrize("bad", [NAN, INF, -INF])
+    @pytest.mark.parametrize("policy", ["prune", "ignore"])
+    @pytest.mark.parametrize("at", [1, 5, 10])
+    def test_earlier_report_is_left_out(self, bad: float, policy: str, at: int) -> None:
+        curve = saturating(0.87)[:12]
+        holed = reports(curve)
+        holed[at] = bad
+        gapped = reports(curve)
+        del gapped[at]
+        study = make_study(good_trials())
+        pruner = make_pruner(nan_policy=policy)
+        with_hole, with_gap = judge(study, pruner, holed), judge(study, pruner, gapped)
+        assert with_hole.reason is with_gap.reason
+        np.testing.assert_allclose(with_hole.p_beat, with_gap.p_beat, rtol=1e-12)
+
+    @pytest.mark.parametrize("bad", [NAN, INF, -INF])
+    @pytest.mark.parametrize("start", [0, 1])
+    def test_first_report(self, bad: float, start: int) -> None:
+        """It is left out, and the reports after it keep their places."""
+        spy = SpyEngine(ClosedForm())
+        steps = range(start, start + N_STEPS)
+        study = make_study([finished(reports(saturating(e), steps)) for e in GOOD_ENDS])
+        pruner = make_pruner(nan_policy="ignore", engine=spy)
+        decisions = watch(study, pruner, reports([bad, *BAD[1:]], steps))
+        assert names(decisions[-2:]) == ["HOPELESS", "BEYOND_HORIZON"]
+        np.testing.assert_allclose(spy.curves[-1].positions, np.arange(2, 20))
+
+    @pytest.mark.parametrize("n", [1, 2, 12])
+    @pytest.mark.parametrize(
+        ("policy", "reason"), [("prune", Reason.DIVERGED), ("ignore", Reason.TOO_FEW_REPORTS)]
+    )
+    def test_no_finite_report_at_all(self, n: int, policy: str, reason: Reason) -> None:
+        study = make_study(good_trials())
+        curve = reports(np.tile([NAN, INF, -INF], 4)[:n])
+        assert judge(study, make_pruner(nan_policy=policy), curve).reason is reason
+
+    def test_divergence_needs_no_other_trial(self) -> None:
+        assert judge(make_study(), make_pruner(), reports([0.3, NAN])).prune
+
+    def test_divergence_stops_between_looks(self) -> None:
+        pruner = make_pruner(interval_steps=10)
+        assert judge(make_study(), pruner, reports([0.1, 0.2, NAN])).prune
+
+    def test_divergence_in_warm_up_is_left_alone(self) -> None:
+        pruner = make_pruner(n_warmup_steps=3)
+        decisions = watch(make_study(), pruner, reports([NAN, NAN, NAN, NAN]))
+        assert names(decisions) == ["WARM_UP"] * 3 + ["DIVERGED"]
+
+    def test_a_trial_that_recovered_is_not_stopped_for_it(self) -> None:
+        curve = [*PROMISING[:5], NAN, *PROMISING[6:]]
+        assert not judge(make_study(good_trials()), make_pruner(), reports(curve)).prune
+
+    @pytest.mark.parametrize("constant", [0.0, 0.5, -3.0, 1e-310, 1e34])
+    def test_constant_study(self, constant: float) -> None:
+        """All trainings equal: another one like them is not stopped."""
+        curve = np.full(N_STEPS, constant)
+        study = make_study([finished(reports(curve)) for _ in range(5)])
+        decisions = watch(study, make_pruner(), reports(curve))
+        assert set(names(decisions)) == {"TOO_FEW_REPORTS", "UNDECIDED", "BEYOND_HORIZON"}
+
+    def test_constant_study_stops_a_far_worse_trial(self) -> None:
+        study = make_study([finished(reports(np.full(N_STEPS, 0.9))) for _ in range(5)])
+        assert judge(study, make_pruner(), reports(BAD[:18])).reason is Reason.HOPELESS
+
+
+class TestOtherTrials:
+    @pytest.mark.parametrize("curve", [DOOMED, saturating(0.87)[:6]], ids=["doomed", "mediocre"])
+    @pytest.mark.parametrize(
+        "others",
+        [
+            [finished(reports(BAD), state=TrialState.FAIL)],
+            [finished({}, state=TrialState.FAIL)],
+            [finished(reports([NAN]), state=TrialState.PRUNED)],
+            [finished({}, state=TrialState.PRUNED)],
+            [finished({}, state=TrialState.WAITING)],
+            [finished(reports([0.1, 0.99]), state=TrialState.RUNNING)],
+            [finished({}, value=0.2)],
+            [finished(reports(BAD[:5]), state=TrialState.PRUNED)],
+        ],
+        ids=[
+            "failed",
+            "failed at once",
+            "pruned by NaN",
+            "pruned without reports",
+            "waiting",
+            "running",
+            "without reports",
+            "pruned",
+        ],
+    )
+    def test_leave_the_verdict_alone(
+        self, others: list[optuna.trial.FrozenTrial], curve: np.ndarray
+    ) -> None:
+        """Neither unfinished, failed nor empty trials say anything; a worse one changes nothing."""
+        first = [finished(reports([0.1, *saturating(e)[1:]])) for e in GOOD_ENDS]
+        plain = judge(make_study(first), make_pruner(), reports(curve))
+        mixed = judge(make_study([*others, *first, *others]), make_pruner(), reports(curve))
+        assert mixed.reason is plain.reason
+        assert mixed.incumbent == plain.incumbent
+        np.testing.assert_allclose(mixed.p_beat, plain.p_beat, rtol=1e-12)
+
+    def test_enqueued_trials_are_waited_for(self) -> None:
+        study = make_study(good_trials())
+        study.enqueue_trial({"x": 1.0})
+        study.enqueue_trial({"x": 2.0})
+        assert judge(study, make_pruner(), reports(DOOMED)).reason is Reason.HOPELESS
+
+    @pytest.mark.parametrize("value", [INF, -INF])
+    def test_infinite_objective_values_are_no_best_value(self, value: float) -> None:
+        endless = [finished(reports(saturating(0.8)), value=value) for _ in range(3)]
+        study = make_study(endless)
+        assert judge(study, make_pruner(), reports(DOOMED)).reason is Reason.NO_BEST_VALUE
+        study.add_trials(good_trials())
+        decision = judge(study, make_pruner(), reports(DOOMED))
+        np.testing.assert_allclose(decision.incumbent, saturating(0.9)[-1])
+
+    @pytest.mark.parametrize("state", [TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING])
+    def test_only_completed_trials_count_for_startup(self, state: TrialState) -> None:
+        others = [finished(reports(saturating(0.9)), state=state) for _ in range(8)]
+        study = make_study([*others, *good_trials()[:2]])
+        assert judge(study, make_pruner(), reports(DOOMED)).reason is Reason.STARTUP
+
+    def test_a_pruned_trial_is_no_best_value(self) -> None:
+        study = make_study([*good_trials(), finished(reports([0.99]), state=TrialState.PRUNED)])
+        decision = judge(study, make_pruner(), reports(DOOMED))
+        np.testing.assert_allclose(decision.incumbent, saturating(0.9)[-1])
+
+    def test_a_trial_that_finishes_later_counts_from_then_on(self) -> None:
+        study = make_study(good_trials()[:2])
+        pruner = make_pruner()
+        slow = study.ask()
+        assert judge(study, pruner, reports(DOOMED)).reason is Reason.STARTUP
+        for step, value in enumerate(saturating(0.99)):
+            slow.report(value, step)
+        study.tell(slow, saturating(0.99)[-1])
+        decision = judge(study, pruner, reports(DOOMED))
+        assert decision.reason is Reason.HOPELESS
+        np.testing.assert_allclose(decision.incumbent, saturating(0.99)[-1])
+
+    def test_a_new_study_of_the_same_storage_starts_afresh(self) -> None:
+        storage = optuna.storages.InMemoryStorage()
+        pruner = make_pruner()
+        first = make_study(good_trials(), storage=storage)
+        assert judge(first, pruner, reports(DOOMED)).prune
+        second = make_study(direction="minimize", storage=storage)
+        assert judge(second, pruner, reports(DOOMED)).reason is Reason.NO_BEST_VALUE
+
+
+def peaking(end: float) -> np.ndarray:
+    """A training that is at its best in the middle and ends 0.2 lower."""
+    t = np.linspace(0.0, 1.0, N_STEPS)
+    return 0.1 + (end - 0.1) * np.sin(np.pi * np.minimum(t, 0.8))
+
+
+class TestTarget:
+    @staticmethod
+    def study(returned: str) -> optuna.Study:
+        return make_study(
+            finished(reports(c), value=c[-1] if returned == "last" else c.max())
+            for c in map(peaking, GOOD_ENDS)
+        )
+
+    @pytest.mark.parametrize("returned", ["last", "best"])
+    @pytest.mark.parametrize("setting", ["auto", "last", "best"])
+    def test_what_the_engine_is_told(self, returned: str, setting: str) -> None:
+        spy = SpyEngine(ClosedForm())
+        judge(self.study(returned), make_pruner(target=setting, engine=spy), reports(DOOMED))
+        expected = returned if setting == "auto" else setting
+        assert {known.target for known in spy.knowledge} == {Target(expected)}
+
+    def test_curves_that_cannot_tell_mean_the_last(self) -> None:
+        spy = SpyEngine(ClosedForm())
+        judge(make_study(good_trials()), make_pruner(engine=spy), reports(DOOMED))
+        assert spy.knowledge[-1].target is Target.LAST
+
+    @pytest.mark.parametrize("returned", ["last", "best"])
+    def test_already_better_in_the_middle(self, returned: str) -> None:
+        """A peak above the best value counts where the objective returns the best report."""
+        study = self.study(returned)
+        curve = np.concatenate([np.linspace(0.1, study.best_value + 0.05, 8), BAD[:8]])
+        decision = judge(study, make_pruner(), reports(curve))
+        assert (decision.reason is Reason.ALREADY_BETTER) is (returned == "best")
+        if returned == "best":
+            assert decision.p_beat == 1.0
+
+    @pytest.mark.parametrize("returned", ["last", "best"])
+    def test_equal_to_the_best_is_not_better(self, returned: str) -> None:
+        study = self.study(returned)
+        curve = np.append(np.linspace(0.1, 0.3, 8), study.best_value)
+        assert judge(study, make_pruner(), reports(curve)).reason is not Reason.ALREADY_BETTER
+
+
+class TestAskedAgain:
+    def test_second_ask_costs_nothing(self) -> None:
+        storage = CountingStorage()
+        study = make_study(good_trials(), storage=storage, pruner=make_pruner())
+        trial = study.ask()
+        for step, value in enumerate(DOOMED):
+            trial.report(value, step)
+        storage.n_reads = 0
+        first = trial.should_prune()
+        assert storage.n_reads == 1
+        assert [trial.should_prune() for _ in range(5)] == [first] * 5
+        assert storage.n_reads == 1
+
+    @pytest.mark.parametrize(
+        ("reason", "settings", "curve", "n_reads"),
+        [
+            ("NOTHING_REPORTED", {}, {}, 0),
+            ("WARM_UP", {"n_warmup_steps": 15}, reports(DOOMED), 0),
+            ("BETWEEN_LOOKS", {"interval_steps": 10}, reports(DOOMED), 0),
+            ("TOO_FEW_REPORTS", {}, reports([0.1]), 0),
+            ("DIVERGED", {}, reports([0.1, NAN]), 0),
+            ("STARTUP", {"n_startup_trials": 9}, reports(DOOMED), 1),
+            ("BEYOND_HORIZON", {}, reports(BAD), 1),
+            ("UNDECIDED", {}, reports(saturating(0.89)[:3]), 1),
+            ("ALREADY_BETTER", {}, reports([0.1, 0.95]), 1),
+            ("PATIENCE", {"n_warmup_steps": 10, "patience": 3}, reports(DOOMED), 1),
+            ("HOPELESS", {}, reports(DOOMED), 1),
+            ("HOPELESS", {"patience": 4}, reports(DOOMED), 1),
+        ],
+    )
+    def test_reads_of_the_storage(
+        self, reason: str, settings: dict[str, Any], curve: dict[int, float], n_reads: int
+    ) -> None:
+        storage = CountingStorage()
+        study = make_study(good_trials(), storage=storage, pruner=make_pruner(**settings))
+        trial = study.ask()
+        for step, value in curve.items():
+            trial.report(value, step)
+        storage.n_reads = 0
+        trial.should_prune()
+        assert storage.n_reads == n_reads
+        study.pruner = recording = Recording(study.pruner)  # type: ignore[arg-type]
+        trial.should_prune()
+        assert names(recording.decisions) == [reason]
+        assert storage.n_reads == n_reads
+
+    def test_same_reports_same_decision(self) -> None:
+        """Even if the study has moved on meanwhile."""
+        study = make_study(good_trials())
+        study.pruner = recording = Recording(make_pruner())
+        trial = study.ask()
+        for step, value in enumerate(saturating(0.85)[:6]):
+            trial.report(value, step)
+        trial.should_prune()
+        study.add_trial(finished(reports(saturating(0.99))))
+        trial.should_prune()
+        assert recording.decisions[0] == recording.decisions[1]
+        trial.report(0.6, 6)
+        trial.should_prune()
+        assert recording.decisions[2].incumbent == study.best_value
+
+    def test_second_report_of_a_step_changes_nothing(self) -> None:
+        study = make_study(good_trials(), pruner=Recording(make_pruner()))
+        trial = study.ask()
+        for step, value in enumerate(DOOMED):
+            trial.report(value, step)
+        trial.should_prune()
+        with pytest.warns(UserWarning, match="already reported"):
+            trial.report(0.99, 11)
+        trial.should_prune()
+        first, second = study.pruner.decisions  # type: ignore[attr-defined]
+        assert first == second
+
+    @pytest.mark.parametrize("settings", [{}, {"patience": 2}, {"interval_steps": 4}])
+    def test_another_worker_answers_alike(self, settings: dict[str, Any]) -> None:
+        """A worker that looks at the study for the first time, at any step."""
+        study = make_study(good_trials())
+        veteran = make_pruner(**settings)
+        judge(study, veteran, reports(saturating(0.85)))
+        for n in range(1, 19):
+            curve = reports((saturating(0.4) + 0.02 * np.cos(np.arange(20)))[:n])
+            mine, other = judge(study, veteran, curve), judge(study, make_pruner(**settings), curve)
+            assert mine == other
+
+    def test_patience_needs_no_earlier_asks(self) -> None:
+        study = make_study(good_trials())
+        pruner = make_pruner(n_warmup_steps=8, patience=4)
+        step_by_step = watch(study, pruner, reports(DOOMED))[-1]
+        assert judge(study, pruner, reports(DOOMED)) == step_by_step
+        assert step_by_step.reason is Reason.HOPELESS
+
+    def test_trials_are_told_apart(self) -> None:
+        """Two trials whose newest reports agree."""
+        study = make_study(good_trials())
+        pruner = make_pruner()
+        up = judge(study, pruner, reports(np.append(np.linspace(0.0, 0.6, 11), 0.7)))
+        down = judge(study, pruner, reports(np.append(np.full(11, 0.7), 0.7)))
+        assert up.p_beat != down.p_beat
+
+    def test_a_study_made_again_is_told_apart(self) -> None:
+        """The id of a deleted study may be given to its successor."""
+        storage = optuna.storages.get_storage("sqlite://")
+        pruner = make_pruner()
+        study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+        study.add_trials(good_trials())
+        assert judge(study, pruner, reports(DOOMED)).prune
+        optuna.delete_study(study_name="s", storage=storage)
+        again = optuna.create_study(storage=storage, study_name="s", direction="minimize")
+        again.add_trials([finished(reports(1.0 - saturating(e))) for e in GOOD_ENDS])
+        decision = judge(again, pruner, reports(1.0 - PROMISING))
+        assert decision.reason is not Reason.FAILED
+        assert decision.incumbent == again.best_value
+        assert not decision.prune
+        assert judge(again, pruner, reports(1.0 - DOOMED)).prune
+
+
+def train(trial: optuna.Trial, curve: np.ndarray) -> float:
+    for step, value in enumerate(curve):
+        trial.report(value, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return float(curve[-1])
+
+
+def alternating(trial: optuna.Trial) -> float:
+    """Eight good trainings, then every second one is hopeless."""
+    if trial.number >= 8 and trial.number % 2:
+        return train(trial, BAD)
+    return train(trial, saturating(0.9 + 1e-4 * trial.number))
+
+
+class TestCompany:
+    def test_threads_share_a_pruner(self) -> None:
+        study = make_study(pruner=make_pruner(n_warmup_steps=10))
+        study.optimize(alternating, n_trials=28, n_jobs=4)
+        states = [trial.state for trial in study.get_trials()]
+        assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED}
+        assert set(states[13::2]) == {TrialState.PRUNED}
+        assert set(states[:8]) == {TrialState.COMPLETE}
+
+    def test_threads_that_ask_about_one_trial_get_one_answer(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        study = make_study(good_trials())
+        pruner = make_pruner()
+        trial = study.ask()
+        for step, value in enumerate(saturating(0.7)[:9]):
+            trial.report(value, step)
+        frozen = study.get_trials()[-1]
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: pruner.decide(study, frozen), range(32)))
+        assert all(answer is answers[0] for answer in answers)
+
+    @pytest.mark.parametrize(
+        "copied", [lambda p: pickle.loads(pickle.dumps(p)), copy.deepcopy, copy.copy]
+    )
+    @pytest.mark.parametrize("used", [False, True])
+    def test_copies(self, copied: Any, used: bool) -> None:
+        pruner = LearningCurvePruner(
+            30,
+            0.07,
+            n_startup_trials=2,
+            n_warmup_steps=5,
+            interval_steps=2,
+            patience=2,
+            target="last",
+            nan_policy="ignore",
+        )
+        study = make_study(good_trials())
+        if used:
+            watch(study, pruner, reports(DOOMED))
+        other = copied(pruner)
+        assert repr(other) == repr(pruner)
+        curve = reports([*BAD[:7], NAN, *BAD[:7]])
+        expected = watch(study, pruner, curve)
+        assert watch(study, other, curve) == expected
+        assert expected[-1].reason is Reason.BETWEEN_LOOKS
+        assert expected[-2].reason is not Reason.BETWEEN_LOOKS
+
+    @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+    def test_inside_a_patient_pruner(self) -> None:
+        pruner = PatientPruner(make_pruner(n_warmup_steps=5), patience=3)
+        study = make_study(good_trials(), pruner=pruner)
+        study.optimize(lambda trial: train(trial, np.linspace(0.1, 0.05, N_STEPS)), n_trials=1)
+        study.optimize(lambda trial: train(trial, saturating(0.95)), n_trials=1)
+        doomed, promising = study.get_trials()[-2:]
+        assert doomed.state == TrialState.PRUNED
+        assert promising.state == TrialState.COMPLETE
+
+    def test_the_study_object_may_change(self) -> None:
+        """Several ``Study`` objects of one study share what is known."""
+        storage = optuna.storages.InMemoryStorage()
+        optuna.create_study(storage=storage, study_name="s", direction="maximize")
+        pruner = make_pruner()
+        for trial in good_trials():
+            optuna.load_study(study_name="s", storage=storage).add_trial(trial)
+            study = optuna.load_study(study_name="s", storage=storage)
+            last = judge(study, pruner, reports(DOOMED))
+        assert last.reason is Reason.HOPELESS
+
+    def test_study_optimize(self) -> None:
+        study = make_study(pruner=make_pruner(n_warmup_steps=10))
+        study.optimize(alternating, n_trials=20)
+        states = [trial.state.name for trial in study.get_trials()]
+        assert states == ["COMPLETE"] * 9 + ["PRUNED", "COMPLETE"] * 5 + ["PRUNED"]
+        pruned = study.get_trials()[9]
+        assert len(pruned.intermediate_values) == 11
+        assert pruned.value == 0.1
+
+
+class TestLog:
+    def test_prunes_at_info_and_the_rest_at_debug(self, log: list[logging.LogRecord]) -> None:
+        study = make_study(good_trials())
+        decisions = watch(study, make_pruner(n_warmup_steps=10), reports(DOOMED))
+        assert [record.levelno for record in log] == [logging.DEBUG] * 10 + [logging.INFO] * 2
+        for record, decision in zip(log, decisions, strict=True):
+            assert record.getMessage() == f"Trial 5: {decision.message}"
+
+    def test_follows_the_verbosity_of_optuna(self, log: list[logging.LogRecord]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        watch(make_study(good_trials()), make_pruner(), reports(DOOMED))
+        assert log == []
+
+    def test_asked_again_logs_nothing_new(self, log: list[logging.LogRecord]) -> None:
+        study = make_study(good_trials(), pruner=make_pruner())
+        trial = study.ask()
+        trial.report(0.1, 0)
+        for _ in range(3):
+            trial.should_prune()
+        assert len(log) == 1
+
+    @pytest.mark.parametrize("problem", ["mismatch", "direction"])
+    def test_metric_problem_warns_once(self, problem: str, log: list[logging.LogRecord]) -> None:
+        study = (
+            make_study([finished(reports(saturating(e)), value=1e3 * e) for e in GOOD_ENDS])
+            if problem == "mismatch"
+            else make_study(good_trials(), direction="minimize")
+        )
+        pruner = make_pruner()
+        for _ in range(3):
+            watch(study, pruner, reports(DOOMED))
+        (warning,) = warnings_in(log)
+        assert "direction" in warning if problem == "direction" else "returned" in warning
