@@ -78,25 +78,52 @@ def abstain(reason: Reason, detail: str = "", step: int | None = None) -> Decisi
 class Rule:
     """Prune when P(beat the best) is below the threshold, ``patience`` looks in a row.
 
+    The threshold is a fixed probability, or follows the study:
+
+        threshold = risk / (N + 1) * (1 - n / T)
+
+    where 1 / (N + 1) is the chance of a fresh trial to beat N completed ones and 1 - n / T the part
+    of the training that is left to pay for. A trial goes on as long as its chance of a new best per
+    remaining step is at least ``risk`` times a fresh trial's.
+
+    Why ``risk`` bounds the chance of losing a would-be best trial, however many looks there are:
+    stopped at look n with P < risk (1 - n / T) / (N + 1), a trial would have been the best with
+    probability P, so P(stopped and would-be best) < risk / (N + 1), and a would-be best trial comes
+    with probability 1 / (N + 1). This takes P to be calibrated and trials to be exchangeable.
+
     Attributes:
-        threshold: The paper's delta; a probability in [0, 1].
+        risk: Upper bound of the chance that a would-be best trial is pruned, in [0, 1].
+        threshold: The paper's delta, a fixed probability in [0, 1], instead of ``risk``.
         patience: Consecutive looks below the threshold that it takes; at least 1.
         stop_below_std: The paper's optimistic rule: stop as well once the predictive standard
             deviation (metric units) is below this and the forecast is not above the best.
     """
 
-    threshold: float
+    risk: float = 0.4
+    threshold: float | None = None
     patience: int = 1
     stop_below_std: float | None = None
+
+    def threshold_at(self, n_completed: int, seen: float) -> float:
+        """The probability below which a trial is pruned.
+
+        Args:
+            n_completed: Completed trials of the study, N.
+            seen: Fraction of the training that is done, n / T.
+        """
+        if self.threshold is not None:
+            return self.threshold
+        return self.risk / (n_completed + 1.0) * (1.0 - seen)
 
     def decide(
         self,
         forecast: Forecast,
         incumbent: float,
         step: int,
+        threshold: float,
         *,
         ahead: bool = False,
-        earlier: Sequence[float] = (),
+        earlier: Sequence[tuple[float, float]] = (),
     ) -> Decision:
         """Decide about a trial.
 
@@ -104,8 +131,10 @@ class Rule:
             forecast: Predictive distribution of its final value.
             incumbent: Best objective value so far, in the metric's units.
             step: Step of the newest report, for the message.
+            threshold: What P(beat) is compared with at this look, see :meth:`threshold_at`.
             ahead: Whether the trial already is better than the incumbent; it is then left alone.
-            earlier: P(beat) at the ``patience - 1`` looks before this one, newest first.
+            earlier: P(beat) and threshold at the ``patience - 1`` looks before this one, newest
+                first.
 
         Source: Domhan et al. 2015, section 3.3 (both rules). Differs: the optimistic rule never
         stops a trial whose forecast mean beats the incumbent.
@@ -116,24 +145,33 @@ class Rule:
         if ahead:
             reason, detail = Reason.ALREADY_BETTER, f"P = {_probability(p)}"
         else:
-            reason, detail = self._judge(forecast, incumbent, p, mean, earlier)
+            reason, detail = self._judge(forecast, incumbent, p, threshold, mean, earlier)
         message = (
             f"{reason.value}: {detail} at step {step}, "
             f"forecast {_number(mean)} [{_number(low)}, {_number(high)}] "
             f"against best {_number(incumbent)}"
         )
-        return Decision(reason, message, step, p, self.threshold, incumbent, mean, low, high)
+        if forecast.opinions:
+            voices = (f"{name} {_probability(q)}" for name, q in forecast.opinions.items())
+            message += f"; P by {', '.join(voices)}"
+        return Decision(reason, message, step, p, threshold, incumbent, mean, low, high)
 
     def _judge(
-        self, forecast: Forecast, incumbent: float, p: float, mean: float, earlier: Sequence[float]
+        self,
+        forecast: Forecast,
+        incumbent: float,
+        p: float,
+        threshold: float,
+        mean: float,
+        earlier: Sequence[tuple[float, float]],
     ) -> tuple[Reason, str]:
-        if p < self.threshold:
+        if p < threshold:
             below = 1
-            for previous in earlier:
-                if previous >= self.threshold:
+            for previous, its_threshold in earlier:
+                if previous >= its_threshold:
                     break
                 below += 1
-            comparison = f"P = {_probability(p)} < {self.threshold:.3g}"
+            comparison = f"P = {_probability(p)} < {threshold:.3g}"
             if below >= self.patience:
                 return Reason.HOPELESS, comparison
             return Reason.PATIENCE, f"{comparison} for {below} of {self.patience} looks"

@@ -3,8 +3,13 @@
 Glossary:
     C   mixture components, P positions ahead (the last one is the horizon)
     w   weights, shape (C,), sum 1
-    A Forecast is  sum_c w_c Student_t(df; location_pc, scale_pc)  at each position p, held on the
-    working scale (larger is better) and read in the metric's own units.
+    G   pivots of a recalibration
+    F   the mixture's distribution function at a position,
+        sum_c w_c Student_t(df; location_pc, scale_pc)
+    A Forecast is F, or at the horizon, where it is recalibrated, H = g(F) with g piecewise linear
+    from (F(pivot_i), H_i) to (F(pivot_i+1), H_i+1): the mass between two pivots is known, F says
+    how it lies there (Jeffrey conditioning). All is held on the working scale (larger is better)
+    and read in the metric's own units.
 
 Source: mixture formulas; E[(X - a)+] of a Student-t: Kirkby, Nguyen & Nguyen 2019,
 "Moments of Student's t-distribution", and any text on expected improvement.
@@ -33,6 +38,29 @@ class Component:
 
 
 @dataclass(frozen=True)
+class Recalibration:
+    """What the value at the horizon is known to do at some pivots, better than the mixture.
+
+    Attributes:
+        pivots: Working values in increasing order, shape (G,).
+        mixture: F, what the mixture says of a value at or below each pivot, shape (G,).
+        below: H, the probability of it, non-decreasing, shape (G,).
+    """
+
+    pivots: Array
+    mixture: Array
+    below: Array
+
+    @property
+    def corners(self) -> tuple[Array, Array]:
+        """Levels of F and of H between which g is linear, from (0, 0) to (1, 1)."""
+        apart = np.diff(self.mixture, prepend=0.0) > 1e-12  # nothing to rescale between equals
+        apart &= self.mixture < 1.0 - 1e-12
+        below = np.maximum.accumulate(np.clip(self.below, 0.0, 1.0))
+        return np.r_[0.0, self.mixture[apart], 1.0], np.r_[0.0, below[apart], 1.0]
+
+
+@dataclass(frozen=True)
 class Forecast:
     """What a training will report, as a distribution at each future position.
 
@@ -46,6 +74,8 @@ class Forecast:
         floor: Working value that the target cannot fall below: the best value so far where the
             objective returns the best reported value, else ``-inf``.
         shares: What the posterior rests on, name -> share of the weight; sums to 1.
+        recalibration: Corrects the distribution of the reported value at the horizon.
+        opinions: P(beats the incumbent) by each source alone, name -> probability.
     """
 
     positions: Array
@@ -56,6 +86,8 @@ class Forecast:
     scale: Scale
     floor: float = -np.inf
     shares: Mapping[str, float] = field(default_factory=dict)
+    recalibration: Recalibration | None = None
+    opinions: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def horizon(self) -> float:
@@ -87,19 +119,30 @@ class Forecast:
         values = np.asarray(values, dtype=float)
         z = self.scale.to_working(values).ravel()
         location, scale = self._component(at, noise)
-        density = _t_pdf((z[:, None] - location) / scale, self.df) / scale
-        density = np.where(z < self.floor, 0.0, density @ self.weights)
+        density = (_t_pdf((z[:, None] - location) / scale, self.df) / scale) @ self.weights
+        known = self._corrected(at, noise)
+        if known is not None:
+            levels, below = known.corners
+            cell = np.searchsorted(levels, self._mixture_cdf(z, location, scale)) - 1
+            cell = np.clip(cell, 0, levels.size - 2)
+            density = density * (np.diff(below) / np.diff(levels))[cell]
+        density = np.where(z < self.floor, 0.0, density)
         return density.reshape(values.shape) / self.scale.unit
 
     def mean(self, at: float | None = None, noise: bool = True) -> float:
         """Expected metric value."""
         location, scale = self._component(at, noise)
-        if np.isfinite(self.floor):
-            location = self.floor + _t_excess((self.floor - location) / scale, self.df) * scale
-        return float(self.scale.to_metric(location @ self.weights))
+        known = self._corrected(at, noise)
+        if known is not None:
+            mean = self._recalibrated_mean(known, location, scale)
+        elif np.isfinite(self.floor):
+            mean = self.floor + float(self._excess(np.array([self.floor]), location, scale)[0])
+        else:
+            mean = float(location @ self.weights)
+        return float(self.scale.to_metric(mean))
 
     def std(self, at: float | None = None, noise: bool = True) -> float:
-        """Standard deviation in metric units, the floor left out; needs ``df > 2``."""
+        """Standard deviation of the mixture in metric units; needs ``df > 2``."""
         location, scale = self._component(at, noise)
         spread = self.df / (self.df - 2.0) if np.isfinite(self.df) else 1.0
         mean = location @ self.weights
@@ -116,7 +159,12 @@ class Forecast:
         if not np.all((q > 0) & (q < 1)):
             raise ValueError(f"quantile levels must lie strictly between 0 and 1, but got {q!r}.")
         levels = (q if self.scale.maximize else 1.0 - q).ravel()
-        z = self._quantile(levels, *self._component(at, noise))
+        location, scale = self._component(at, noise)
+        known = self._corrected(at, noise)
+        if known is not None:
+            mixture, below = known.corners
+            levels = np.clip(np.interp(levels, below, mixture), 1e-12, 1.0 - 1e-12)
+        z = self._quantile(levels, location, scale)
         return self.scale.to_metric(np.maximum(z, self.floor).reshape(q.shape))
 
     def interval(
@@ -141,8 +189,46 @@ class Forecast:
 
     def _cdf(self, z: Array, at: float | None, noise: bool) -> Array:
         location, scale = self._component(at, noise)
+        below = self._mixture_cdf(z, location, scale)
+        known = self._corrected(at, noise)
+        if known is not None:
+            below = np.interp(below, *known.corners)
+        return np.where(z < self.floor, 0.0, below)
+
+    def _mixture_cdf(self, z: Array, location: Array, scale: Array) -> Array:
         below = _t_cdf((z[:, None] - location) / scale, self.df) @ self.weights
-        return np.where(z < self.floor, 0.0, np.clip(below, 0.0, 1.0))
+        return np.clip(below, 0.0, 1.0)
+
+    def _excess(self, z: Array, location: Array, scale: Array) -> Array:
+        """E[(X - z)+] of the mixture."""
+        u = (z[:, None] - location) / scale
+        return (_t_excess(u, self.df) * scale) @ self.weights
+
+    def _corrected(self, at: float | None, noise: bool) -> Recalibration | None:
+        """The recalibration, where it applies."""
+        return self.recalibration if noise and (at is None or at == self.horizon) else None
+
+    def _recalibrated_mean(self, known: Recalibration, location: Array, scale: Array) -> float:
+        """E[max(Y, floor)]: over each cell between pivots, slope of g times the integral of y dF.
+
+        int_{-inf}^a y dF = mean - a (1 - F(a)) - E[(X - a)+].
+        """
+        points, levels = known.pivots, known.mixture
+        if np.isfinite(self.floor):
+            points = np.unique(np.append(points[points > self.floor], self.floor))
+            levels = self._mixture_cdf(points, location, scale)
+        below = np.interp(levels, *known.corners)
+        mean = float(location @ self.weights)
+        partial = mean - points * (1.0 - levels) - self._excess(points, location, scale)
+        mass = np.diff(levels, append=1.0)
+        gain = np.diff(partial, append=mean)
+        rise = np.diff(below, append=1.0)
+        slope = np.divide(rise, mass, out=np.zeros_like(rise), where=mass > 1e-12)
+        if np.isfinite(self.floor):
+            lowest = self.floor * below[0]
+        else:
+            lowest = partial[0] * below[0] / levels[0] if levels[0] > 1e-12 else 0.0
+        return float(lowest + slope @ gain)
 
     def _quantile(self, levels: Array, location: Array, scale: Array) -> Array:
         """Invert the mixture's distribution function: Newton steps, bisection where they leave."""
@@ -166,13 +252,13 @@ class Forecast:
 
 def _t_cdf(x: Array, df: float) -> Array:
     if df == 4.0:  # in closed form, ten times faster than stdtr; 3 / x^4 is the tail's limit
-        size = np.abs(x)
+        size = np.minimum(np.abs(x), 1e50)
         square = size * size
-        tail = np.where(
-            size > 300.0,
-            3.0 / np.maximum(square, 1.0) ** 2,
-            0.5 - 0.5 * size * (square + 6.0) / (square + 4.0) ** 1.5,
-        )
+        root = square + 4.0
+        tail = 0.5 - 0.5 * size * (square + 6.0) / (root * np.sqrt(root))
+        far = size > 300.0
+        if np.any(far):
+            tail[far] = 3.0 / square[far] ** 2
         return np.where(x > 0, 1.0 - tail, tail)
     if np.isinf(df):
         return np.asarray(special.ndtr(x))

@@ -6,7 +6,7 @@ import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from optuna_lcpruner.decision import Decision, Reason, Rule, abstain
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered
 from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.scale import oriented
 from optuna_lcpruner.study_record import (
     MetricProblem,
@@ -90,8 +91,9 @@ class LearningCurvePruner(BasePruner):
     def __init__(
         self,
         n_steps: int | None = None,
-        threshold: float = 0.05,
         *,
+        risk: float = 0.4,
+        threshold: float | None = None,
         n_startup_trials: int = 3,
         n_warmup_steps: int = 0,
         interval_steps: int = 1,
@@ -100,11 +102,12 @@ class LearningCurvePruner(BasePruner):
         nan_policy: str = "prune",
         stop_below_std: float | None = None,
         publish: bool = True,
-        engine: str | Engine = "closed_form",
+        engine: str | Engine = "pool",
     ) -> None:
         self._n_steps = None if n_steps is None else _integer("n_steps", n_steps, 1)
         self._rule = Rule(
-            _real("threshold", threshold, 0.0, 1.0),
+            _real("risk", risk, 0.0, 1.0),
+            None if threshold is None else _real("threshold", threshold, 0.0, 1.0),
             _integer("patience", patience, 1),
             None
             if stop_below_std is None
@@ -181,7 +184,7 @@ class LearningCurvePruner(BasePruner):
         finite = np.isfinite(raw)
         steps, values = reported[finite], oriented(raw[finite], maximize)
 
-        summary = self._summary(study, memo, maximize)
+        record, summary = self._summary(study, memo, maximize)
         refusal = self._guard_with_study(summary, step)
         if refusal is not None:
             return refusal
@@ -192,18 +195,25 @@ class LearningCurvePruner(BasePruner):
         if isinstance(curve, Decision):
             return curve
         assert summary.scale is not None  # there is an incumbent
-        knowledge = StudyKnowledge(summary.scale, target)
+        with self._lock:
+            completed, final = record.curves(summary.stride, curve.horizon)
+        knowledge = StudyKnowledge(summary.scale, target, completed, final)
         earlier = [
-            self._engine(part, knowledge).p_beats(incumbent)
+            (self._engine(part, knowledge).p_beats(incumbent), self._threshold(part, summary))
             for part in self._earlier_looks(curve, steps)
         ]
         return self._rule.decide(
             self._engine(curve, knowledge),
             incumbent,
             step,
+            self._threshold(curve, summary),
             ahead=reached > summary.incumbent,
             earlier=earlier,
         )
+
+    def _threshold(self, curve: LearningCurve, summary: StudySummary) -> float:
+        seen = float(curve.positions[-1]) / curve.horizon
+        return self._rule.threshold_at(summary.n_completed, seen)
 
     def _guard_without_storage(
         self, steps: NDArray[np.int64], values: Array, step: int
@@ -281,12 +291,14 @@ class LearningCurvePruner(BasePruner):
             if i + 1 >= MIN_REPORTS
         ]
 
-    def _summary(self, study: Study, memo: _Memo, maximize: bool) -> StudySummary:
+    def _summary(
+        self, study: Study, memo: _Memo, maximize: bool
+    ) -> tuple[StudyRecord, StudySummary]:
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         with self._lock:
             if memo.record is None:
                 memo.record = StudyRecord(maximize)
-            return memo.record.update(trials)
+            return memo.record, memo.record.update(trials)
 
     def _show(self, study: Study, trial: FrozenTrial, decision: Decision) -> None:
         level = _logger.info if decision.prune else _logger.debug
@@ -308,7 +320,8 @@ class LearningCurvePruner(BasePruner):
 
     def __repr__(self) -> str:
         return (
-            f"LearningCurvePruner(n_steps={self._n_steps}, threshold={self._rule.threshold}, "
+            f"LearningCurvePruner(n_steps={self._n_steps}, risk={self._rule.risk}, "
+            f"threshold={self._rule.threshold}, "
             f"n_startup_trials={self._n_startup_trials}, n_warmup_steps={self._n_warmup_steps}, "
             f"interval_steps={self._interval_steps}, patience={self._rule.patience})"
         )
@@ -353,7 +366,7 @@ def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
     return str(value)
 
 
-_ENGINES: Mapping[str, type[ClosedForm]] = {"closed_form": ClosedForm}
+_ENGINES: Mapping[str, Callable[[], Engine]] = {"pool": OpinionPool, "closed_form": ClosedForm}
 
 
 def _engine(engine: str | Engine) -> Engine:

@@ -59,9 +59,9 @@ def oriented(metric: ArrayLike, maximize: bool) -> Array:
 def spanning(low: float, high: float, maximize: bool, fallback: ArrayLike = ()) -> Scale:
     """The scale on which oriented value ``low`` is 0 and ``high`` is 1.
 
-    Where ``high`` does not lie above ``low`` by more than rounding, the unit comes from the spread
-    of ``fallback`` (finite oriented values), and where these are constant as well from the size of
-    the numbers themselves, so that a constant curve has a scale too.
+    Where ``high`` does not lie above ``low`` by more than rounding, ``high`` is still 1, and the
+    unit comes from the spread of ``fallback`` (finite oriented values), or where these are constant
+    as well from the size of the numbers themselves, so that a constant curve has a scale too.
     """
     unit = high - low
     tiny = 1e-12 * max(abs(low), abs(high), 1e-290)
@@ -69,8 +69,10 @@ def spanning(low: float, high: float, maximize: bool, fallback: ArrayLike = ()) 
         values = np.asarray(fallback, dtype=float)
         values = values[np.isfinite(values)]
         unit = float(np.ptp(values)) if values.size else 0.0
-    if not unit > tiny:
-        unit = max(abs(low), abs(high)) or 1.0
-    if not math.isfinite(unit):  # the difference of two huge numbers overflowed
+        if not unit > tiny:
+            unit = max(abs(low), abs(high)) or 1.0
+        low = high - unit
+    if not math.isfinite(unit) or not math.isfinite(low):  # huge numbers overflowed
         unit = float(np.finfo(float).max) / 4
+        low = min(max(low, -unit), unit)
     return Scale(low, unit, maximize)

@@ -6,6 +6,8 @@ the study is asked. It can be thrown away at any time and built again from the s
 
 from __future__ import annotations
 
+from bisect import insort
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner.learning_curve import MAX_KNOTS, ordered
+from optuna_lcpruner.learning_curve import MAX_KNOTS, Knots, StepMap, average_on_knots, ordered
 from optuna_lcpruner.posterior.interface import Target
 from optuna_lcpruner.scale import Scale, oriented, spanning
 
@@ -147,6 +149,8 @@ class StudyRecord:
         self._known: set[int] = set()  # numbers of the trials read
         self._n = 0
         self._table = np.empty((64, len(_COLUMNS)))
+        self._reporting: list[FinishedTrial] = []  # in order of their numbers
+        self._curves: OrderedDict[tuple[float | None, int], _Curves] = OrderedDict()
         self._summary: StudySummary | None = None
 
     def update(self, trials: Sequence[FrozenTrial]) -> StudySummary:
@@ -157,6 +161,7 @@ class StudyRecord:
         """
         if len(trials) < len(self._known):  # the study was deleted and made again
             self._known, self._n, self._summary = set(), 0, None
+            self._reporting, self._curves = [], OrderedDict()
         if len(trials) > len(self._known):
             for trial in trials:
                 if trial.number not in self._known:
@@ -169,7 +174,29 @@ class StudyRecord:
             self._summary = StudySummary.of(dict(zip(_COLUMNS, rows, strict=True)), self._maximize)
         return self._summary
 
+    def curves(self, stride: float | None, horizon: int) -> tuple[Array, Array]:
+        """Reporting trials on the knots of a training of this horizon, and their final values.
+
+        Args:
+            stride: Gap between reports in this study, or None to take each trial's own.
+            horizon: Position of the last report of the training to compare with.
+
+        Returns:
+            Oriented values without gaps, shape (N, n_knots), and oriented objective values, shape
+            (N,), in order of trial number.
+        """
+        key = (stride, horizon)
+        curves = self._curves.pop(key, None) or _Curves(stride, horizon)
+        self._curves[key] = curves
+        if len(self._curves) > _MAX_HORIZONS:
+            self._curves.popitem(last=False)
+        return curves.of(self._reporting)
+
     def _append(self, trial: FinishedTrial) -> None:
+        if trial.steps.size:
+            if self._reporting and self._reporting[-1].number > trial.number:
+                self._curves.clear()  # finished out of order: rows move
+            insort(self._reporting, trial, key=lambda t: t.number)
         if self._n == len(self._table):
             self._table = np.concatenate([self._table, np.empty_like(self._table)])
         first_step = trial.steps[0] if trial.steps.size else np.nan
@@ -186,6 +213,48 @@ class StudyRecord:
         )
         self._n += 1
         self._summary = None
+
+
+_MAX_HORIZONS = 8
+
+
+class _Curves:
+    """Rows of completed trials for one horizon; each trial is laid on the knots once."""
+
+    def __init__(self, stride: float | None, horizon: int) -> None:
+        self._stride, self._horizon = stride, horizon
+        self._n = 0
+        self._rows = np.empty((16, Knots(horizon).size))
+        self._final = np.empty(16)
+
+    def of(self, trials: Sequence[FinishedTrial]) -> tuple[Array, Array]:
+        while len(trials) > len(self._final):
+            self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
+            self._final = np.concatenate([self._final, np.empty_like(self._final)])
+        for trial in trials[self._n :]:
+            self._rows[self._n] = _on_knots(trial, self._stride, self._horizon)
+            self._final[self._n] = trial.value
+            self._n += 1
+        return self._rows[: self._n], self._final[: self._n]
+
+
+def _on_knots(trial: FinishedTrial, stride: float | None, horizon: int) -> Array:
+    """A completed trial's values on the knots of another training's horizon, gaps filled.
+
+    A trial that announced a horizon of its own is laid over by the fraction of training done. One
+    that ended early keeps its last value.
+    """
+    knots = Knots(horizon)
+    step_map = StepMap.of(trial.steps, stride)
+    positions = step_map.position(trial.steps)
+    if trial.n_steps is not None:
+        own = step_map.horizon(trial.n_steps)
+        if own > 1:
+            positions = 1.0 + (positions - 1.0) * (horizon - 1) / (own - 1)
+    index, means = average_on_knots(knots, positions, trial.values)
+    if index.size == knots.size:
+        return means
+    return np.interp(np.arange(knots.size), index, means)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -30,10 +30,15 @@ class StudyKnowledge:
     Attributes:
         scale: Working scale of the study.
         target: Whether the final value is the last or the best reported one.
+        completed: Oriented values of the completed trials that reported, on the knots of the
+            curve's horizon, gaps filled, shape (N, n_knots).
+        final: Their objective values, oriented, shape (N,).
     """
 
     scale: Scale
     target: Target = Target.LAST
+    completed: Array = field(default_factory=lambda: np.empty((0, 0)))
+    final: Array = field(default_factory=lambda: np.empty(0))
 
 
 class Engine(Protocol):

@@ -1,0 +1,134 @@
+"""What trials that looked like this one went on to gain: analogues among completed trials.
+
+Glossary (N completed trials, m knots seen, W knots of a window):
+    v     oriented metric value, v* the best final value of the study
+    gap   v* - median final value of the completed trials
+    x     log-regret scale: x = -ln(1 + (v* - v) / gap) below the best, (v - v*) / gap above it;
+          0 is the best, and each halving of the distance to it counts the same
+    D_j   root mean square distance of trial j to this one over the last W knots, in x
+    h     D of the k-th nearest trial, k = ceil(sqrt(N) / 3) + 1
+    w_j   exp(-(D_j^2 - min D^2) / (2 h^2)), normalised
+    x_m   mean of the last m / 8 values in x, at least one and at most three
+    g_j   gain of trial j in x from knot m, smoothed alike, to a later knot or its final value
+
+The forecast is the mixture  sum_j w_j N(x_m + g_j, tau^2)  with
+tau^2 = (var_w(g) + own^2) / 4 + 0.001^2  where own^2 is the noise of this curve from knot to knot.
+
+Source: kernel regression (Nadaraya 1964, Watson 1964), with nearest-neighbour bandwidth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+Array = NDArray[np.float64]
+
+WINDOW = 0.1
+"""Share of the horizon over which curves are compared."""
+
+_LEAST_GAP = 1e-3
+_HOPELESS = -20.0
+
+_NEGLIGIBLE = 1e-3
+"""Completed trials below this share of the nearest one's weight are left out."""
+
+
+@dataclass(frozen=True)
+class LogRegret:
+    """The monotone scale x on which trials of a study are compared.
+
+    Attributes:
+        best: Oriented value with x = 0.
+        gap: Oriented distance below it with x = -ln 2; positive.
+    """
+
+    best: float
+    gap: float
+
+    @classmethod
+    def of(cls, final: Array, unit: float) -> LogRegret:
+        """From the completed trials' final values; ``unit`` is the study's working unit."""
+        best = float(np.max(final))
+        return cls(best, max(best - float(np.median(final)), _LEAST_GAP * unit))
+
+    def of_values(self, values: Array) -> Array:
+        """The x of oriented values, any shape; at least -20."""
+        behind = (self.best - values) / self.gap
+        with np.errstate(invalid="ignore", divide="ignore"):
+            x = np.where(behind >= 0.0, -np.log1p(np.maximum(behind, 0.0)), -behind)
+        return np.maximum(x, _HOPELESS)
+
+    def to_values(self, x: Array) -> Array:
+        """Oriented values of x, any shape."""
+        behind = np.where(x < 0.0, np.expm1(-np.minimum(x, 0.0)), -x)
+        return self.best - self.gap * behind
+
+    def slope(self, x: Array) -> Array:
+        """dv/dx, any shape."""
+        return self.gap * np.exp(-np.minimum(x, 0.0))
+
+
+@dataclass(frozen=True)
+class Analogues:
+    """Weighted completed trials and where they would take this one.
+
+    Attributes:
+        weights: w, shape (N,), sum 1.
+        x: Forecast x at each knot ahead, the last at the end, shape (P, N).
+        tau: Standard deviation of each component, in x.
+        regret: The scale of x.
+    """
+
+    weights: Array
+    x: Array
+    tau: float
+    regret: LogRegret
+
+    def p_above(self, values: Array) -> Array:
+        """P(final value > each oriented value), shape of ``values``."""
+        distance = (self.x[-1] - self.regret.of_values(values)[..., None]) / self.tau
+        return np.asarray(ndtr(distance) @ self.weights)
+
+
+def find(
+    values: Array, completed: Array, final: Array, ahead: NDArray[np.int64], unit: float
+) -> Analogues:
+    """Find the analogues of a curve.
+
+    Args:
+        values: Oriented values of the curve on knots 0..m-1, no gaps, shape (m,).
+        completed: Oriented values of completed trials on all knots, no gaps, shape (N, K), N >= 1.
+        final: Their final (objective) values, oriented, shape (N,).
+        ahead: Knots to forecast, the last one is the end of training, shape (P,).
+        unit: The study's working unit.
+    """
+    m, n_knots = values.size, completed.shape[1]
+    regret = LogRegret.of(final, unit)
+    window = max(1, round(WINDOW * n_knots))
+    smoothed = min(max(m // 8, 1), 3)
+    seen = min(m, max(window, smoothed))
+    theirs = regret.of_values(completed[:, m - seen : m])
+    x = regret.of_values(values)
+    compared = min(window, m)
+    square = np.mean((theirs[:, -compared:] - x[-compared:]) ** 2, axis=1)
+    k = min(final.size, int(np.ceil(np.sqrt(final.size) / 3.0)) + 1)
+    bandwidth = np.partition(square, k - 1)[k - 1] + 1e-12
+    weights = np.exp(-0.5 * (square - square.min()) / bandwidth)
+    near = weights > _NEGLIGIBLE
+    weights = weights[near] / weights[near].sum()
+    theirs, completed, final = theirs[near], completed[near], final[near]
+
+    now = float(np.mean(x[-smoothed:]))
+    start = np.mean(theirs[:, -smoothed:], axis=1)
+    later = np.vstack([regret.of_values(completed[:, ahead[:-1]]).T, regret.of_values(final)])
+    gains = later - start
+    at_end = gains[-1]
+    spread = weights @ (at_end - weights @ at_end) ** 2
+    steps = np.diff(x[-(max(3, window) + 1) :])
+    own = 0.5 * float(np.sum(steps**2)) / min(max(3, window), m)
+    tau = float(np.sqrt(0.25 * (spread + own) + 1e-6))
+    return Analogues(weights, now + gains, tau, regret)
