@@ -48,7 +48,7 @@ class Decision:
         p_beat: Posterior probability that the trial ends better than the incumbent.
         threshold: The value that ``p_beat`` was compared with.
         incumbent: Best objective value of the completed trials.
-        forecast: Mean of the forecast final value.
+        forecast: Median of the forecast final value.
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
     """
@@ -96,7 +96,7 @@ class Rule:
         threshold: The paper's delta, a fixed probability in [0, 1], instead of ``risk``.
         patience: Consecutive looks below the threshold that it takes; at least 1.
         stop_below_std: The paper's optimistic rule: stop as well once the predictive standard
-            deviation (metric units) is below this and the forecast is not above the best.
+            deviation (metric units) is below this and its median is not better than the best.
     """
 
     risk: float = 0.4
@@ -137,24 +137,23 @@ class Rule:
                 first.
 
         Source: Domhan et al. 2015, section 3.3 (both rules). Differs: the optimistic rule never
-        stops a trial whose forecast mean beats the incumbent.
+        stops a trial whose forecast median beats the incumbent.
         """
         p = forecast.p_beats(incumbent)
-        mean = forecast.mean()
-        low, high = forecast.interval(0.9)
+        low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
         if ahead:
             reason, detail = Reason.ALREADY_BETTER, f"P = {_probability(p)}"
         else:
-            reason, detail = self._judge(forecast, incumbent, p, threshold, mean, earlier)
+            reason, detail = self._judge(forecast, incumbent, p, threshold, middle, earlier)
         message = (
             f"{reason.value}: {detail} at step {step}, "
-            f"forecast {_number(mean)} [{_number(low)}, {_number(high)}] "
+            f"forecast {_number(middle)} [{_number(low)}, {_number(high)}] "
             f"against best {_number(incumbent)}"
         )
         if forecast.opinions:
             voices = (f"{name} {_probability(q)}" for name, q in forecast.opinions.items())
             message += f"; P by {', '.join(voices)}"
-        return Decision(reason, message, step, p, threshold, incumbent, mean, low, high)
+        return Decision(reason, message, step, p, threshold, incumbent, middle, low, high)
 
     def _judge(
         self,
@@ -162,7 +161,7 @@ class Rule:
         incumbent: float,
         p: float,
         threshold: float,
-        mean: float,
+        middle: float,
         earlier: Sequence[tuple[float, float]],
     ) -> tuple[Reason, str]:
         if p < threshold:
@@ -175,7 +174,7 @@ class Rule:
             if below >= self.patience:
                 return Reason.HOPELESS, comparison
             return Reason.PATIENCE, f"{comparison} for {below} of {self.patience} looks"
-        behind = mean < incumbent if forecast.scale.maximize else mean > incumbent
+        behind = middle < incumbent if forecast.scale.maximize else middle > incumbent
         if self.stop_below_std is not None and behind:
             std = forecast.std()
             if std < self.stop_below_std:

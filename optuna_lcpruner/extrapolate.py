@@ -33,8 +33,8 @@ def forecast(
         engine: The posterior; by default the closed-form one.
 
     Returns:
-        The predictive distribution at every position ahead, the last being the horizon. Position p
-        is the p-th report of the training.
+        The predictive distribution at every position ahead, the last being the horizon (at up to
+        128 evenly spaced positions of a longer training). Position p is the p-th report.
 
     Raises:
         ValueError: If an argument is out of range, fewer than two values are finite, or nothing is
@@ -51,13 +51,14 @@ def forecast(
         raise ValueError(f"direction must be 'minimize' or 'maximize', but got {direction!r}.")
     if target not in ("last", "best"):
         raise ValueError(f"target must be 'last' or 'best', but got {target!r}.")
+    if not (isinstance(n_steps, (int, float, np.number)) and 1 <= n_steps < np.inf):
+        raise ValueError(f"n_steps must be a positive number, but got {n_steps!r}.")
     curve = _curve(values, n_steps, direction == "maximize", steps)
     # Half the scale is what was seen: the final value may lie as far ahead again.
     first, spread = float(curve.values[0]), float(np.ptp(curve.values))
     scale = spanning(first, first + 2.0 * spread, direction == "maximize")
-    ahead = np.unique(
-        np.append(np.arange(np.floor(curve.positions[-1]) + 1, curve.horizon), curve.horizon)
-    )
+    ahead = curve.knots.positions
+    ahead = ahead[ahead > curve.positions[-1]]
     return (engine or ClosedForm())(curve, StudyKnowledge(scale, Target(target)), ahead)
 
 
@@ -72,6 +73,8 @@ def _curve(
         raise ValueError(
             f"steps and values must be equally long, but got {at.shape} and {reports.shape}."
         )
+    if not np.all(np.isfinite(at)):
+        raise ValueError(f"steps must be finite, but got {steps!r}.")
     order = np.argsort(at, kind="stable")
     at, reports = at[order], reports[order]
     if at.size and (at[0] < 0 or np.any(np.diff(at) == 0)):

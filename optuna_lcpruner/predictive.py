@@ -108,8 +108,12 @@ class Forecast:
     def cdf(self, values: ArrayLike, at: float | None = None, noise: bool = True) -> Array:
         """P(metric <= value), any shape."""
         values = np.asarray(values, dtype=float)
-        below = self._cdf(self.scale.to_working(values).ravel(), at, noise).reshape(values.shape)
-        return below if self.scale.maximize else 1.0 - below
+        z = self.scale.to_working(values).ravel()
+        below = self._cdf(z, at, noise)
+        if not self.scale.maximize:
+            # P(metric <= value) includes the atom at the floor, where P(Z < floor) is still 0.
+            below = 1.0 - np.where(z <= self.floor, 0.0, below)
+        return below.reshape(values.shape)
 
     def pdf(self, values: ArrayLike, at: float | None = None, noise: bool = True) -> Array:
         """Density of the metric, any shape, in 1 / metric units.
@@ -231,22 +235,30 @@ class Forecast:
         return float(lowest + slope @ gain)
 
     def _quantile(self, levels: Array, location: Array, scale: Array) -> Array:
-        """Invert the mixture's distribution function: Newton steps, bisection where they leave."""
+        """Invert the mixture's distribution function.
+
+        Bracket, then Newton steps; bisection wherever a step leaves the bracket or the error has
+        not halved, since between separate components Newton steps can bounce for ever.
+        """
         reach = _t_quantile(np.array([levels.min(), levels.max()]), self.df)
         low = np.full(levels.size, np.min(location + min(reach[0], 0.0) * scale))
         high = np.full(levels.size, np.max(location + max(reach[1], 0.0) * scale))
-        z: Array = np.clip(np.full(levels.size, location @ self.weights), low, high)
-        for _ in range(60):
+        spread = np.sqrt(self.weights @ (scale**2 + (location - location @ self.weights) ** 2))
+        guess = location @ self.weights + _t_quantile(levels, self.df) * spread
+        z: Array = np.clip(guess, low, high)
+        previous = np.full(levels.size, np.inf)
+        for _ in range(200):
             u = (z[:, None] - location) / scale
             error = _t_cdf(u, self.df) @ self.weights - levels
-            if np.all(np.abs(error) < 1e-9):
+            if np.all((np.abs(error) < 1e-9) | (high - low <= 1e-14 * np.abs(z))):
                 break
             low = np.where(error < 0, z, low)
             high = np.where(error > 0, z, high)
             slope = (_t_pdf(u, self.df) / scale) @ self.weights
             step = z - error / np.maximum(slope, 1e-300)
-            inside = (step > low) & (step < high)
-            z = np.where(inside, step, 0.5 * (low + high))
+            good = (step > low) & (step < high) & (np.abs(error) < 0.5 * previous)
+            z = np.where(good, step, 0.5 * low + 0.5 * high)
+            previous = np.abs(error)
         return z
 
 
@@ -266,6 +278,10 @@ def _t_cdf(x: Array, df: float) -> Array:
 
 
 def _t_pdf(x: Array, df: float) -> Array:
+    x = np.minimum(np.abs(x), 1e50)
+    if df == 4.0:
+        root = x * x + 4.0
+        return np.asarray(12.0 / (root * root * np.sqrt(root)))
     if np.isinf(df):
         return np.asarray(np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi))
     norm = np.exp(special.gammaln((df + 1) / 2) - special.gammaln(df / 2)) / np.sqrt(df * np.pi)

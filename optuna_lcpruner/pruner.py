@@ -72,8 +72,8 @@ class LearningCurvePruner(BasePruner):
         nan_policy: ``"prune"`` stops a trial whose newest report is NaN or infinite, after warm-up;
             ``"ignore"`` leaves such reports out.
         stop_below_std: Also prune once the forecast's standard deviation, in metric units, is below
-            this and its mean is not better than the best (the paper's optimistic rule, there 0.005
-            for accuracies). Off by default.
+            this and its median is not better than the best (the paper's optimistic rule, there
+            0.005 for accuracies). Off by default.
         publish: Show each decision as user attributes of the trial: ``lcpruner:p_beat_best``,
             ``lcpruner:forecast``, ``lcpruner:forecast_low``, ``lcpruner:forecast_high``,
             ``lcpruner:decided_at_step``, ``lcpruner:reason``.

@@ -94,6 +94,11 @@ class Analogues:
         return np.asarray(ndtr(distance) @ self.weights)
 
 
+def n_neighbours(n_completed: int) -> int:
+    """How many of the completed trials the bandwidth reaches, k."""
+    return min(n_completed, int(np.ceil(np.sqrt(n_completed) / 3.0)) + 1)
+
+
 def find(
     values: Array, completed: Array, final: Array, ahead: NDArray[np.int64], unit: float
 ) -> Analogues:
@@ -115,7 +120,7 @@ def find(
     x = regret.of_values(values)
     compared = min(window, m)
     square = np.mean((theirs[:, -compared:] - x[-compared:]) ** 2, axis=1)
-    k = min(final.size, int(np.ceil(np.sqrt(final.size) / 3.0)) + 1)
+    k = n_neighbours(final.size)
     bandwidth = np.partition(square, k - 1)[k - 1] + 1e-12
     weights = np.exp(-0.5 * (square - square.min()) / bandwidth)
     near = weights > _NEGLIGIBLE

@@ -92,7 +92,7 @@ class ClosedForm:
         ahead = knots.nearest(wanted)
         observed, values = curve.on_knots()
         z = (values - knowledge.scale.location) / knowledge.scale.unit
-        z, stretch = _tamed(z)
+        z, stretch, shift = _tamed(z)
         grid = shape_grid(curve.horizon, self.families)
         noise = _NoiseModels.of(self.prior, observed, knots.positions / curve.horizon)
         fit = _regress(grid, noise, self.prior, observed, z)
@@ -101,12 +101,14 @@ class ClosedForm:
         floor = -np.inf
         if knowledge.target is Target.BEST:
             floor = float((np.max(curve.values) - knowledge.scale.location) / knowledge.scale.unit)
-            predictive = _best_of_path(grid, noise, self.prior, observed, z, fit, seen, predictive)
+            predictive = _best_of_path(
+                grid, noise, self.prior, observed, z, fit, ahead, seen, predictive
+            )
         return Forecast(
             positions=wanted,
             weights=fit.weights,
-            observed=Component(predictive[0] * stretch, predictive[1] * stretch),
-            latent=Component(predictive[2] * stretch, predictive[3] * stretch),
+            observed=Component(predictive[0] * stretch + shift, predictive[1] * stretch),
+            latent=Component(predictive[2] * stretch + shift, predictive[3] * stretch),
             df=self.prior.df,
             scale=knowledge.scale,
             floor=floor,
@@ -114,17 +116,24 @@ class ClosedForm:
         )
 
 
-def _tamed(z: Array) -> tuple[Array, float]:
-    """Clip transients far below everything since; say by how much the curve outgrows its prior.
+def _tamed(z: Array) -> tuple[Array, float, float]:
+    """Bring a curve into the range its prior is made for: ``z = stretch * tamed + shift``.
 
     A start at 1e4 or one exploding batch must not blow up the noise of a curve that has recovered,
     so values are clipped below at -1 or at the lowest of the last quarter, whichever is lower. A
-    curve that is still out there keeps its values; the prior is then stretched to its size.
+    curve that is still out there is judged around where it is: its last value is moved to the
+    prior's usual asymptote, and the prior is stretched to the curve's size and to a third of the
+    way back.
     """
     recent = z[-max(2, z.size // 4) :]
     z = np.maximum(z, min(-1.0, float(np.min(recent))))
-    stretch = max(1.0, float(np.max(np.abs(z))) / 2.0)
-    return z / stretch, stretch
+    last = float(z[-1])
+    if last >= -1.0:
+        stretch = max(1.0, float(np.max(np.abs(z))) / 2.0)
+        return z / stretch, stretch, 0.0
+    stretch = max(1.0, float(np.ptp(z)) / 2.0, (0.5 - last) / 3.0)
+    shift = last - 0.5 * stretch
+    return (z - last) / stretch + 0.5, stretch, shift
 
 
 @dataclass(frozen=True)
@@ -230,7 +239,7 @@ def _regress(
     here = (model, level, shape)
     kept = weight[here]
     if kept.size > _MOST_COMPONENTS:
-        chosen, kept = _representatives(kept)
+        chosen, kept = _representatives(kept, c[here])
         model, level, shape = here = (model[chosen], level[chosen], shape[chosen])
     det = det[here]
     return _Fit(
@@ -246,17 +255,19 @@ def _regress(
     )
 
 
-def _representatives(weights: Array) -> tuple[NDArray[np.int64], Array]:
+def _representatives(weights: Array, location: Array) -> tuple[NDArray[np.int64], Array]:
     """Indices and weights of a systematic sample, so that early, vague posteriors stay cheap.
 
-    Component i is taken as often as the points (k + 1/2) / _MOST_COMPONENTS fall into its part of
-    the cumulative weight; no mass is lost, and any probability changes by less than 2 in 1 000.
+    In order of location, component i is taken as often as the points (k + 1/2) / _MOST_COMPONENTS
+    fall into its part of the cumulative weight: no mass is lost, and the distribution of locations
+    changes by less than 1 / _MOST_COMPONENTS anywhere.
     """
-    cumulative = np.cumsum(weights)
+    order = np.argsort(location, kind="stable")
+    cumulative = np.cumsum(weights[order])
     points = (np.arange(_MOST_COMPONENTS) + 0.5) / _MOST_COMPONENTS * cumulative[-1]
     counts = np.bincount(np.searchsorted(cumulative, points), minlength=weights.size)
     chosen = np.flatnonzero(counts).astype(np.int64)
-    return chosen, counts[chosen].astype(float)
+    return order[chosen], counts[chosen].astype(float)
 
 
 def _times(noise: _NoiseModels, x: Array) -> Array:
@@ -319,6 +330,7 @@ def _best_of_path(
     observed: NDArray[np.int64],
     z: Array,
     fit: _Fit,
+    ahead: NDArray[np.int64],
     seen: float,
     at_end: tuple[Array, Array, Array, Array],
 ) -> tuple[Array, Array, Array, Array]:
@@ -332,10 +344,10 @@ def _best_of_path(
     next_knot = np.array([min(observed[-1] + 1, grid.psi.shape[1] - 1)])
     at_next = _predict(grid, noise, prior, observed, z, fit, next_knot, seen)
     rho = noise.rho[fit.model]
-    n_ahead = np.maximum(grid.psi.shape[1] - 1 - observed[-1], 1)
+    n_ahead = np.maximum(ahead - observed[-1], 1)[:, None]
     effective = np.maximum(n_ahead * (1.0 - rho), 1.0)
     blom = ndtri((effective - 0.375) / (effective + 0.25))
-    sd = fit.sigma * noise.spread[fit.model, -1]
+    sd = fit.sigma * noise.spread[fit.model[None, :], ahead[:, None]]
     lift = np.where(rho == 1.0, sd * np.sqrt(2.0 / np.pi * n_ahead), sd * np.maximum(blom, 0.0))
     location, scale, latent_location, latent_scale = at_end
     drift = np.where(rho == 1.0, lift, 0.0)

@@ -1,25 +1,24 @@
 """The default posterior: the study's record, a trial's likes and its own curve in one distribution.
 
-Glossary (f = n / T, the fraction of training seen; N completed trials; c any metric value):
-    S_0(c)   share of completed trials that ended above c, (1 + #{final > c}) / (N + 2): what is
-             known of a trial before its curve, 1 / (N + 2) for the best value
-    S_A(c)   P(final > c) by the analogues: what trials that looked like this one went on to gain
-    S_E(c)   P(final > c) by the ensemble of parametric curves: what this curve alone suggests
+Glossary (f = n / T, the fraction of training seen; N completed trials; y* the study's best value):
+    P_A   P(final > y*) by the analogues: what trials that looked like this one went on to gain
+    P_E   P(final > y*) by the ensemble of parametric curves: what this curve alone suggests
+    k     neighbours that the analogues' bandwidth reaches
 
-    logit S(c) = prior_weight logit S_0(c) + EVIDENCE (logit S_A(c) + logit S_E(c))
-    prior_weight = max(0, 1 - (FADE_0 + FADE_1 sqrt(f)) / ln(N + 1))
+    logit P = -ln(N + 1) + OFFSET + FADE sqrt(f) + EVIDENCE (logit P_A + logit P_E)
 
-A logarithmic opinion pool; at the best value it reads
+is a logarithmic opinion pool for the question that decides: will this trial beat the best? Before
+its curve a trial does so with probability 1 / (N + 1); that prior fades as the curve is seen. The
+two opinions share most of their evidence, so each counts for less than one.
 
-    logit P(beat) = -ln(N + 1) + FADE_0 + FADE_1 sqrt(f) + EVIDENCE (logit P_A + logit P_E)
-
-The prior fades as the curve is seen. The two other opinions share most of their evidence, so each
-counts for less than one. S is held at pivots around the study's best value; between them the equal
-mixture of analogues and ensemble says how the mass lies.
+How the final value lies on either side of y* is left to the mixture of both, in which the ensemble
+counts as one more neighbour: weight 1 / (k + 1), the analogues k / (k + 1). Pool and mixture are
+joined by Jeffrey's rule: the mass above y* is P, the mass below it 1 - P, the mixture's shape is
+kept on each side.
 
 Source: Genest & Zidek 1986, "Combining probability distributions: a critique and an annotated
-bibliography" (logarithmic pool); the three constants are fitted to recorded studies by maximum
-likelihood, see docs/benchmarks.md.
+bibliography" (logarithmic pool); Jeffrey 1965, "The logic of decision", chapter 11. The three
+constants are fitted to recorded studies by maximum likelihood, see docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -32,19 +31,14 @@ from numpy.typing import NDArray
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior import analogues
 from optuna_lcpruner.posterior.closed_form import ClosedForm
-from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
+from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.predictive import Component, Forecast, Recalibration
 
 Array = NDArray[np.float64]
 
-FADE_0 = 0.5
-FADE_1 = 1.4
+OFFSET = 0.5
+FADE = 1.4
 EVIDENCE = 0.31
-
-_BELOW_BEST = (-0.5, 0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.9, 0.94, 0.97, 0.985, 0.995)
-_FROM_BEST = (1.0, 1.005, 1.02, 1.06, 1.15, 1.4)
-_PIVOTS = np.array([*_BELOW_BEST, *_FROM_BEST])
-"""Working values, dense around 1, the best value of the study."""
 
 _SUREST = 1e-4
 """No single opinion counts as surer than this."""
@@ -76,37 +70,42 @@ class OpinionPool:
             curve.knots.nearest(alone.positions),
             scale.unit,
         )
-        values = scale.location + scale.unit * _PIVOTS
+        best = float(np.max(knowledge.final))
+        z_best = (best - scale.location) / scale.unit
+        p_ensemble = 1.0 - alone._cdf(np.array([z_best]), None, True)
+        p_analogues = found.p_above(np.array([best]))
         seen = float(curve.positions[-1]) / curve.horizon
-        # In units of counts, so that neither end is a division by zero.
-        above = np.searchsorted(np.sort(-knowledge.final), -values, side="left")
-        prior = np.log((1.0 + above) / (1.0 + n_completed - above))
-        by_analogues = found.p_above(values)
-        by_ensemble = 1.0 - alone._cdf(_PIVOTS, None, True)
-        fade = FADE_0 + FADE_1 * np.sqrt(seen)
-        prior_weight = max(0.0, 1.0 - fade / np.log(n_completed + 1.0))
-        pooled = prior_weight * prior + EVIDENCE * (_logit(by_analogues) + _logit(by_ensemble))
-        below = 1.0 / (1.0 + np.exp(pooled))
-        if knowledge.target is Target.BEST:
-            below = np.where(alone.floor > _PIVOTS, 0.0, below)
-        best = len(_BELOW_BEST)
+        p_beat = float(_pooled(p_analogues, p_ensemble, n_completed, seen)[0])
+        share = 1.0 / (analogues.n_neighbours(n_completed) + 1.0)
         mixture = Forecast(
             positions=alone.positions,
-            weights=np.r_[0.5 * alone.weights, 0.5 * found.weights],
+            weights=np.r_[share * alone.weights, (1.0 - share) * found.weights],
             observed=_beside(alone.observed, found, knowledge),
             latent=_beside(alone.latent, found, knowledge),
             df=alone.df,
             scale=scale,
             floor=alone.floor,
-            shares={name: 0.5 * share for name, share in alone.shares.items()} | {"analogues": 0.5},
+            shares={name: share * part for name, part in alone.shares.items()}
+            | {"analogues": 1.0 - share},
             opinions={
-                "this curve": float(by_ensemble[best]),
-                "its likes": float(by_analogues[best]),
-                "any trial": 1.0 / (n_completed + 2.0),
+                "this curve": float(p_ensemble[0]),
+                "its likes": float(p_analogues[0]),
+                "any trial": 1.0 / (n_completed + 1.0),
             },
         )
-        known = Recalibration(_PIVOTS, mixture._cdf(_PIVOTS, None, True), below)
+        pivot = np.array([z_best])
+        known = Recalibration(pivot, mixture._cdf(pivot, None, True), np.array([1.0 - p_beat]))
         return replace(mixture, recalibration=known)
+
+
+def _pooled(p_analogues: Array, p_ensemble: Array, n_completed: int, seen: float) -> Array:
+    log_odds = (
+        -np.log(n_completed + 1.0)
+        + OFFSET
+        + FADE * np.sqrt(seen)
+        + EVIDENCE * (_logit(p_analogues) + _logit(p_ensemble))
+    )
+    return np.asarray(1.0 / (1.0 + np.exp(-log_odds)))
 
 
 def _without_gaps(curve: LearningCurve) -> Array:

@@ -60,9 +60,10 @@ def shape_grid(horizon: int, families: tuple[str, ...]) -> ShapeGrid:
         blocks.append(psi)
         owners.append(np.full(len(psi), index))
     psi, mass = _merged(np.concatenate(blocks), np.concatenate(owners), len(families))
-    for array in (psi, mass):
-        array.flags.writeable = False
-    return ShapeGrid(families, psi, mass, psi**2, psi[:, :-1] * psi[:, 1:])
+    arrays = (psi, mass, psi**2, psi[:, :-1] * psi[:, 1:])
+    for array in arrays:
+        array.flags.writeable = False  # shared by all callers
+    return ShapeGrid(families, *arrays)
 
 
 def _normalised(phi: Array) -> Array:

@@ -43,7 +43,7 @@ Factory = Callable[[int], BasePruner]
 
 
 class KeepTopAfter(BasePruner):
-    """i-Epoch: after `step` reports keep a trial only if it ranks in the top share of all so far."""
+    """i-Epoch: after `step` reports keep a trial only if it is in the top share of all so far."""
 
     def __init__(self, step: int, share: float, n_startup_trials: int = 5) -> None:
         self._step, self._share, self._n_startup_trials = step, share, n_startup_trials

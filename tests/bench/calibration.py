@@ -1,0 +1,221 @@
+"""Is the forecast better than the last value, and does P(beat) come true? On recorded studies.
+
+    python tests/bench/calibration.py STUDY.npz ...
+    python tests/bench/calibration.py STUDY.npz ... --engine closed_form
+
+Recorded studies as for ``replay.py``. Two tables:
+
+forecast     The first 20 completed configurations of a random order are known, the others are
+             forecast when 5 ... 70 % are seen: absolute error of the median (0 is the study's
+             median first value, 1 its best; means over studies of the median over runs), Spearman
+             correlation with the final value (all runs / the better half of them), coverage of the
+             90 % interval, and the mean log density, against the last value.
+reliability  The configurations come in a random, a good-first and a bad-first order (the better
+             half before the worse half, random within). Each is asked at a few fractions whether
+             it will beat the best of those before it that were not stopped; predicted against
+             actual, in bins of P, and the share of would-be best trials that were stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy import stats
+
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
+from optuna_lcpruner.study_record import StudyRecord
+
+ENGINES: dict[str, type] = {"pool": OpinionPool, "closed_form": ClosedForm}
+FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7)
+
+
+def load(path: Path) -> tuple[np.ndarray, str]:
+    """Curves with larger is better, runs that end without a value left out, and the name."""
+    data = np.load(path, allow_pickle=True)
+    curves = data["curves"].astype(float) * (1.0 if data["maximize"] else -1.0)
+    return curves, str(data["name"])
+
+
+def completed(number: int, curve: np.ndarray) -> FrozenTrial:
+    """A finished trial of this curve."""
+    values = {i: float(v) for i, v in enumerate(curve)}
+    trial = create_trial(
+        state=TrialState.COMPLETE, value=float(curve[-1]), intermediate_values=values
+    )
+    trial.number = number
+    return trial
+
+
+def knowledge_of(trials: list[FrozenTrial], n_steps: int) -> StudyKnowledge:
+    """What a study of these trials knows about a training of `n_steps` reports."""
+    record = StudyRecord(maximize=True)
+    summary = record.update(trials)
+    assert summary.scale is not None
+    return StudyKnowledge(summary.scale, summary.target, *record.curves(1.0, n_steps))
+
+
+def forecasts(path: Path, engine: Engine, n_known: int, n_runs: int) -> Iterator[tuple]:
+    """Rows (fraction, final, last, median, inside the 90 % interval, log density)."""
+    curves, _ = load(path)
+    curves = curves[np.isfinite(curves).all(axis=1)]
+    curves = curves[np.random.default_rng(0).permutation(len(curves))]
+    n_steps = curves.shape[1]
+    known = [completed(i, c) for i, c in enumerate(curves[:n_known])]
+    knowledge = knowledge_of(known, n_steps)
+    scale = knowledge.scale
+    for curve in curves[n_known : n_known + n_runs]:
+        final = float(curve[-1])
+        for fraction in FRACTIONS:
+            n = max(2, round(fraction * n_steps))
+            ahead = engine(LearningCurve(np.arange(1.0, n + 1.0), curve[:n], n_steps), knowledge)
+            low, high = ahead.interval(0.9)
+            z = scale.to_working([final, curve[n - 1], ahead.quantile(0.5)])
+            density = np.log(max(float(ahead.pdf(final)) * scale.unit, 1e-12))
+            yield (fraction, *z, low <= final <= high, density)
+
+
+def forecast_table(paths: list[Path], engine: Engine, n_known: int, n_runs: int) -> None:
+    """Print the forecast table."""
+    rows = {path: np.array(list(forecasts(path, engine, n_known, n_runs))) for path in paths}
+    print("forecast after 20 completed trials; means over studies")
+    print(
+        f"{'seen':>5s} {'error':>7s} {'last':>7s} {'rank':>6s} {'last':>6s} {'rank+':>6s} "
+        f"{'last+':>6s} {'cover':>6s} {'log density':>12s}"
+    )
+    for fraction in FRACTIONS:
+        per_study = []
+        for table in rows.values():
+            final, last, median, inside, density = table[table[:, 0] == fraction].T[1:]
+            half = final >= np.median(final)
+            per_study.append(
+                (
+                    np.median(np.abs(median - final)),
+                    np.median(np.abs(last - final)),
+                    spearman(median, final),
+                    spearman(last, final),
+                    spearman(median[half], final[half]),
+                    spearman(last[half], final[half]),
+                    np.mean(inside),
+                    np.mean(density),
+                )
+            )
+        mean_row = np.nanmean(per_study, axis=0)
+        print(f"{fraction:5.0%} " + " ".join(f"{x:6.3f}" for x in mean_row))
+    print()
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation; NaN where one side is constant."""
+    return float(stats.spearmanr(a, b).statistic)
+
+
+def ordered(curves: np.ndarray, order: str, rng: np.random.Generator) -> np.ndarray:
+    """The curves in one of the three orders."""
+    curves = curves[rng.permutation(len(curves))]
+    if order == "random":
+        return curves
+    final = np.nan_to_num(curves[:, -1], nan=-np.inf)
+    good = final >= np.median(final)
+    first = good if order == "good first" else ~good
+    return np.concatenate([curves[first], curves[~first]])
+
+
+def looks(path: Path, order: str, seed: int, n_trials: int, pruner: LearningCurvePruner) -> tuple:
+    """P and outcome at each look, and for each would-be best trial whether it was stopped."""
+    curves, _ = load(path)
+    curves = ordered(curves, order, np.random.default_rng(seed))[:n_trials]
+    n_steps = curves.shape[1]
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    asked, lost = [], []
+    at = {max(1, round(f * n_steps) - 1) for f in FRACTIONS}
+    for curve in curves:
+        trial, stopped = study.ask(), False
+        values = [t.value for t in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])]
+        would_win = bool(values and curve[-1] > max(values))
+        for step, value in enumerate(curve):
+            trial.report(float(value), step)
+            frozen = study.get_trials(deepcopy=False)[-1]
+            decision = pruner.decide(study, frozen)
+            if step in at and decision.p_beat is not None:
+                asked.append((decision.p_beat, would_win))
+            if decision.prune:
+                stopped = True
+                break
+        if would_win and len(values) >= 3:
+            lost.append(stopped)
+        if stopped:
+            study.tell(trial, state=TrialState.PRUNED)
+        elif np.isfinite(curve[-1]):
+            study.tell(trial, float(curve[-1]))
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+    return asked, lost
+
+
+def reliability(paths: list[Path], engine: str, seeds: int, n_trials: int, risk: float) -> None:
+    """Print the reliability tables."""
+    edges = np.array([0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0001])
+    for order in ("random", "good first", "bad first"):
+        asked, lost = [], []
+        for path in paths:
+            for seed in range(seeds):
+                pruner = LearningCurvePruner(
+                    n_steps=load(path)[0].shape[1], risk=risk, engine=engine, publish=False
+                )
+                a, b = looks(path, order, seed, n_trials, pruner)
+                asked += a
+                lost += b
+        p, won = np.array(asked, dtype=float).T
+        print(f"reliability, {order}, risk={risk}: {p.size} looks")
+        print(f"{'P':>12s} {'looks':>6s} {'predicted':>10s} {'actual':>7s}")
+        for low, high in itertools.pairwise(edges):
+            here = (p >= low) & (p < high)
+            if np.any(here):
+                print(
+                    f"{low:5.2f} - {high:4.2f} {here.sum():6d} {p[here].mean():10.3f} "
+                    f"{won[here].mean():7.3f}"
+                )
+        print(
+            f"Brier {np.mean((p - won) ** 2):.4f}; would-be best trials stopped: "
+            f"{np.sum(lost)} of {len(lost)} = {np.mean(lost):.2f}\n",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Parse arguments, print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("studies", type=Path, nargs="+")
+    parser.add_argument("--engine", choices=ENGINES, default="pool")
+    parser.add_argument("--known", type=int, default=20, help="completed trials known")
+    parser.add_argument("--runs", type=int, default=80, help="runs forecast in each study")
+    parser.add_argument("--seeds", type=int, default=1, help="orders of each kind")
+    parser.add_argument("--trials", type=int, default=100, help="trials of a replay")
+    parser.add_argument("--risk", type=float, default=LearningCurvePruner()._rule.risk)
+    parser.add_argument("--skip-reliability", action="store_true")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    engine = ENGINES[arguments.engine]()
+    forecast_table(arguments.studies, engine, arguments.known, arguments.runs)
+    if not arguments.skip_reliability:
+        reliability(
+            arguments.studies, arguments.engine, arguments.seeds, arguments.trials, arguments.risk
+        )
+
+
+if __name__ == "__main__":
+    main()
