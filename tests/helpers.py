@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import optuna
+import sqlalchemy
 from numpy.typing import ArrayLike, NDArray
 from optuna.pruners import BasePruner
-from optuna.storages import InMemoryStorage
+from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -125,6 +126,17 @@ def judge(
 def names(decisions: Sequence[Decision]) -> list[str]:
     """The names of the reasons."""
     return [decision.reason.name for decision in decisions]
+
+
+def sqlite(url: str) -> RDBStorage:
+    """An SQLite storage that does not wait for the disk."""
+    storage = RDBStorage(url)
+    sqlalchemy.event.listen(
+        storage.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF")
+    )
+    if storage.engine.url.database not in (None, ":memory:"):
+        storage.engine.dispose()
+    return storage
 
 
 class CountingStorage(InMemoryStorage):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,49 +23,77 @@ def gaussian(means, sds, weights=(1.0,), maximize=True):
 # P(beat 0.9) of N(mean, 0.1) maximised: 0.5, 0.0228, 0.1587 at means 0.9, 0.7, 0.8.
 @pytest.mark.parametrize("maximize", [True, False])
 @pytest.mark.parametrize(
-    ("mean", "sd", "rule", "arguments", "reason"),
+    ("mean", "threshold", "rule", "arguments", "reason"),
     [
-        (0.9, 0.1, Rule(0.05), {}, Reason.UNDECIDED),
-        (0.8, 0.1, Rule(0.05), {}, Reason.UNDECIDED),
-        (0.8, 0.1, Rule(0.16), {}, Reason.HOPELESS),
-        (0.8, 0.1, Rule(0.158), {}, Reason.UNDECIDED),
-        (0.7, 0.1, Rule(0.05), {}, Reason.HOPELESS),
-        (0.7, 0.1, Rule(0.0), {}, Reason.UNDECIDED),
-        (-1e6, 0.1, Rule(0.0), {}, Reason.UNDECIDED),
-        (1.5, 0.1, Rule(1.0), {}, Reason.HOPELESS),
-        (0.7, 0.1, Rule(0.05), {"ahead": True}, Reason.ALREADY_BETTER),
-        (0.9, 0.1, Rule(0.05, stop_below_std=1.0), {"ahead": True}, Reason.ALREADY_BETTER),
-        (0.7, 0.1, Rule(0.05, 2), {}, Reason.PATIENCE),
-        (0.7, 0.1, Rule(0.05, 2), {"earlier": [0.04]}, Reason.HOPELESS),
-        (0.7, 0.1, Rule(0.05, 2), {"earlier": [0.05]}, Reason.PATIENCE),
-        (0.7, 0.1, Rule(0.05, 3), {"earlier": [0.01]}, Reason.PATIENCE),
-        (0.7, 0.1, Rule(0.05, 3), {"earlier": [0.01, 0.02]}, Reason.HOPELESS),
-        (0.7, 0.1, Rule(0.05, 3), {"earlier": [0.01, 0.2]}, Reason.PATIENCE),
-        (0.7, 0.1, Rule(0.05, 3), {"earlier": [0.2, 0.01]}, Reason.PATIENCE),
-        (0.8, 0.1, Rule(0.05, 2), {"earlier": [0.01]}, Reason.UNDECIDED),
-        (0.8, 0.1, Rule(0.05, stop_below_std=0.11), {}, Reason.SETTLED),
-        (0.8, 0.1, Rule(0.05, stop_below_std=0.1 - 1e-9), {}, Reason.UNDECIDED),
-        (0.9, 0.1, Rule(0.05, stop_below_std=0.11), {}, Reason.UNDECIDED),
-        (0.95, 0.1, Rule(0.05, stop_below_std=0.11), {}, Reason.UNDECIDED),
-        (0.7, 0.1, Rule(0.05, stop_below_std=0.11), {}, Reason.HOPELESS),
+        (0.9, 0.05, Rule(), {}, Reason.UNDECIDED),
+        (0.8, 0.05, Rule(), {}, Reason.UNDECIDED),
+        (0.8, 0.16, Rule(), {}, Reason.HOPELESS),
+        (0.8, 0.158, Rule(), {}, Reason.UNDECIDED),
+        (0.7, 0.05, Rule(), {}, Reason.HOPELESS),
+        (0.7, 0.05, Rule(risk=0.0, threshold=0.0), {}, Reason.HOPELESS),  # the argument counts
+        (0.7, 0.0, Rule(), {}, Reason.UNDECIDED),
+        (-1e6, 0.0, Rule(), {}, Reason.UNDECIDED),
+        (1.5, 1.0, Rule(), {}, Reason.HOPELESS),
+        (0.7, 0.05, Rule(), {"ahead": True}, Reason.ALREADY_BETTER),
+        (0.8, 0.05, Rule(stop_below_std=1.0), {"ahead": True}, Reason.ALREADY_BETTER),
+        (0.7, 0.05, Rule(patience=2), {}, Reason.PATIENCE),
+        (0.7, 0.05, Rule(patience=2), {"earlier": [(0.04, 0.05)]}, Reason.HOPELESS),
+        (0.7, 0.05, Rule(patience=2), {"earlier": [(0.05, 0.05)]}, Reason.PATIENCE),
+        (0.7, 0.05, Rule(patience=2), {"earlier": [(0.06, 0.07)]}, Reason.HOPELESS),
+        (0.7, 0.05, Rule(patience=2), {"earlier": [(0.04, 0.03)]}, Reason.PATIENCE),
+        (0.7, 0.05, Rule(patience=3), {"earlier": [(0.01, 0.05)]}, Reason.PATIENCE),
+        (0.7, 0.05, Rule(patience=3), {"earlier": [(0.01, 0.05)] * 2}, Reason.HOPELESS),
+        (0.7, 0.05, Rule(patience=3), {"earlier": [(0.01, 0.05), (0.2, 0.05)]}, Reason.PATIENCE),
+        (0.7, 0.05, Rule(patience=3), {"earlier": [(0.2, 0.05), (0.01, 0.05)]}, Reason.PATIENCE),
+        (
+            0.7,
+            0.05,
+            Rule(patience=3),
+            {"earlier": [(0.01, 0.05), (0.2, 0.05), (0.01, 0.05)]},
+            Reason.PATIENCE,
+        ),
+        (0.8, 0.05, Rule(patience=2), {"earlier": [(0.01, 0.05)]}, Reason.UNDECIDED),
+        (0.8, 0.05, Rule(stop_below_std=0.11), {}, Reason.SETTLED),
+        (0.8, 0.05, Rule(stop_below_std=0.1 - 1e-9), {}, Reason.UNDECIDED),
+        (0.9, 0.05, Rule(stop_below_std=0.11), {}, Reason.UNDECIDED),
+        (0.95, 0.05, Rule(stop_below_std=0.11), {}, Reason.UNDECIDED),
+        (0.7, 0.05, Rule(stop_below_std=0.11), {}, Reason.HOPELESS),
     ],
 )
-def test_rule(mean, sd, rule, arguments, reason, maximize):
+def test_rule(mean, threshold, rule, arguments, reason, maximize):
     sign = 1.0 if maximize else -1.0
     decision = rule.decide(
-        gaussian([sign * mean], [sd], maximize=maximize), sign * 0.9, 14, **arguments
+        gaussian([sign * mean], [0.1], maximize=maximize), sign * 0.9, 14, threshold, **arguments
     )
     assert decision.reason is reason
     assert decision.prune is reason.prunes
     assert decision.message.startswith(reason.value + ": ")
-    assert decision.threshold == rule.threshold
+    assert decision.threshold == threshold
     assert decision.step == 14
 
 
 @pytest.mark.parametrize("maximize", [True, False])
 def test_a_probability_equal_to_the_threshold_does_not_prune(maximize):
     forecast = gaussian([0.9], [0.1], maximize=maximize)
-    assert Rule(forecast.p_beats(0.9)).decide(forecast, 0.9, 0).reason is Reason.UNDECIDED
+    threshold = forecast.p_beats(0.9)
+    assert Rule().decide(forecast, 0.9, 0, threshold).reason is Reason.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("rule", "n_completed", "seen", "threshold"),
+    [
+        (Rule(risk=0.4), 0, 0.0, 0.4),
+        (Rule(risk=0.4), 19, 0.0, 0.02),
+        (Rule(risk=0.4), 19, 0.25, 0.015),
+        (Rule(risk=0.4), 3, 1.0, 0.0),
+        (Rule(risk=1.0), 4, 0.5, 0.1),
+        (Rule(risk=0.0), 4, 0.5, 0.0),
+        (Rule(threshold=0.05), 19, 0.25, 0.05),
+        (Rule(threshold=0.0), 19, 0.25, 0.0),
+    ],
+)
+def test_threshold(rule, n_completed, seen, threshold):
+    assert_allclose(rule.threshold_at(n_completed, seen), threshold, rtol=1e-12)
 
 
 # Chosen so that mean, 5 %, 95 % and P(> 0.912) are 0.871, 0.853, 0.884 and 0.012.
@@ -71,7 +101,7 @@ EXAMPLE = ([0.87146, 0.84878, 0.93], [0.0072, 0.0035, 0.006], [0.9371, 0.0510, 0
 
 
 def test_message_of_a_stopped_trial():
-    decision = Rule(0.05).decide(gaussian(*EXAMPLE), 0.912, 14)
+    decision = Rule().decide(gaussian(*EXAMPLE), 0.912, 14, 0.05)
     assert decision.prune
     assert decision.message == (
         "pruned: P = 0.012 < 0.05 at step 14, forecast 0.871 [0.853, 0.884] against best 0.912"
@@ -81,33 +111,45 @@ def test_message_of_a_stopped_trial():
 def test_message_when_minimising():
     means, sds, weights = EXAMPLE
     forecast = gaussian(1 - np.array(means), sds, weights, maximize=False)
-    assert Rule(0.05).decide(forecast, 0.088, 14).message == (
+    assert Rule().decide(forecast, 0.088, 14, 0.05).message == (
         "pruned: P = 0.012 < 0.05 at step 14, forecast 0.129 [0.116, 0.147] against best 0.088"
     )
+
+
+def test_message_names_the_opinions_of_the_forecast():
+    forecast = replace(gaussian(*EXAMPLE), opinions={"curve": 0.0304, "study": 1e-5})
+    decision = Rule().decide(forecast, 0.912, 14, 0.05)
+    assert decision.message.endswith("against best 0.912; P by curve 0.030, study 1.0e-05")
 
 
 @pytest.mark.parametrize(
     ("rule", "mean", "sd", "arguments", "beginning"),
     [
-        (Rule(0.05), 0.8, 0.1, {}, "undecided: P = 0.159 at step 3, forecast 0.8 ["),
-        (Rule(0.05), 0.3, 0.1, {}, "pruned: P = 9.9e-10 < 0.05 at step 3, forecast 0.3 ["),
-        (Rule(0.05, 3), 0.7, 0.1, {}, "being patient: P = 0.023 < 0.05 for 1 of 3 looks at step 3"),
+        (Rule(), 0.8, 0.1, {}, "undecided: P = 0.159 at step 3, forecast 0.8 ["),
+        (Rule(), 0.3, 0.1, {}, "pruned: P = 9.9e-10 < 0.05 at step 3, forecast 0.3 ["),
         (
-            Rule(0.05, 3),
+            Rule(patience=3),
             0.7,
             0.1,
-            {"earlier": [0.01, 0.5]},
+            {},
+            "being patient: P = 0.023 < 0.05 for 1 of 3 looks at step 3",
+        ),
+        (
+            Rule(patience=3),
+            0.7,
+            0.1,
+            {"earlier": [(0.01, 0.05), (0.5, 0.05)]},
             "being patient: P = 0.023 < 0.05 for 2 of 3 looks at step 3",
         ),
         (
-            Rule(0.05, stop_below_std=0.2),
+            Rule(stop_below_std=0.2),
             0.8,
             0.1,
             {},
             "pruned: forecast settled: sd = 0.1 < 0.2 at step 3",
         ),
         (
-            Rule(0.05),
+            Rule(),
             0.7,
             0.1,
             {"ahead": True},
@@ -116,21 +158,21 @@ def test_message_when_minimising():
     ],
 )
 def test_messages(rule, mean, sd, arguments, beginning):
-    decision = rule.decide(gaussian([mean], [sd]), 0.9, 3, **arguments)
+    decision = rule.decide(gaussian([mean], [sd]), 0.9, 3, 0.05, **arguments)
     assert decision.message.startswith(beginning)
     assert decision.message.endswith("against best 0.9")
 
 
 def test_a_decision_carries_the_numbers_it_rests_on():
     forecast = gaussian([0.7], [0.1])
-    decision = Rule(0.05).decide(forecast, 0.9, 7)
+    decision = Rule().decide(forecast, 0.9, 7, 0.05)
     # z = 2: P = 0.0227501; 90 % of a Gaussian lies within 1.644854 sd.
     assert_allclose(
         [decision.p_beat, decision.forecast, decision.low, decision.high, decision.incumbent],
         [0.0227501319, 0.7, 0.7 - 0.1644853627, 0.7 + 0.1644853627, 0.9],
         rtol=1e-7,
     )
-    down = Rule(0.05).decide(gaussian([0.7], [0.1], maximize=False), 0.5, 7)
+    down = Rule().decide(gaussian([0.7], [0.1], maximize=False), 0.5, 7, 0.05)
     assert_allclose(down.p_beat, 0.0227501319, rtol=1e-7)
     assert down.low < down.forecast < down.high
 
@@ -149,8 +191,9 @@ def test_settling_never_stops_a_trial_whose_mean_beats_the_incumbent(
 ):
     n = len(means)
     forecast = gaussian(means, np.full(n, sd), np.full(n, 1 / n), maximize)
-    decision = Rule(threshold, stop_below_std=stop_below_std).decide(forecast, incumbent, 0)
-    plain = Rule(threshold).decide(forecast, incumbent, 0)
+    rule = Rule(stop_below_std=stop_below_std)
+    decision = rule.decide(forecast, incumbent, 0, threshold)
+    plain = Rule().decide(forecast, incumbent, 0, threshold)
     mean = forecast.mean()
     if mean >= incumbent if maximize else mean <= incumbent:
         assert decision == plain
@@ -162,16 +205,17 @@ def test_settling_never_stops_a_trial_whose_mean_beats_the_incumbent(
 @settings(deadline=None, max_examples=100)
 @given(
     p=st.floats(0.001, 0.999),
-    earlier=st.lists(st.floats(0, 1), max_size=5),
+    earlier=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=5),
     threshold=st.floats(0, 1),
     patience=st.integers(1, 5),
 )
 def test_patience_never_adds_a_prune(p, earlier, threshold, patience):
     forecast = gaussian([0.0], [1.0])
     incumbent = float(forecast.quantile(1 - p))
-    looks = [forecast.p_beats(incumbent), *earlier]
-    decision = Rule(threshold, patience).decide(forecast, incumbent, 0, earlier=earlier)
-    in_a_row = len(looks) >= patience and all(look < threshold for look in looks[:patience])
+    looks = [(forecast.p_beats(incumbent), threshold), *earlier]
+    rule = Rule(patience=patience)
+    decision = rule.decide(forecast, incumbent, 0, threshold, earlier=earlier)
+    in_a_row = len(looks) >= patience and all(p < limit for p, limit in looks[:patience])
     assert decision.prune is in_a_row
 
 

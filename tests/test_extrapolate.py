@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from optuna_lcpruner import Forecast, forecast
@@ -115,6 +117,19 @@ def test_another_engine_is_given_curve_knowledge_and_positions():
     assert seen["knowledge"].target is Target.BEST
     assert_allclose(seen["knowledge"].scale.to_working([3.0, 1.5]), [0.0, 0.5])
     assert_array_equal(seen["positions"], [4, 5, 6])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(-1e300, 1e300), min_size=2, max_size=12),
+    st.sampled_from(["minimize", "maximize"]),
+    st.sampled_from(["last", "best"]),
+)
+def test_any_finite_values_have_a_finite_forecast(values, direction, target):
+    ahead = forecast(values, n_steps=15, direction=direction, target=target)
+    low, high = ahead.interval()
+    assert np.isfinite([low, high, ahead.mean()]).all()
+    assert low <= high
 
 
 def test_without_randomness():

@@ -22,6 +22,11 @@ MAY_IMPORT = {
     "posterior.closed_form": {
         "families", "learning_curve", "predictive", "posterior.shapes", "posterior.interface",
     },
+    "posterior.analogues": set(),
+    "posterior.opinion_pool": {
+        "learning_curve", "predictive", "posterior.interface", "posterior.analogues",
+        "posterior.closed_form",
+    },
     "decision": {"predictive"},
     "extrapolate": {
         "learning_curve", "predictive", "scale", "posterior.interface", "posterior.closed_form",
@@ -30,7 +35,7 @@ MAY_IMPORT = {
     "publish": {"decision"},
     "pruner": {
         "decision", "learning_curve", "predictive", "publish", "scale", "study_record",
-        "posterior.interface", "posterior.closed_form",
+        "posterior.interface", "posterior.closed_form", "posterior.opinion_pool",
     },
     "": {"decision", "extrapolate", "predictive", "pruner"},
 }  # fmt: skip

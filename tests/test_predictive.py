@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
-from optuna_lcpruner.predictive import Component, Forecast
+from optuna_lcpruner.predictive import Component, Forecast, Recalibration
 from optuna_lcpruner.scale import Scale
 
 DFS = (4.0, 7.0, np.inf)
@@ -153,6 +154,27 @@ def test_minimised_is_the_mirror_image_of_maximised(parts, df, x, levels):
         assert_allclose(down.quantile(1 - level), -up.quantile(level), rtol=1e-9, atol=room)
 
 
+def test_quantiles_where_newton_steps_bounce():
+    """A narrow component on broad ones: the slope of the distribution function jumps."""
+    parts = [(0.0, 1.0, 0.3125), (0.0, 0.0625, 0.125), (0.5, 2.0, 0.75)]
+    forecast = of_components(parts, 7.0, False)
+    levels = np.linspace(0.01, 0.99, 99)
+    at = distribution(forecast).cdf(forecast.quantile(levels)[:, None]) @ forecast.weights
+    assert_allclose(at, levels, atol=1e-8)
+
+
+def test_quantiles_of_many_random_mixtures():
+    rng = np.random.default_rng(0)
+    levels = np.linspace(0.01, 0.99, 21)
+    for _ in range(300):
+        n = rng.integers(1, 6)
+        scales = np.exp(rng.uniform(np.log(1e-4), np.log(10), n))
+        parts = np.column_stack([rng.uniform(-3, 3, n), scales, rng.uniform(0.05, 1, n)])
+        forecast = of_components(parts, rng.choice(DFS), True)
+        at = distribution(forecast).cdf(forecast.quantile(levels)[:, None]) @ forecast.weights
+        assert_allclose(at, levels, atol=1e-8)
+
+
 @settings(deadline=None, max_examples=100)
 @given(components, st.sampled_from(DFS), st.booleans())
 def test_quantiles_and_cdf_increase(parts, df, maximize):
@@ -283,3 +305,112 @@ def test_positions():
     assert forecast.std(noise=False) < forecast.std()
     with pytest.raises(ValueError, match=r"position 6 is not one of the forecast positions"):
         forecast.mean(at=6)
+
+
+PIVOTS, BELOW = np.array([-1.0, 0.0, 0.4, 1.0, 2.5]), np.array([0.1, 0.35, 0.75, 0.9, 0.97])
+
+
+def known(forecast, pivots, below, **changes):
+    """The forecast, recalibrated to the levels `below` at working values `pivots`."""
+    location, scale = forecast.observed.location[-1], forecast.observed.scale[-1]
+    part = stats.norm if np.isinf(forecast.df) else stats.t(forecast.df)
+    mixture = part.cdf((np.array(pivots)[:, None] - location) / scale) @ forecast.weights
+    recalibration = Recalibration(np.array(pivots), mixture, np.array(below))
+    return replace(forecast, recalibration=recalibration, **changes)
+
+
+def recalibrated(df=4.0, maximize=True, floor=-np.inf):
+    return known(three(df, maximize), PIVOTS, BELOW, floor=floor)
+
+
+def sampled(forecast, n=200_000):
+    """Metric values of a recalibrated forecast: a cell by H, a place in it by the mixture."""
+    rng = np.random.default_rng(21)
+    location, scale = forecast.observed.location[-1], forecast.observed.scale[-1]
+    which = rng.choice(3, size=20 * n, p=forecast.weights)
+    z = location[which] + scale[which] * rng.standard_t(forecast.df, which.size)
+    cell = np.searchsorted(PIVOTS, z)
+    wanted = np.diff(BELOW, prepend=0.0, append=1.0)
+    counts = rng.multinomial(n, wanted)
+    draws = [rng.choice(z[cell == i], size=count) for i, count in enumerate(counts)]
+    z = np.maximum(np.concatenate(draws), forecast.floor)
+    return forecast.scale.to_metric(z)
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+@pytest.mark.parametrize("floor", [-np.inf, -3.0, 0.0, 0.2, 3.0])
+def test_recalibrated_against_a_simulation(maximize, floor):
+    forecast = recalibrated(4.0, maximize, floor)
+    x = sampled(forecast)
+    n = x.size
+    assert_allclose(forecast.mean(), x.mean(), atol=5 * x.std() / np.sqrt(n))
+    for value in forecast.scale.to_metric([-2.0, -0.7, 0.1, 0.3, 0.7, 2.0, 3.3]):
+        share = np.mean(x > value if maximize else x < value)
+        assert_allclose(forecast.p_beats(value), share, atol=4 * np.sqrt(0.25 / n))
+    # An atom where the levels lie apart from it: a quantile is a value, or the floor itself.
+    levels = np.array([0.05, 0.25, 0.5, 0.8, 0.95])
+    for level, quantile in zip(levels, forecast.quantile(levels), strict=True):
+        below, at_most = np.mean(x < quantile - 1e-9), np.mean(x <= quantile + 1e-9)
+        room = 5 * np.sqrt(0.25 / n)
+        assert below - room <= level <= at_most + room
+
+
+@pytest.mark.parametrize(("df", "maximize"), FORECASTS)
+def test_recalibrated_probabilities_are_those_of_the_pivots(df, maximize):
+    forecast = recalibrated(df, maximize)
+    values = forecast.scale.to_metric(PIVOTS)
+    assert_allclose([forecast.p_beats(v) for v in values], 1 - BELOW, atol=1e-12)
+    assert_allclose(forecast.cdf(values), BELOW if maximize else 1 - BELOW, atol=1e-12)
+    levels = BELOW if maximize else 1 - BELOW
+    assert_allclose(forecast.quantile(levels), values, atol=1e-5)
+
+
+@pytest.mark.parametrize(("df", "maximize"), FORECASTS)
+def test_recalibrated_density_integrates_to_the_distribution_function(df, maximize):
+    forecast = recalibrated(df, maximize)
+    ends = np.sort(forecast.scale.to_metric([-4.0, *PIVOTS, 3.0, 6.0]))
+    for a, b in pairwise(ends):
+        area, _ = integrate.quad(lambda x: float(forecast.pdf(x)), a, b, epsabs=1e-11, limit=200)
+        assert_allclose(area, np.diff(forecast.cdf([a, b]))[0], atol=1e-8)
+
+
+@pytest.mark.parametrize(("df", "maximize"), FORECASTS)
+def test_recalibration_to_the_mixtures_own_levels_changes_nothing(df, maximize):
+    plain = three(df, maximize)
+    own = 1 - np.array([plain.p_beats(v) for v in plain.scale.to_metric(PIVOTS)])
+    same = known(plain, PIVOTS, own)
+    x = plain.scale.to_metric(np.linspace(-4, 4, 33))
+    assert_allclose(same.cdf(x), plain.cdf(x), atol=1e-12)
+    assert_allclose(same.pdf(x), plain.pdf(x), rtol=1e-9)
+    assert_allclose(same.mean(), plain.mean(), rtol=1e-9)
+    assert_allclose(same.interval(), plain.interval(), rtol=1e-6)
+    floored = replace(same, floor=0.2)
+    assert_allclose(floored.mean(), replace(plain, floor=0.2).mean(), rtol=1e-9)
+
+
+def test_only_the_reported_value_at_the_horizon_is_recalibrated():
+    plain = at_three_positions()
+    forecast = known(plain, [2.5], [0.9])
+    assert_allclose([forecast.p_beats(2.5), forecast.p_beats(2.5, at=10)], 0.1)
+    for arguments in ({"at": 5}, {"at": 7.5}, {"noise": False}):
+        assert forecast.p_beats(1.2, **arguments) == plain.p_beats(1.2, **arguments)
+        assert forecast.mean(**arguments) == plain.mean(**arguments)
+        assert_allclose(forecast.quantile(0.3, **arguments), plain.quantile(0.3, **arguments))
+
+
+@pytest.mark.parametrize("below", [[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.7, 0.2]])
+def test_extreme_recalibrations_stay_distributions(below):
+    forecast = known(three(4.0, True), [0.0, 0.5], below)
+    x = np.linspace(-20, 30, 101)
+    assert np.all(np.diff(forecast.cdf(x)) >= -1e-12)
+    assert np.all(forecast.pdf(x) >= 0)
+    assert np.isfinite(forecast.mean())
+    low, high = forecast.interval()
+    assert low <= high
+
+
+@pytest.mark.parametrize("pivot", [-1e9, 1e9])
+def test_pivots_where_the_mixture_has_no_mass(pivot):
+    forecast = known(three(np.inf, True), [pivot], [0.5])
+    assert_allclose(forecast.mean(), three(np.inf, True).mean(), rtol=1e-9)
+    assert_allclose(forecast.interval(), three(np.inf, True).interval(), rtol=1e-6)

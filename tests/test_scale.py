@@ -13,7 +13,7 @@ ordinary = st.floats(-1e9, 1e9)
 @given(location=ordinary, unit=st.floats(1e-6, 1e6), maximize=st.booleans(), metric=ordinary)
 def test_round_trip(location, unit, maximize, metric):
     scale = Scale(location, unit, maximize)
-    room = 1e-14 * (abs(location) + abs(metric))
+    room = 1e-14 * (abs(location) + abs(metric)) + 1e-300  # subnormal numbers lose digits
     assert_allclose(scale.to_metric(scale.to_working(metric)), metric, rtol=1e-13, atol=room)
 
 
@@ -45,28 +45,28 @@ def test_oriented():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "fallback", "unit"),
+    ("low", "high", "fallback", "location", "unit"),
     [
-        (0.2, 0.7, (), 0.5),
-        (-3.0, -1.0, (5.0, 9.0), 2.0),
-        (0.5, 0.5, (0.1, 0.4), 0.3),  # flat: the fallback's spread
-        (0.5, 0.4, (0.1, 0.4, np.nan, np.inf), 0.3),  # falling, fallback not all finite
-        (0.5, 0.5 + 1e-15, (0.1, 0.4), 0.3),  # a difference that is rounding only
-        (0.5, 0.5, (0.5, 0.5), 0.5),  # constant everywhere: the size of the number
-        (-8.0, -8.0, (), 8.0),
-        (-8.0, -9.0, (), 9.0),
-        (0.0, 0.0, (), 1.0),
-        (0.0, 0.0, (np.nan,), 1.0),
-        (0.0, 1e-300, (), 1e-300),
-        (0.0, np.nan, (1.0, 4.0), 3.0),
+        (0.2, 0.7, (), 0.2, 0.5),
+        (-3.0, -1.0, (5.0, 9.0), -3.0, 2.0),
+        (0.5, 0.5, (0.1, 0.4), 0.2, 0.3),  # flat: the fallback's spread
+        (0.5, 0.4, (0.1, 0.4, np.nan, np.inf), 0.1, 0.3),  # falling, fallback not all finite
+        (0.5, 0.5 + 1e-15, (0.1, 0.4), 0.2, 0.3),  # a difference that is rounding only
+        (0.5, 0.5, (0.5, 0.5), 0.0, 0.5),  # constant everywhere: the size of the number
+        (-8.0, -8.0, (), -16.0, 8.0),
+        (-8.0, -9.0, (), -18.0, 9.0),
+        (0.0, 0.0, (), -1.0, 1.0),
+        (0.0, 0.0, (np.nan,), -1.0, 1.0),
+        (0.0, 1e-300, (), 0.0, 1e-300),
     ],
 )
-def test_spanning(low, high, fallback, unit):
+def test_spanning(low, high, fallback, location, unit):
     for maximize in (True, False):
         scale = spanning(low, high, maximize, fallback)
-        assert scale.location == low
         assert scale.maximize is maximize
-        assert_allclose(scale.unit, unit, rtol=1e-12)
+        assert_allclose([scale.location, scale.unit], [location, unit], rtol=1e-12, atol=1e-14)
+        sign = 1 if maximize else -1
+        assert_allclose(scale.to_working(sign * high), 1.0, rtol=1e-12)
 
 
 @settings(deadline=None, max_examples=200)
@@ -79,6 +79,12 @@ def test_every_pair_of_finite_values_spans_a_valid_scale(low, high, fallback):
     scale = spanning(low, high, True, fallback)
     assert scale.unit > 0
     assert np.isfinite(scale.unit)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1e308, 1e308), (-1.7e308, 1.7e308)])
+def test_a_difference_beyond_the_largest_float(low, high):
+    scale = spanning(low, high, True)
+    assert 1e307 < scale.unit < np.inf
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,456 @@
+"""Decisions as trial attributes: what is written, when, in which order, and what may go wrong."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from helpers import BAD, N_STEPS, good_trials, judge, make_study, reports, saturating, sqlite, watch
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason, publish
+from optuna_lcpruner.publish import AttributeWriter, attributes
+
+DOOMED = BAD[:12]
+
+NUMBERS = (
+    "lcpruner:p_beat_best",
+    "lcpruner:forecast",
+    "lcpruner:forecast_low",
+    "lcpruner:forecast_high",
+)
+
+
+def make_pruner(**settings: Any) -> LearningCurvePruner:
+    return LearningCurvePruner(**{"n_steps": N_STEPS, "threshold": 0.05, **settings})
+
+
+@pytest.fixture(autouse=True)
+def writer(monkeypatch: pytest.MonkeyPatch) -> AttributeWriter:
+    """A writer of the test's own: the process's one warns only once."""
+    fresh = AttributeWriter()
+    monkeypatch.setattr(publish, "_writer", fresh)
+    return fresh
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """Messages of the warnings on the package's logger."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("optuna.lcpruner")
+    logger.addHandler(handler)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield messages
+    optuna.logging.set_verbosity(verbosity)
+    logger.removeHandler(handler)
+
+
+class GatedStorage:
+    """Keeps what is written; each write, or each of one value, waits until the gate is open."""
+
+    def __init__(self, gate_is_open: bool = True, state: TrialState = TrialState.RUNNING) -> None:
+        self.log: list[tuple[int, str, Any]] = []
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+        self.state = state
+        self.held: Any = None
+        self.broken = False
+        if gate_is_open:
+            self.gate.set()
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.entered.set()
+        if self.held is None or value == self.held:
+            assert self.gate.wait(20)
+        if self.broken:
+            raise OSError("disk full")
+        self.log.append((trial_id, key, value))
+
+    def get_trial(self, trial_id: int) -> Any:
+        return optuna.trial.create_trial(state=self.state, value=0.0)
+
+
+class TestAttributes:
+    def test_of_a_judged_trial(self) -> None:
+        decision = Decision(
+            Reason.UNDECIDED,
+            "undecided: P = 0.250",
+            step=np.int64(7),
+            p_beat=np.float64(0.25),
+            threshold=0.05,
+            incumbent=0.9,
+            forecast=np.float32(0.5),
+            low=0.25,
+            high=1,
+        )
+        shown = attributes(decision)
+        assert shown == {
+            "lcpruner:p_beat_best": 0.25,
+            "lcpruner:forecast": 0.5,
+            "lcpruner:forecast_low": 0.25,
+            "lcpruner:forecast_high": 1.0,
+            "lcpruner:decided_at_step": 7,
+            "lcpruner:reason": "undecided: P = 0.250",
+        }
+        assert {type(shown[key]) for key in NUMBERS} == {float}
+        assert type(shown["lcpruner:decided_at_step"]) is int
+
+    def test_of_an_abstention(self) -> None:
+        decision = Decision(Reason.WARM_UP, "warm-up: step 3", 3)
+        assert attributes(decision) == {
+            "lcpruner:decided_at_step": 3,
+            "lcpruner:reason": "warm-up: step 3",
+        }
+
+    def test_zero_is_shown(self) -> None:
+        decision = Decision(Reason.HOPELESS, "pruned", 0, 0.0, 0.05, 0.0, 0.0, 0.0, 0.0)
+        shown = attributes(decision)
+        assert [shown[key] for key in NUMBERS] == [0.0] * 4
+        assert shown["lcpruner:decided_at_step"] == 0
+
+
+class TestWriter:
+    def test_flush_waits_for_everything_submitted(self, writer: AttributeWriter) -> None:
+        storage = GatedStorage()
+        for trial_id in range(5):
+            writer.submit(storage, trial_id, {"a": trial_id, "b": -trial_id})  # type: ignore[arg-type]
+        assert writer.flush()
+        expected = [(i, k, v) for i in range(5) for k, v in (("a", i), ("b", -i))]
+        assert sorted(storage.log) == sorted(expected)
+
+    def test_flush_of_an_idle_writer(self, writer: AttributeWriter) -> None:
+        assert writer.flush()
+
+    def test_flush_gives_up(self, writer: AttributeWriter) -> None:
+        storage = GatedStorage(gate_is_open=False)
+        writer.submit(storage, 1, {"a": 1})  # type: ignore[arg-type]
+        assert not writer.flush(timeout=0.05)
+        storage.gate.set()
+        assert writer.flush()
+        assert storage.log == [(1, "a", 1)]
+
+    def test_submit_does_not_wait_and_newest_wins(self, writer: AttributeWriter) -> None:
+        storage = GatedStorage(gate_is_open=False)
+        writer.submit(storage, 1, {"a": 0})  # type: ignore[arg-type]
+        assert storage.entered.wait(20)
+        for value in range(1, 50):
+            writer.submit(storage, 1, {"a": value})  # type: ignore[arg-type]
+        storage.gate.set()
+        assert writer.flush()
+        assert storage.log == [(1, "a", 0), (1, "a", 49)]
+
+    def test_trials_and_storages_are_told_apart(self, writer: AttributeWriter) -> None:
+        blocker = GatedStorage(gate_is_open=False)
+        one, two = GatedStorage(), GatedStorage()
+        writer.submit(blocker, 0, {"a": 0})  # type: ignore[arg-type]
+        assert blocker.entered.wait(20)
+        for storage, trial_id in ((one, 1), (one, 2), (two, 1)):
+            writer.submit(storage, trial_id, {"a": trial_id})  # type: ignore[arg-type]
+        blocker.gate.set()
+        assert writer.flush()
+        assert sorted(one.log) == [(1, "a", 1), (2, "a", 2)]
+        assert two.log == [(1, "a", 1)]
+
+    def test_final_write_waits_for_the_one_under_way(self, writer: AttributeWriter) -> None:
+        """An older decision must not end up on top of the one that stopped the trial."""
+        storage = GatedStorage(gate_is_open=False)
+        storage.held = "old"
+        writer.submit(storage, 1, {"a": "old", "b": "old"})  # type: ignore[arg-type]
+        assert storage.entered.wait(20)
+        final = threading.Thread(
+            target=writer.write, args=(storage, 1, {"a": "final", "b": "final"})
+        )
+        final.start()
+        final.join(0.1)  # long enough for a write that does not wait
+        assert final.is_alive()
+        storage.gate.set()
+        final.join(20)
+        assert storage.log[-2:] == [(1, "a", "final"), (1, "b", "final")]
+        assert writer.flush()
+        assert storage.log[-2:] == [(1, "a", "final"), (1, "b", "final")]
+        assert storage.log[:-2] == [(1, "a", "old"), (1, "b", "old")]
+
+    def test_final_write_drops_what_was_waiting(self, writer: AttributeWriter) -> None:
+        storage = GatedStorage(gate_is_open=False)
+        writer.submit(storage, 0, {"a": 0})  # type: ignore[arg-type]
+        assert storage.entered.wait(20)
+        writer.submit(storage, 1, {"a": "old"})  # type: ignore[arg-type]
+        writer.submit(storage, 2, {"a": "other"})  # type: ignore[arg-type]
+        final = threading.Thread(target=writer.write, args=(storage, 1, {"a": "final"}))
+        final.start()
+        storage.gate.set()
+        final.join(20)
+        assert writer.flush()
+        assert sorted(storage.log) == [(0, "a", 0), (1, "a", "final"), (2, "a", "other")]
+
+    @pytest.mark.parametrize("repeat", range(5))
+    def test_final_write_is_last_under_load(self, writer: AttributeWriter, repeat: int) -> None:
+        storage = GatedStorage()
+
+        def train(trial_id: int) -> None:
+            for step in range(30):
+                writer.submit(storage, trial_id, {"step": step, "twin": step})  # type: ignore[arg-type]
+            writer.write(storage, trial_id, {"step": "final", "twin": "final"})  # type: ignore[arg-type]
+
+        threads = [threading.Thread(target=train, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert writer.flush()
+        for trial_id in range(4):
+            own = [(key, value) for i, key, value in storage.log if i == trial_id]
+            assert own[-2:] == [("step", "final"), ("twin", "final")]
+            assert all(a[1] == b[1] for a, b in zip(own[::2], own[1::2], strict=True))
+
+    def test_a_broken_storage_warns_once(self, writer: AttributeWriter, warned: list[str]) -> None:
+        storage = GatedStorage()
+        storage.broken = True
+        for trial_id in range(3):
+            writer.submit(storage, trial_id, {"a": 1})  # type: ignore[arg-type]
+            writer.write(storage, trial_id, {"a": 1})  # type: ignore[arg-type]
+        assert writer.flush()
+        assert len(warned) == 1
+        assert "disk full" in warned[0]
+
+    def test_a_storage_that_recovers(self, writer: AttributeWriter, warned: list[str]) -> None:
+        storage = GatedStorage()
+        storage.broken = True
+        writer.submit(storage, 1, {"a": 1})  # type: ignore[arg-type]
+        assert writer.flush()
+        storage.broken = False
+        writer.submit(storage, 1, {"a": 2})  # type: ignore[arg-type]
+        assert writer.flush()
+        assert storage.log == [(1, "a", 2)]
+
+    def test_a_trial_that_finished_meanwhile_is_no_problem(
+        self, writer: AttributeWriter, warned: list[str]
+    ) -> None:
+        storage = GatedStorage(state=TrialState.COMPLETE)
+        storage.broken = True
+        writer.submit(storage, 1, {"a": 1})  # type: ignore[arg-type]
+        assert writer.flush()
+        assert warned == []
+
+    def test_storages_are_not_kept_alive(self, writer: AttributeWriter) -> None:
+        storage = GatedStorage()
+        alive = weakref.ref(storage)
+        writer.submit(storage, 1, {"a": 1})  # type: ignore[arg-type]
+        assert writer.flush()
+        del storage
+        gc.collect()
+        assert alive() is None
+
+    def test_the_process_may_end(self, writer: AttributeWriter) -> None:
+        writer.submit(GatedStorage(), 1, {"a": 1})  # type: ignore[arg-type]
+        assert writer.flush()
+        threads = [t for t in threading.enumerate() if t.name.startswith("lcpruner")]
+        assert threads
+        assert all(thread.daemon for thread in threads)
+
+
+def storage_of(kind: str, tmp_path: Path) -> Any:
+    """A new storage, or what Optuna makes one from."""
+    if kind == "sqlite":
+        return sqlite(f"sqlite:///{tmp_path}/study.db")
+    return {
+        "memory": None,
+        "sqlite memory": "sqlite:///:memory:",
+        "sqlite memory, short": "sqlite://",
+    }[kind]
+
+
+class TestPruner:
+    @pytest.mark.parametrize(
+        "storage", ["memory", "sqlite", "sqlite memory", "sqlite memory, short"]
+    )
+    def test_attributes_of_a_trial(
+        self, storage: str, tmp_path: Path, writer: AttributeWriter, warned: list[str]
+    ) -> None:
+        study = make_study(good_trials(), storage=storage_of(storage, tmp_path))
+        decision = judge(study, make_pruner(), reports(saturating(0.89)[:6]))
+        assert writer.flush()
+        shown = study.get_trials()[-1].user_attrs
+        assert shown == attributes(decision)
+        np.testing.assert_allclose(
+            [shown[key] for key in NUMBERS],
+            [decision.p_beat, decision.forecast, decision.low, decision.high],
+        )
+        assert shown["lcpruner:decided_at_step"] == 5
+        assert shown["lcpruner:reason"].startswith("undecided")
+        assert warned == []
+
+    @pytest.mark.parametrize("storage", ["sqlite", "sqlite memory", "sqlite memory, short"])
+    def test_visible_at_once_after_a_prune(self, storage: str, tmp_path: Path) -> None:
+        """After the answer the trial is finished, and its attributes are closed."""
+        study = make_study(
+            good_trials(), storage=storage_of(storage, tmp_path), pruner=make_pruner()
+        )
+        trial = study.ask()
+        for step, value in enumerate(DOOMED):
+            trial.report(value, step)
+        assert trial.should_prune()
+        study.tell(trial, state=TrialState.PRUNED)
+        shown = study.get_trials()[-1].user_attrs
+        assert shown["lcpruner:reason"].startswith("pruned")
+        assert shown["lcpruner:decided_at_step"] == 11
+        assert shown["lcpruner:p_beat_best"] < 0.05
+
+    def test_the_newest_decision_is_shown(self, writer: AttributeWriter) -> None:
+        study = make_study(good_trials())
+        decisions = watch(study, make_pruner(), reports(saturating(0.9)[:9]))
+        assert study.get_trials()[-1].user_attrs == attributes(decisions[-1])
+
+    @pytest.mark.parametrize("curve", [DOOMED, saturating(0.89)[:6], [0.1], [np.nan]])
+    def test_off(self, curve: Any, writer: AttributeWriter, tmp_path: Path) -> None:
+        study = make_study(good_trials(), storage=storage_of("sqlite", tmp_path))
+        judge(study, make_pruner(publish=False), reports(curve))
+        assert writer.flush()
+        assert study.get_trials()[-1].user_attrs == {}
+
+    def test_nothing_reported_nothing_shown(self) -> None:
+        study = make_study(good_trials())
+        judge(study, make_pruner(), {})
+        assert study.get_trials()[-1].user_attrs == {}
+
+    def test_attributes_of_the_objective_stay(self, writer: AttributeWriter) -> None:
+        study = make_study(good_trials())
+        mine = {"lcpruner:n_steps": 20, "note": "mine"}
+        judge(study, make_pruner(n_steps=None), reports(DOOMED), mine)
+        shown = study.get_trials()[-1].user_attrs
+        assert {key: shown[key] for key in mine} == mine
+
+    @pytest.mark.parametrize("factor", [1.0, 1e300, 5e-324])
+    def test_values_are_short(self, factor: float) -> None:
+        study = make_study(
+            [
+                optuna.trial.create_trial(
+                    value=factor * e, intermediate_values={0: 0.0, 19: factor}
+                )
+                for e in (0.5, 0.9, 1.0)
+            ]
+        )
+        judge(study, make_pruner(target="last"), reports(factor * DOOMED))
+        shown = study.get_trials()[-1].user_attrs
+        assert shown
+        assert all(len(str(value)) < 500 for value in shown.values())
+
+    @pytest.mark.parametrize("curve", [DOOMED, saturating(0.89)[:6]], ids=["pruned", "spared"])
+    def test_a_storage_that_cannot_write_costs_a_warning(
+        self, curve: np.ndarray, warned: list[str]
+    ) -> None:
+        class ReadOnly(InMemoryStorage):
+            def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+                raise PermissionError("read-only")
+
+        expected = watch(make_study(good_trials()), make_pruner(), reports(curve))
+        study = make_study(good_trials(), storage=ReadOnly())
+        pruner = make_pruner()
+        assert watch(study, pruner, reports(curve)) == expected
+        assert watch(study, pruner, reports(curve)) == expected
+        assert len(warned) == 1
+        assert "read-only" in warned[0]
+
+    def test_a_writer_that_fails_costs_a_warning(
+        self, monkeypatch: pytest.MonkeyPatch, warned: list[str]
+    ) -> None:
+        def writer() -> AttributeWriter:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(publish, "writer", writer)
+        study = make_study(good_trials())
+        pruner = make_pruner()
+        for _ in range(2):
+            assert watch(study, pruner, reports(DOOMED))[-1].reason is Reason.HOPELESS
+        assert len(warned) == 1
+
+
+PRELUDE = """
+import os, sys
+import numpy as np
+import optuna
+from optuna_lcpruner import LearningCurvePruner, publish
+
+url = sys.argv[1]
+study = optuna.load_study(study_name="s", storage=url)
+study.pruner = LearningCurvePruner(20, threshold=0.05)
+
+def run(study):
+    trial = study.ask()
+    for step in range(3):
+        trial.report(0.1 * step, step)
+        trial.should_prune()
+    return trial.number
+"""
+
+
+def run_script(script: str, *args: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(script), *args],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class TestProcesses:
+    @pytest.fixture
+    def study(self, tmp_path: Path) -> optuna.Study:
+        return optuna.create_study(
+            study_name="s", storage=f"sqlite:///{tmp_path}/study.db", direction="maximize"
+        )
+
+    def test_last_decision_arrives_before_the_process_ends(
+        self, study: optuna.Study, tmp_path: Path
+    ) -> None:
+        run_script("run(study)", f"sqlite:///{tmp_path}/study.db")
+        (trial,) = study.get_trials()
+        assert trial.user_attrs["lcpruner:decided_at_step"] == 2
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+    def test_a_forked_child_writes_by_itself(self, study: optuna.Study, tmp_path: Path) -> None:
+        """The parent's background thread does not exist in the child."""
+        out = run_script(
+            """
+            run(study)
+            assert publish.writer().flush()
+            parents = publish.writer()
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    study = optuna.load_study(study_name="s", storage=url, pruner=study.pruner)
+                    run(study)
+                    own = publish.writer() is not parents and publish.writer() is publish.writer()
+                    status = 0 if publish.writer().flush() and own else 2
+                finally:
+                    os._exit(status)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            assert publish.writer() is parents
+            """,
+            f"sqlite:///{tmp_path}/study.db",
+        )
+        assert out.strip() == "0"
+        steps = [t.user_attrs.get("lcpruner:decided_at_step") for t in study.get_trials()]
+        assert steps == [2, 2]

@@ -1,0 +1,377 @@
+"""StudyRecord: what the completed trials of a study say, however they came in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import optuna
+import pytest
+from helpers import BAD, GOOD_ENDS, N_STEPS, finished, good_trials, make_study, reports, saturating
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_lcpruner import study_record
+from optuna_lcpruner.posterior.interface import Target
+from optuna_lcpruner.study_record import (
+    MetricProblem,
+    StudyRecord,
+    StudySummary,
+    announced_n_steps,
+)
+
+NAN, INF = math.nan, math.inf
+
+
+def completed(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def summary_of(trials: Sequence[FrozenTrial], direction: str = "maximize") -> StudySummary:
+    study = make_study(trials, direction)
+    return StudyRecord(direction == "maximize").update(completed(study))
+
+
+class TestSummary:
+    def test_no_trial(self) -> None:
+        summary = summary_of([])
+        assert summary.n_completed == 0
+        assert summary.incumbent == -INF
+        assert summary.stride is summary.n_steps is summary.scale is summary.problem is None
+        assert summary.target is Target.LAST
+
+    @pytest.mark.parametrize(
+        ("values", "direction", "n", "best"),
+        [
+            ((0.3,), "maximize", 1, 0.3),
+            ((0.3, 0.7, 0.5), "maximize", 3, 0.7),
+            ((0.3, 0.7, 0.5), "minimize", 3, -0.3),
+            ((-3.0, -7.0), "minimize", 2, 7.0),
+            ((0.3, INF), "maximize", 1, 0.3),
+            ((0.3, -INF), "minimize", 1, -0.3),
+            ((INF, -INF), "maximize", 0, -INF),
+            ((0.0, 0.0), "minimize", 2, 0.0),
+            ((5e-324, 1e300), "maximize", 2, 1e300),
+        ],
+    )
+    def test_incumbent_is_the_best_finite_value_larger_is_better(
+        self, values: tuple[float, ...], direction: str, n: int, best: float
+    ) -> None:
+        summary = summary_of([finished({}, value=value) for value in values], direction)
+        assert summary.n_completed == n
+        assert summary.incumbent == best
+
+    @pytest.mark.parametrize(
+        ("steps", "stride"),
+        [
+            ([range(20)], 1),
+            ([range(1, 21)], 1),
+            ([range(500, 10_001, 500)], 500),
+            ([[0, 1, 2, 7, 8]], 1),
+            ([[8, 1, 0, 2, 7]], 1),
+            ([[3]], None),
+            ([[]], None),
+            ([[3], range(0, 40, 2)], 2),
+            ([range(0, 40, 2), range(0, 50, 5), range(0, 40, 2)], 2),
+        ],
+    )
+    def test_stride_is_the_typical_gap(
+        self, steps: Sequence[Sequence[int]], stride: float | None
+    ) -> None:
+        trials = [finished(reports(np.full(99, 0.5), s), value=0.5) for s in steps]
+        assert summary_of(trials).stride == stride
+
+    @pytest.mark.parametrize(
+        ("steps", "n_steps"),
+        [
+            ([range(20)] * 3, 20),
+            ([range(1, 21)] * 3, 20),
+            ([range(500, 10_001, 500)] * 3, 10_000),
+            ([range(0, 10_000, 500)] * 3, 10_000),
+            ([range(4, 100, 5)] * 3, 99),
+            ([range(20), range(5), range(7)], 20),
+            ([range(20)] * 19 + [range(200)], 20),
+            ([range(128)] * 3, 128),
+            ([range(129)] * 3, 129),
+            ([range(1, 130)] * 3, 129),
+            ([range(1000)] * 3, 1000),
+            ([range(1, 1001)] * 3, 1000),
+            ([[]], None),
+            ([[], range(20)], 20),
+        ],
+    )
+    def test_horizon_shown(self, steps: Sequence[Sequence[int]], n_steps: float | None) -> None:
+        trials = [finished(reports(np.full(1000, 0.5), s), value=0.5) for s in steps]
+        assert summary_of(trials).n_steps == n_steps
+
+    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
+    @pytest.mark.parametrize("factor", [1.0, 100.0, 1e5, 1e-6])
+    def test_scale_goes_from_the_typical_start_to_the_best(
+        self, direction: str, factor: float
+    ) -> None:
+        sign = 1.0 if direction == "maximize" else -1.0
+        starts = (0.0, 0.1, 0.5)
+        trials = [
+            finished(reports(sign * factor * saturating(end, start=start)))
+            for end, start in zip((0.8, 0.9, 0.7), starts, strict=True)
+        ]
+        scale = summary_of(trials, direction).scale
+        assert scale is not None
+        firsts = [trial.intermediate_values[0] for trial in trials]
+        best = max(trial.value * sign for trial in trials) * sign
+        np.testing.assert_allclose(scale.to_working(np.median(firsts)), 0.0, atol=1e-9)
+        np.testing.assert_allclose(scale.to_working(best), 1.0, rtol=1e-9)
+
+    def test_only_completed_trials_are_needed(self) -> None:
+        """The pruner hands over these alone."""
+        study = make_study(good_trials())
+        expected = StudyRecord(True).update(completed(study))
+        study.add_trial(finished(reports([0.99]), state=TrialState.PRUNED))
+        study.add_trial(finished(reports([0.99]), state=TrialState.RUNNING))
+        study.add_trial(finished(reports([0.99]), state=TrialState.FAIL))
+        study.enqueue_trial({})
+        assert StudyRecord(True).update(completed(study)) == expected
+
+
+def peaking(end: float, n: int = N_STEPS) -> np.ndarray:
+    t = np.linspace(0.0, 1.0, n)
+    return 0.1 + (end - 0.1) * np.sin(np.pi * np.minimum(t, 0.8))
+
+
+class TestTarget:
+    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
+    @pytest.mark.parametrize("n", [N_STEPS, 1000])
+    @pytest.mark.parametrize("n_trials", [1, 2, 5])
+    @pytest.mark.parametrize("returned", ["last", "best"])
+    def test_learned(self, returned: str, n_trials: int, n: int, direction: str) -> None:
+        sign = 1.0 if direction == "maximize" else -1.0
+        trials = [
+            finished(
+                reports(sign * curve),
+                value=sign * (curve[-1] if returned == "last" else curve.max()),
+            )
+            for curve in (peaking(end, n) for end in GOOD_ENDS[:n_trials])
+        ]
+        summary = summary_of(trials, direction)
+        assert summary.target is Target(returned)
+        assert summary.problem is None
+
+    def test_curves_that_cannot_tell_have_no_vote(self) -> None:
+        """Eight trials whose best report is their last, two that returned the best."""
+        trials = [finished(reports(saturating(0.8 + i / 100))) for i in range(8)]
+        trials += [finished(reports(peaking(e)), value=peaking(e).max()) for e in (0.8, 0.9)]
+        assert summary_of(trials).target is Target.BEST
+
+    def test_nothing_to_tell_means_the_last(self) -> None:
+        assert summary_of(good_trials()).target is Target.LAST
+        assert summary_of([finished({}, value=0.5)] * 3).target is Target.LAST
+
+    def test_nan_reports_have_no_vote(self) -> None:
+        trials = [
+            finished(reports([*peaking(e), NAN]), value=float(peaking(e).max())) for e in GOOD_ENDS
+        ]
+        summary = summary_of(trials)
+        assert summary.target is Target.BEST
+        assert summary.problem is None
+
+
+class TestMetricProblem:
+    @pytest.mark.parametrize("shape", [saturating, peaking], ids=["saturating", "peaking"])
+    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
+    @pytest.mark.parametrize(
+        ("returned", "problem"),
+        [
+            (lambda c: c[-1], None),
+            (lambda c: float(np.float32(c[-1])), None),
+            (lambda c: c[-1] + 0.01, None),
+            (lambda c: c[-1] * 1.02, None),
+            (lambda c: 100.0 * c[-1], MetricProblem.MISMATCH),
+            (lambda c: c[-1] + 3.0, MetricProblem.MISMATCH),
+            (lambda c: c[0] - 5.0, MetricProblem.MISMATCH),
+        ],
+        ids=["last", "single", "shifted", "other data", "percent", "far", "below"],
+    )
+    def test_returned_against_reported(
+        self, returned: object, problem: MetricProblem | None, direction: str, shape: object
+    ) -> None:
+        """In a study that maximises y, and in one that minimises -y."""
+        sign = 1.0 if direction == "maximize" else -1.0
+        trials = [
+            finished(reports(sign * curve), value=sign * float(returned(curve)))  # type: ignore[operator]
+            for curve in map(shape, GOOD_ENDS)  # type: ignore[call-overload]
+        ]
+        assert summary_of(trials, direction).problem is problem
+
+    @pytest.mark.parametrize("shape", [saturating, peaking], ids=["saturating", "peaking"])
+    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
+    @pytest.mark.parametrize("reported_sign", [1.0, -1.0])
+    def test_negated(self, reported_sign: float, direction: str, shape: object) -> None:
+        """Whichever of the two it is whose sign does not suit the study's direction."""
+        trials = [
+            finished(reports(reported_sign * curve), value=-reported_sign * float(curve[-1]))
+            for curve in map(shape, GOOD_ENDS)  # type: ignore[call-overload]
+        ]
+        assert summary_of(trials, direction).problem is MetricProblem.NEGATED
+
+    @pytest.mark.parametrize(("n", "judged"), [(1, False), (2, False), (3, True), (5, True)])
+    def test_needs_three_trials(self, n: int, judged: bool) -> None:
+        trials = [finished(reports(saturating(e)), value=100.0) for e in GOOD_ENDS[:n]]
+        expected = MetricProblem.MISMATCH if judged else None
+        assert summary_of(trials).problem is expected
+
+    def test_one_odd_trial_is_no_problem(self) -> None:
+        odd = finished(reports(saturating(0.8)), value=0.1)
+        assert summary_of([*good_trials(), odd]).problem is None
+
+    def test_trials_without_reports_have_no_vote(self) -> None:
+        silent = [finished({}, value=77.0)] * 20
+        assert summary_of([*silent, *good_trials()]).problem is None
+
+    @pytest.mark.parametrize(
+        ("curves", "wrong"),
+        [
+            ([1.0 - saturating(e) for e in GOOD_ENDS], True),
+            ([1.0 - saturating(e) for e in GOOD_ENDS[:4]], False),
+            ([1.0 - saturating(e)[:4] for e in GOOD_ENDS], False),
+            ([1.0 - saturating(e, 1000) for e in GOOD_ENDS], True),
+            ([saturating(e) for e in GOOD_ENDS], False),
+            ([BAD] * 5, False),
+            ([peaking(e) for e in GOOD_ENDS], False),
+            ([1.0 - saturating(e) for e in GOOD_ENDS[:3]] + [saturating(0.9)] * 2, False),
+            ([1.0 - saturating(e) for e in GOOD_ENDS[:4]] + [saturating(0.9)], True),
+        ],
+        ids=[
+            "getting worse",
+            "four trials",
+            "short",
+            "long",
+            "getting better",
+            "flat",
+            "peaking",
+            "three of five",
+            "four of five",
+        ],
+    )
+    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
+    def test_wrong_direction(
+        self, direction: str, curves: Sequence[np.ndarray], wrong: bool
+    ) -> None:
+        sign = 1.0 if direction == "maximize" else -1.0
+        summary = summary_of([finished(reports(sign * c)) for c in curves], direction)
+        assert summary.problem is (MetricProblem.WRONG_DIRECTION if wrong else None)
+
+
+class TestAnnounced:
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            (20, 20.0),
+            (20.0, 20.0),
+            (np.int64(20), 20.0),
+            (np.float64(20), 20.0),
+            (1, 1.0),
+            (0, None),
+            (-1, None),
+            (NAN, None),
+            (INF, None),
+            (True, None),
+            ("20", None),
+            (None, None),
+            ([20], None),
+            pytest.param(10**400, None, id="too large for a float"),
+        ],
+    )
+    def test_only_positive_finite_numbers(self, value: object, expected: float | None) -> None:
+        assert announced_n_steps({"lcpruner:n_steps": value}) == expected
+
+    def test_absent(self) -> None:
+        assert announced_n_steps({}) is None
+        assert announced_n_steps({"n_steps": 20}) is None
+
+
+CURVES = st.lists(
+    st.floats(-100, 100, width=32) | st.sampled_from([NAN, INF, -INF]), min_size=0, max_size=8
+)
+RETURNED = st.floats(-100, 100, width=32) | st.sampled_from([INF, -INF, 0.0])
+
+
+class TestIncremental:
+    @given(
+        trials=st.lists(
+            st.tuples(CURVES, RETURNED, st.sampled_from(["complete", "prune", "fail"])),
+            min_size=1,
+            max_size=8,
+        ),
+        data=st.data(),
+        maximize=st.booleans(),
+    )
+    @settings(deadline=None, max_examples=60)
+    def test_reading_as_trials_finish_equals_reading_at_the_end(
+        self,
+        trials: list[tuple[list[float], float, str]],
+        data: st.DataObject,
+        maximize: bool,
+    ) -> None:
+        """Trials run side by side and finish in any order; the record looks now and then."""
+        study = make_study(direction="maximize" if maximize else "minimize")
+        running = [study.ask() for _ in trials]
+        record = StudyRecord(maximize)
+        for index in data.draw(st.permutations(range(len(trials)))):
+            curve, value, outcome = trials[index]
+            for step, report in enumerate(curve):
+                running[index].report(report, step)
+            if outcome == "complete":
+                study.tell(running[index], value)
+            else:
+                state = TrialState.PRUNED if outcome == "prune" else TrialState.FAIL
+                study.tell(running[index], state=state)
+            if data.draw(st.booleans()):
+                so_far = completed(study)
+                assert record.update(so_far) == StudyRecord(maximize).update(so_far)
+        at_end = completed(study)
+        assert record.update(at_end) == StudyRecord(maximize).update(at_end)
+
+    @given(order=st.permutations(range(7)))
+    @settings(deadline=None, max_examples=30)
+    def test_order_of_the_trials_does_not_matter(self, order: list[int]) -> None:
+        trials = [
+            *good_trials(),
+            finished(reports(peaking(0.7)), value=0.6),
+            finished({}, value=0.3),
+        ]
+        assert summary_of([trials[i] for i in order]) == summary_of(trials)
+
+    def test_each_trial_is_read_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        read: list[int] = []
+        of = study_record.FinishedTrial.of
+
+        def counted(trial: FrozenTrial, maximize: bool) -> object:
+            read.append(trial.number)
+            return of(trial, maximize)
+
+        monkeypatch.setattr(study_record.FinishedTrial, "of", counted)
+        study = make_study()
+        record = StudyRecord(True)
+        for trial in good_trials():
+            study.add_trial(trial)
+            record.update(completed(study))
+            record.update(completed(study))
+        assert sorted(read) == list(range(5))
+
+    def test_many_trials(self) -> None:
+        study = make_study(finished(reports([0.0, i / 300.0])) for i in range(300))
+        record = StudyRecord(True)
+        for n in (1, 60, 64, 65, 130, 300):
+            summary = record.update(completed(study)[:n])
+            assert summary.n_completed == n
+            np.testing.assert_allclose(summary.incumbent, (n - 1) / 300.0)
+
+    def test_an_older_list_after_a_newer_one(self) -> None:
+        """Two threads may have read the study in one order and come here in the other."""
+        trials = completed(make_study(good_trials()))
+        record = StudyRecord(True)
+        newest = record.update(trials)
+        assert record.update(trials[:3]) == StudyRecord(True).update(trials[:3])
+        assert record.update(trials) == newest
