@@ -134,18 +134,23 @@ class StepMap:
     offset: float = 1.0
 
     @classmethod
-    def of(cls, steps: ArrayLike, stride: float | None = None) -> StepMap:
+    def of(
+        cls, steps: ArrayLike, stride: float | None = None, first: float | None = None
+    ) -> StepMap:
         """The map for a training's reported steps.
 
         Args:
             steps: Reported steps in increasing order, shape (n,), n >= 1.
             stride: Gap between reports where it is known from other trials of the study; by
                 default the median gap of these steps, or 1 for a single report.
+            first: Step at which trainings of the study begin, where it is known and lies before
+                the first of ``steps``: of a resumed training, or one that began with NaN.
         """
         steps = np.asarray(steps, dtype=float)
         if stride is None:
             stride = float(np.median(np.diff(steps))) if steps.size > 1 else 1.0
-        return cls(stride, max(0.0, 1.0 - float(steps[0]) / stride))
+        start = float(steps[0]) if first is None else min(float(steps[0]), first)
+        return cls(stride, max(0.0, 1.0 - start / stride))
 
     def position(self, steps: ArrayLike) -> Array:
         """Positions of steps, same shape, each >= 1 for the steps of the training."""
@@ -158,6 +163,16 @@ class StepMap:
         ``n_steps / stride`` times, whether its steps start at 0, at 1 or at ``stride``.
         """
         return max(1, round(n_steps / self.stride))
+
+
+LARGEST = 1e300
+"""Values beyond this count as infinite: differences and sums of larger ones overflow."""
+
+
+def usable(values: Array) -> NDArray[np.bool_]:
+    """Which values are numbers to compute with: neither NaN nor, for all purposes, infinite."""
+    magnitude = np.abs(values)
+    return magnitude <= LARGEST  # False for NaN
 
 
 def ordered(intermediate_values: Mapping[int, float]) -> tuple[IntArray, Array]:

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import publish
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain
-from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered
+from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, usable
 from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
@@ -40,6 +40,15 @@ MIN_REPORTS = 2
 """Finite reports a trial needs before its curve says anything."""
 
 _MAX_REMEMBERED = 4096
+
+_NOT_SHOWN = (
+    Reason.NOTHING_REPORTED,
+    Reason.WARM_UP,
+    Reason.BETWEEN_LOOKS,
+    Reason.TOO_FEW_REPORTS,
+    Reason.BEYOND_HORIZON,
+)
+"""Steps at which there is nothing to decide: no storage access, and the last decision stands."""
 
 
 class LearningCurvePruner(BasePruner):
@@ -118,16 +127,18 @@ class LearningCurvePruner(BasePruner):
         self._interval_steps = _integer("interval_steps", interval_steps, 1)
         self._target = _choice("target", target, ("auto", "last", "best"))
         self._nan_policy = _choice("nan_policy", nan_policy, ("prune", "ignore"))
-        self._publish = bool(publish)
+        if not isinstance(publish, bool):
+            raise TypeError(f"publish must be True or False, but got {publish!r}.")
+        self._publish = publish
         self._engine = _engine(engine)
         self._forget()
 
     def _forget(self) -> None:
         """Start with empty memos; all of them can be rebuilt from the storage."""
         self._lock = threading.RLock()
-        self._memos: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Memo]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._memos: weakref.WeakKeyDictionary[
+            BaseStorage, dict[tuple[int, StudyDirection], _Memo]
+        ] = weakref.WeakKeyDictionary()
         self._said: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -152,7 +163,8 @@ class LearningCurvePruner(BasePruner):
             known = memo.decisions.get(key)
             if known is not None:
                 return known
-            decision = self._decide(study, trial, memo)
+            with np.errstate(all="ignore"):  # whatever the caller has made errors
+                decision = self._decide(study, trial, memo)
         except Exception as error:
             self._say_once("error", f"could not decide, so the trial goes on: {error!r}")
             return abstain(Reason.FAILED, repr(error))
@@ -167,7 +179,7 @@ class LearningCurvePruner(BasePruner):
     def _memo(self, study: Study) -> _Memo:
         with self._lock:
             studies = self._memos.setdefault(study._storage, {})
-            return studies.setdefault(study._study_id, _Memo())
+            return studies.setdefault((study._study_id, study.directions[0]), _Memo())
 
     def _decide(self, study: Study, trial: FrozenTrial, memo: _Memo) -> Decision:
         """The ladder: guards that need no storage, guards that need the study, the forecast."""
@@ -181,7 +193,7 @@ class LearningCurvePruner(BasePruner):
         if early is not None:
             return early
         maximize = study.direction == StudyDirection.MAXIMIZE
-        finite = np.isfinite(raw)
+        finite = usable(raw)
         steps, values = reported[finite], oriented(raw[finite], maximize)
 
         record, summary = self._summary(study, memo, maximize)
@@ -191,13 +203,13 @@ class LearningCurvePruner(BasePruner):
         target = summary.target if self._target == "auto" else Target(self._target)
         reached = float(values[-1] if target is Target.LAST else values.max())
         incumbent = summary.incumbent if maximize else -summary.incumbent
-        curve = self._curve(steps, values, trial, summary)
+        curve = self._curve(steps, values, int(reported[0]), trial, summary)
         if isinstance(curve, Decision):
             return curve
         assert summary.scale is not None  # there is an incumbent
         with self._lock:
-            completed, final = record.curves(summary.stride, curve.horizon)
-        knowledge = StudyKnowledge(summary.scale, target, completed, final)
+            completed, final = record.curves(curve.horizon)
+        knowledge = StudyKnowledge(summary.scale, target, completed, final, summary.n_completed)
         earlier = [
             (self._engine(part, knowledge).p_beats(incumbent), self._threshold(part, summary))
             for part in self._earlier_looks(curve, steps)
@@ -222,11 +234,11 @@ class LearningCurvePruner(BasePruner):
             return abstain(
                 Reason.WARM_UP, f"step {step} is before n_warmup_steps={self._n_warmup_steps}", step
             )
-        if not np.isfinite(values[-1]) and self._nan_policy == "prune":
+        if not usable(values[-1:])[0] and self._nan_policy == "prune":
             return abstain(Reason.DIVERGED, f"{values[-1]} reported at step {step}", step)
         if not self._looks(steps)[-1]:
             return abstain(Reason.BETWEEN_LOOKS, f"interval_steps={self._interval_steps}", step)
-        n_finite = int(np.count_nonzero(np.isfinite(values)))
+        n_finite = int(np.count_nonzero(usable(values)))
         if n_finite < MIN_REPORTS:
             return abstain(Reason.TOO_FEW_REPORTS, f"{n_finite} of {MIN_REPORTS}", step)
         return None
@@ -256,6 +268,7 @@ class LearningCurvePruner(BasePruner):
         self,
         steps: NDArray[np.int64],
         values: Array,
+        first_step: int,
         trial: FrozenTrial,
         summary: StudySummary,
     ) -> LearningCurve | Decision:
@@ -268,7 +281,8 @@ class LearningCurvePruner(BasePruner):
                 "attribute 'lcpruner:n_steps'.",
             )
             return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
-        step_map = StepMap.of(steps, summary.stride)
+        began = first_step if summary.first_step is None else min(first_step, summary.first_step)
+        step_map = StepMap.of(steps, summary.stride, began)
         positions = step_map.position(steps)
         horizon = step_map.horizon(n_steps)
         if positions[-1] >= horizon:
@@ -303,7 +317,7 @@ class LearningCurvePruner(BasePruner):
     def _show(self, study: Study, trial: FrozenTrial, decision: Decision) -> None:
         level = _logger.info if decision.prune else _logger.debug
         level(f"Trial {trial.number}: {decision.message}")
-        if not self._publish or decision.reason is Reason.NOTHING_REPORTED:
+        if not self._publish or decision.reason in _NOT_SHOWN:
             return
         try:
             send = publish.writer().write if decision.prune else publish.writer().submit
@@ -339,7 +353,7 @@ def _key(trial: FrozenTrial) -> tuple[Any, ...]:
     """A trial and its reports: Optuna keeps a step's first report, so number and newest suffice."""
     reports = trial.intermediate_values
     newest = next(reversed(reports.items()), None) if reports else None
-    return (trial._trial_id, trial.number, len(reports), newest)
+    return (trial._trial_id, trial.number, trial.datetime_start, len(reports), newest)
 
 
 def _integer(name: str, value: object, low: int) -> int:

@@ -124,7 +124,8 @@ def _writes_are_free(storage: BaseStorage) -> bool:
         return True
     engine = getattr(getattr(storage, "_backend", storage), "engine", None)
     url = getattr(engine, "url", None)
-    return url is not None and url.drivername.startswith("sqlite") and not url.database
+    in_memory = (None, "", ":memory:")
+    return url is not None and url.drivername.startswith("sqlite") and url.database in in_memory
 
 
 def _is_finished(storage: BaseStorage, trial_id: int) -> bool:

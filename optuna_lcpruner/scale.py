@@ -56,6 +56,9 @@ def oriented(metric: ArrayLike, maximize: bool) -> Array:
     return values if maximize else -values
 
 
+_LEAST_UNIT = 1e-290
+
+
 def spanning(low: float, high: float, maximize: bool, fallback: ArrayLike = ()) -> Scale:
     """The scale on which oriented value ``low`` is 0 and ``high`` is 1.
 
@@ -64,13 +67,14 @@ def spanning(low: float, high: float, maximize: bool, fallback: ArrayLike = ()) 
     as well from the size of the numbers themselves, so that a constant curve has a scale too.
     """
     unit = high - low
-    tiny = 1e-12 * max(abs(low), abs(high), 1e-290)
+    tiny = max(1e-12 * max(abs(low), abs(high)), _LEAST_UNIT)
     if not unit > tiny:
         values = np.asarray(fallback, dtype=float)
         values = values[np.isfinite(values)]
         unit = float(np.ptp(values)) if values.size else 0.0
         if not unit > tiny:
-            unit = max(abs(low), abs(high)) or 1.0
+            unit = max(abs(low), abs(high))
+            unit = unit if unit > _LEAST_UNIT else 1.0
         low = high - unit
     if not math.isfinite(unit) or not math.isfinite(low):  # huge numbers overflowed
         unit = float(np.finfo(float).max) / 4

@@ -10,13 +10,21 @@ from bisect import insort
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner.learning_curve import MAX_KNOTS, Knots, StepMap, average_on_knots, ordered
+from optuna_lcpruner.learning_curve import (
+    MAX_KNOTS,
+    Knots,
+    StepMap,
+    average_on_knots,
+    ordered,
+    usable,
+)
 from optuna_lcpruner.posterior.interface import Target
 from optuna_lcpruner.scale import Scale, oriented, spanning
 
@@ -48,6 +56,7 @@ class FinishedTrial:
         steps: Reported steps with finite values, increasing, long curves averaged in blocks.
         values: Their values.
         gap: Typical gap between reports; NaN for fewer than two.
+        first_step: First step reported, NaN without reports.
         last_step: Last step with a finite value; NaN without reports.
         first: First finite reported value.
         last: Last finite reported value.
@@ -62,6 +71,7 @@ class FinishedTrial:
     steps: Array
     values: Array
     gap: float
+    first_step: float
     last_step: float
     first: float
     last: float
@@ -72,11 +82,11 @@ class FinishedTrial:
     @classmethod
     def of(cls, trial: FrozenTrial, maximize: bool) -> FinishedTrial | None:
         """Summarise a completed trial, or None if its value is not finite."""
-        if trial.value is None or not np.isfinite(trial.value):
+        if trial.value is None or not usable(np.array(trial.value)):
             return None
         value = float(oriented(trial.value, maximize))
         reported, raw = ordered(trial.intermediate_values)
-        finite = np.isfinite(raw)
+        finite = usable(raw)
         steps, reports = reported[finite].astype(float), oriented(raw[finite], maximize)
         first, last, best, last_step = (
             (float(reports[0]), float(reports[-1]), float(reports.max()), float(steps[-1]))
@@ -91,6 +101,7 @@ class FinishedTrial:
             steps,
             reports,
             gap=gap,
+            first_step=float(reported[0]) if reported.size else np.nan,
             last_step=last_step,
             first=first,
             last=last,
@@ -121,9 +132,13 @@ def _block_means(steps: Array, values: Array) -> tuple[Array, Array]:
 def announced_n_steps(user_attrs: object) -> float | None:
     """The horizon in the trial's user attributes, if it is a positive number."""
     value = user_attrs.get(N_STEPS_ATTRIBUTE) if isinstance(user_attrs, dict) else None
-    if isinstance(value, (int, float)) and np.isfinite(value) and value > 0:
-        return float(value)
-    return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        return None
+    try:
+        n_steps = float(value)
+    except OverflowError:
+        return None
+    return n_steps if np.isfinite(n_steps) and n_steps > 0 else None
 
 
 _COLUMNS = (
@@ -146,11 +161,11 @@ class StudyRecord:
 
     def __init__(self, maximize: bool) -> None:
         self._maximize = maximize
-        self._known: set[int] = set()  # numbers of the trials read
+        self._known: dict[int, datetime | None] = {}  # trials read: number -> when completed
         self._n = 0
         self._table = np.empty((64, len(_COLUMNS)))
         self._reporting: list[FinishedTrial] = []  # in order of their numbers
-        self._curves: OrderedDict[tuple[float | None, int], _Curves] = OrderedDict()
+        self._curves: OrderedDict[tuple[float | None, float | None, int], _Curves] = OrderedDict()
         self._summary: StudySummary | None = None
 
     def update(self, trials: Sequence[FrozenTrial]) -> StudySummary:
@@ -159,13 +174,13 @@ class StudyRecord:
         Args:
             trials: All completed trials of the study.
         """
-        if len(trials) < len(self._known):  # the study was deleted and made again
-            self._known, self._n, self._summary = set(), 0, None
+        if self._is_another_study(trials):
+            self._known, self._n, self._summary = {}, 0, None
             self._reporting, self._curves = [], OrderedDict()
         if len(trials) > len(self._known):
             for trial in trials:
                 if trial.number not in self._known:
-                    self._known.add(trial.number)
+                    self._known[trial.number] = trial.datetime_complete
                     finished = FinishedTrial.of(trial, self._maximize)
                     if finished is not None:
                         self._append(finished)
@@ -174,19 +189,28 @@ class StudyRecord:
             self._summary = StudySummary.of(dict(zip(_COLUMNS, rows, strict=True)), self._maximize)
         return self._summary
 
-    def curves(self, stride: float | None, horizon: int) -> tuple[Array, Array]:
+    def _is_another_study(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether the study was deleted and one with the same ids was made."""
+        if len(trials) < len(self._known):
+            return True
+        if not trials or trials[0].number not in self._known:
+            return False
+        return self._known[trials[0].number] != trials[0].datetime_complete
+
+    def curves(self, horizon: int) -> tuple[Array, Array]:
         """Reporting trials on the knots of a training of this horizon, and their final values.
 
         Args:
-            stride: Gap between reports in this study, or None to take each trial's own.
             horizon: Position of the last report of the training to compare with.
 
         Returns:
             Oriented values without gaps, shape (N, n_knots), and oriented objective values, shape
             (N,), in order of trial number.
         """
-        key = (stride, horizon)
-        curves = self._curves.pop(key, None) or _Curves(stride, horizon)
+        assert self._summary is not None, "update() comes first"
+        stride, first_step = self._summary.stride, self._summary.first_step
+        key = (stride, first_step, horizon)
+        curves = self._curves.pop(key, None) or _Curves(stride, first_step, horizon)
         self._curves[key] = curves
         if len(self._curves) > _MAX_HORIZONS:
             self._curves.popitem(last=False)
@@ -199,14 +223,13 @@ class StudyRecord:
             insort(self._reporting, trial, key=lambda t: t.number)
         if self._n == len(self._table):
             self._table = np.concatenate([self._table, np.empty_like(self._table)])
-        first_step = trial.steps[0] if trial.steps.size else np.nan
         worsens = np.nan if trial.worsens is None else float(trial.worsens)
         self._table[self._n] = (
             trial.value,
             trial.first,
             trial.last,
             trial.best,
-            first_step,
+            trial.first_step,
             trial.last_step,
             trial.gap,
             worsens,
@@ -221,8 +244,8 @@ _MAX_HORIZONS = 8
 class _Curves:
     """Rows of completed trials for one horizon; each trial is laid on the knots once."""
 
-    def __init__(self, stride: float | None, horizon: int) -> None:
-        self._stride, self._horizon = stride, horizon
+    def __init__(self, stride: float | None, first_step: float | None, horizon: int) -> None:
+        self._stride, self._first_step, self._horizon = stride, first_step, horizon
         self._n = 0
         self._rows = np.empty((16, Knots(horizon).size))
         self._final = np.empty(16)
@@ -232,20 +255,20 @@ class _Curves:
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
             self._final = np.concatenate([self._final, np.empty_like(self._final)])
         for trial in trials[self._n :]:
-            self._rows[self._n] = _on_knots(trial, self._stride, self._horizon)
+            steps = StepMap.of(trial.steps, self._stride, self._first_step)
+            self._rows[self._n] = _on_knots(trial, steps, self._horizon)
             self._final[self._n] = trial.value
             self._n += 1
         return self._rows[: self._n], self._final[: self._n]
 
 
-def _on_knots(trial: FinishedTrial, stride: float | None, horizon: int) -> Array:
+def _on_knots(trial: FinishedTrial, step_map: StepMap, horizon: int) -> Array:
     """A completed trial's values on the knots of another training's horizon, gaps filled.
 
     A trial that announced a horizon of its own is laid over by the fraction of training done. One
     that ended early keeps its last value.
     """
     knots = Knots(horizon)
-    step_map = StepMap.of(trial.steps, stride)
     positions = step_map.position(trial.steps)
     if trial.n_steps is not None:
         own = step_map.horizon(trial.n_steps)
@@ -266,9 +289,11 @@ class StudySummary:
         n_completed: Completed trials with a finite value.
         incumbent: Best objective value of these; ``-inf`` without any.
         stride: Typical gap between reports; None before any trial reported twice.
+        first_step: Typical first step; None before any trial reported.
         n_steps: The horizon, in the unit of the constructor's ``n_steps``, that completed trials
             show: the 90th percentile of their last steps, so that trainings which were stopped
-            early do not shorten it and a single overlong one does not set it. None without any.
+            early do not shorten it and, among more than ten, a single overlong one does not set
+            it. None without any.
         scale: 0 is the median first value of the study, 1 its best objective value.
         target: Whether the completed trials' values are their last or their best report.
         problem: Why reports and objective value do not belong together, if so.
@@ -278,6 +303,7 @@ class StudySummary:
     n_completed: int
     incumbent: float
     stride: float | None
+    first_step: float | None
     n_steps: float | None
     scale: Scale | None
     target: Target
@@ -291,6 +317,8 @@ class StudySummary:
         first = table["first"][reporting]
         gaps = table["gap"][np.isfinite(table["gap"])]
         stride = float(np.median(gaps)) if gaps.size else None
+        began = table["first_step"][reporting]
+        first_step = float(np.median(began)) if began.size else None
         incumbent = float(np.max(table["value"], initial=-np.inf))
         typical = _inner(np.concatenate([first, last, table["value"]]))
         target, problem = _relation(value, last, best, typical)
@@ -305,7 +333,8 @@ class StudySummary:
             table["value"].size,
             incumbent,
             stride,
-            _shown_n_steps(table["first_step"][reporting], table["last_step"][reporting], stride),
+            first_step,
+            _shown_n_steps(first_step, table["last_step"][reporting], stride),
             scale,
             target,
             problem,
@@ -321,11 +350,13 @@ def _inner(values: Array) -> Array:
     return inner
 
 
-def _shown_n_steps(first_step: Array, last_step: Array, stride: float | None) -> float | None:
+def _shown_n_steps(
+    first_step: float | None, last_step: Array, stride: float | None
+) -> float | None:
     if last_step.size == 0:
         return None
     end = float(np.quantile(last_step, 0.9, method="higher"))
-    return end + (stride or 1.0) if np.median(first_step) == 0.0 else end
+    return end + (stride or 1.0) if first_step == 0.0 else end
 
 
 def _relation(
@@ -351,7 +382,7 @@ def _relation(
     reported = best if target is Target.BEST else last
     if value.size < MIN_TRIALS_TO_JUDGE_METRIC or agreement(reported) >= 0.8:
         return target, None
-    if agreement(-reported) >= 0.8:
+    if agreement(-last) >= 0.8:
         return target, MetricProblem.NEGATED
     spread = float(np.ptp(typical)) if typical.size else 0.0
     if float(np.median(np.abs(value - reported))) <= 0.1 * spread:

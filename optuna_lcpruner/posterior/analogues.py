@@ -32,6 +32,7 @@ WINDOW = 0.1
 
 _LEAST_GAP = 1e-3
 _HOPELESS = -20.0
+_BOUNDLESS = 1e6
 
 _NEGLIGIBLE = 1e-3
 """Completed trials below this share of the nearest one's weight are left out."""
@@ -50,17 +51,16 @@ class LogRegret:
     gap: float
 
     @classmethod
-    def of(cls, final: Array, unit: float) -> LogRegret:
-        """From the completed trials' final values; ``unit`` is the study's working unit."""
-        best = float(np.max(final))
+    def of(cls, best: float, final: Array, unit: float) -> LogRegret:
+        """From the study's best value, its trials' final values and its working unit."""
         return cls(best, max(best - float(np.median(final)), _LEAST_GAP * unit))
 
     def of_values(self, values: Array) -> Array:
-        """The x of oriented values, any shape; at least -20."""
+        """The x of oriented values, any shape; kept between -20 and 1e6."""
         behind = (self.best - values) / self.gap
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(all="ignore"):
             x = np.where(behind >= 0.0, -np.log1p(np.maximum(behind, 0.0)), -behind)
-        return np.maximum(x, _HOPELESS)
+        return np.clip(x, _HOPELESS, _BOUNDLESS)
 
     def to_values(self, x: Array) -> Array:
         """Oriented values of x, any shape."""
@@ -100,7 +100,12 @@ def n_neighbours(n_completed: int) -> int:
 
 
 def find(
-    values: Array, completed: Array, final: Array, ahead: NDArray[np.int64], unit: float
+    values: Array,
+    completed: Array,
+    final: Array,
+    ahead: NDArray[np.int64],
+    best: float,
+    unit: float,
 ) -> Analogues:
     """Find the analogues of a curve.
 
@@ -109,10 +114,11 @@ def find(
         completed: Oriented values of completed trials on all knots, no gaps, shape (N, K), N >= 1.
         final: Their final (objective) values, oriented, shape (N,).
         ahead: Knots to forecast, the last one is the end of training, shape (P,).
+        best: The study's best objective value, oriented.
         unit: The study's working unit.
     """
     m, n_knots = values.size, completed.shape[1]
-    regret = LogRegret.of(final, unit)
+    regret = LogRegret.of(best, final, unit)
     window = max(1, round(WINDOW * n_knots))
     smoothed = min(max(m // 8, 1), 3)
     seen = min(m, max(window, smoothed))

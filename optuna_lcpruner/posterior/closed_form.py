@@ -91,7 +91,7 @@ class ClosedForm:
         )
         ahead = knots.nearest(wanted)
         observed, values = curve.on_knots()
-        z = (values - knowledge.scale.location) / knowledge.scale.unit
+        z = np.clip((values - knowledge.scale.location) / knowledge.scale.unit, -_FAR, _FAR)
         z, stretch, shift = _tamed(z)
         grid = shape_grid(curve.horizon, self.families)
         noise = _NoiseModels.of(self.prior, observed, knots.positions / curve.horizon)
@@ -187,6 +187,9 @@ class _Fit:
     var_a: Array
     cov: Array
 
+
+_FAR = 1e100
+"""Working values are cut off here, since squares of larger ones could overflow."""
 
 _NEGLIGIBLE = 2e-4
 """Components below this share of the heaviest one are left out."""

@@ -33,12 +33,19 @@ class StudyKnowledge:
         completed: Oriented values of the completed trials that reported, on the knots of the
             curve's horizon, gaps filled, shape (N, n_knots).
         final: Their objective values, oriented, shape (N,).
+        n_completed: Completed trials, those without reports included.
     """
 
     scale: Scale
     target: Target = Target.LAST
     completed: Array = field(default_factory=lambda: np.empty((0, 0)))
     final: Array = field(default_factory=lambda: np.empty(0))
+    n_completed: int = 0
+
+    @property
+    def best(self) -> float:
+        """Best objective value of the study, oriented: 1 on the working scale."""
+        return self.scale.location + self.scale.unit
 
 
 class Engine(Protocol):

@@ -59,8 +59,7 @@ class OpinionPool:
     ) -> Forecast:
         """See :class:`~optuna_lcpruner.posterior.interface.Engine`."""
         alone = self.ensemble(curve, knowledge, positions)
-        n_completed = knowledge.final.size
-        if n_completed == 0:
+        if knowledge.final.size == 0:
             return alone
         scale = knowledge.scale
         found = analogues.find(
@@ -68,15 +67,16 @@ class OpinionPool:
             knowledge.completed,
             knowledge.final,
             curve.knots.nearest(alone.positions),
+            knowledge.best,
             scale.unit,
         )
-        best = float(np.max(knowledge.final))
-        z_best = (best - scale.location) / scale.unit
-        p_ensemble = 1.0 - alone._cdf(np.array([z_best]), None, True)
-        p_analogues = found.p_above(np.array([best]))
+        n_completed = max(knowledge.n_completed, knowledge.final.size)
+        pivot = np.array([1.0])  # the best value
+        p_ensemble = 1.0 - alone._cdf(pivot, None, True)
+        p_analogues = found.p_above(np.array([knowledge.best]))
         seen = float(curve.positions[-1]) / curve.horizon
         p_beat = float(_pooled(p_analogues, p_ensemble, n_completed, seen)[0])
-        share = 1.0 / (analogues.n_neighbours(n_completed) + 1.0)
+        share = 1.0 / (analogues.n_neighbours(knowledge.final.size) + 1.0)
         mixture = Forecast(
             positions=alone.positions,
             weights=np.r_[share * alone.weights, (1.0 - share) * found.weights],
@@ -93,7 +93,6 @@ class OpinionPool:
                 "any trial": 1.0 / (n_completed + 1.0),
             },
         )
-        pivot = np.array([z_best])
         known = Recalibration(pivot, mixture._cdf(pivot, None, True), np.array([1.0 - p_beat]))
         return replace(mixture, recalibration=known)
 
