@@ -69,11 +69,13 @@ class LearningCurve:
         positions: Strictly increasing positions >= 1, shape (n,).
         values: Oriented values, shape (n,).
         horizon: Position of the last report of a full training.
+        stride: The caller's steps from one position to the next.
     """
 
     positions: Array
     values: Array
     horizon: int
+    stride: float = 1.0
 
     def __post_init__(self) -> None:
         positions = np.array(self.positions, dtype=float)

@@ -101,7 +101,7 @@ class LearningCurvePruner(BasePruner):
         self,
         n_steps: int | None = None,
         *,
-        risk: float = 0.4,
+        risk: float = 0.6,
         threshold: float | None = None,
         n_startup_trials: int = 3,
         n_warmup_steps: int = 0,
@@ -208,7 +208,7 @@ class LearningCurvePruner(BasePruner):
             return curve
         assert summary.scale is not None  # there is an incumbent
         with self._lock:
-            completed, final = record.curves(curve.horizon)
+            completed, final = record.curves(curve.horizon, curve.stride)
         knowledge = StudyKnowledge(summary.scale, target, completed, final, summary.n_completed)
         earlier = [
             (self._engine(part, knowledge).p_beats(incumbent), self._threshold(part, summary))
@@ -282,12 +282,15 @@ class LearningCurvePruner(BasePruner):
             )
             return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
         began = first_step if summary.first_step is None else min(first_step, summary.first_step)
-        step_map = StepMap.of(steps, summary.stride, began)
+        # Whoever reports more often sets the unit, this trial or the study.
+        gaps = [summary.stride, float(np.median(np.diff(steps))) if steps.size > 1 else None]
+        stride = min((gap for gap in gaps if gap is not None), default=None)
+        step_map = StepMap.of(steps, stride, began)
         positions = step_map.position(steps)
         horizon = step_map.horizon(n_steps)
         if positions[-1] >= horizon:
             return abstain(Reason.BEYOND_HORIZON, f"report {positions[-1]:g} of {horizon}", step)
-        return LearningCurve(positions, values, horizon)
+        return LearningCurve(positions, values, horizon, step_map.stride)
 
     def _looks(self, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the ordered steps are looks: the first report of each interval after warm-up."""
@@ -300,7 +303,9 @@ class LearningCurvePruner(BasePruner):
         """The curve as it was at the ``patience - 1`` looks before this one, newest first."""
         looks = np.flatnonzero(self._looks(steps)[:-1])[::-1][: self._rule.patience - 1]
         return [
-            LearningCurve(curve.positions[: i + 1], curve.values[: i + 1], curve.horizon)
+            LearningCurve(
+                curve.positions[: i + 1], curve.values[: i + 1], curve.horizon, curve.stride
+            )
             for i in looks
             if i + 1 >= MIN_REPORTS
         ]

@@ -56,7 +56,7 @@ def oriented(metric: ArrayLike, maximize: bool) -> Array:
     return values if maximize else -values
 
 
-_LEAST_UNIT = 1e-290
+_LEAST_UNIT = 1e-304
 
 
 def spanning(low: float, high: float, maximize: bool, fallback: ArrayLike = ()) -> Scale:

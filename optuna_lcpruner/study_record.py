@@ -165,7 +165,7 @@ class StudyRecord:
         self._n = 0
         self._table = np.empty((64, len(_COLUMNS)))
         self._reporting: list[FinishedTrial] = []  # in order of their numbers
-        self._curves: OrderedDict[tuple[float | None, float | None, int], _Curves] = OrderedDict()
+        self._curves: OrderedDict[tuple[float, float | None, int], _Curves] = OrderedDict()
         self._summary: StudySummary | None = None
 
     def update(self, trials: Sequence[FrozenTrial]) -> StudySummary:
@@ -197,18 +197,19 @@ class StudyRecord:
             return False
         return self._known[trials[0].number] != trials[0].datetime_complete
 
-    def curves(self, horizon: int) -> tuple[Array, Array]:
+    def curves(self, horizon: int, stride: float) -> tuple[Array, Array]:
         """Reporting trials on the knots of a training of this horizon, and their final values.
 
         Args:
             horizon: Position of the last report of the training to compare with.
+            stride: Steps from one position to the next.
 
         Returns:
             Oriented values without gaps, shape (N, n_knots), and oriented objective values, shape
             (N,), in order of trial number.
         """
         assert self._summary is not None, "update() comes first"
-        stride, first_step = self._summary.stride, self._summary.first_step
+        first_step = self._summary.first_step
         key = (stride, first_step, horizon)
         curves = self._curves.pop(key, None) or _Curves(stride, first_step, horizon)
         self._curves[key] = curves
@@ -244,7 +245,7 @@ _MAX_HORIZONS = 8
 class _Curves:
     """Rows of completed trials for one horizon; each trial is laid on the knots once."""
 
-    def __init__(self, stride: float | None, first_step: float | None, horizon: int) -> None:
+    def __init__(self, stride: float, first_step: float | None, horizon: int) -> None:
         self._stride, self._first_step, self._horizon = stride, first_step, horizon
         self._n = 0
         self._rows = np.empty((16, Knots(horizon).size))

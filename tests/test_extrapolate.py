@@ -154,8 +154,8 @@ def test_without_randomness():
         ([0.5], {}, "at least two finite values are needed"),
         ([0.5, np.nan, np.inf], {}, "at least two finite values are needed"),
         (VALUES, {"n_steps": 5}, "n_steps must lie beyond the last step, but got n_steps=5 with 5"),
-        (VALUES, {"n_steps": 0}, "n_steps must lie beyond the last step, but got n_steps=0"),
-        (VALUES, {"n_steps": -3}, "n_steps must lie beyond the last step, but got n_steps=-3"),
+        (VALUES, {"n_steps": 0}, "n_steps must be a positive number, but got 0"),
+        (VALUES, {"n_steps": -3}, "n_steps must be a positive number, but got -3"),
         (VALUES, {"n_steps": np.nan}, "n_steps must"),
         (VALUES, {"n_steps": np.inf}, "n_steps must"),
         (

@@ -813,7 +813,6 @@ class TestOtherTrials:
             [finished({}, state=TrialState.PRUNED)],
             [finished({}, state=TrialState.WAITING)],
             [finished(reports([0.1, 0.99]), state=TrialState.RUNNING)],
-            [finished({}, value=0.2)],
             [finished(reports(BAD[:5]), state=TrialState.PRUNED)],
         ],
         ids=[
@@ -823,7 +822,6 @@ class TestOtherTrials:
             "pruned without reports",
             "waiting",
             "running",
-            "without reports",
             "pruned",
         ],
     )
@@ -837,6 +835,15 @@ class TestOtherTrials:
         assert mixed.reason is plain.reason
         assert mixed.incumbent == plain.incumbent
         np.testing.assert_allclose(mixed.p_beat, plain.p_beat, rtol=1e-12)
+
+    def test_one_without_reports_is_one_more_to_beat(self) -> None:
+        silent = [finished({}, value=0.2), finished({}, value=0.3)]
+        plain = judge(make_study(good_trials()), make_pruner(), reports(saturating(0.87)[:6]))
+        more = judge(
+            make_study([*good_trials(), *silent]), make_pruner(), reports(saturating(0.87)[:6])
+        )
+        assert more.incumbent == plain.incumbent
+        assert more.p_beat < plain.p_beat
 
     def test_enqueued_trials_are_waited_for(self) -> None:
         study = make_study(good_trials())

@@ -142,4 +142,4 @@ def find(
     steps = np.diff(x[-(max(3, window) + 1) :])
     own = 0.5 * float(np.sum(steps**2)) / min(max(3, window), m)
     tau = float(np.sqrt(0.25 * (spread + own) + 1e-6))
-    return Analogues(weights, now + gains, tau, regret)
+    return Analogues(weights, np.clip(now + gains, _HOPELESS, _BOUNDLESS), tau, regret)

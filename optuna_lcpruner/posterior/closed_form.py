@@ -100,7 +100,8 @@ class ClosedForm:
         predictive = _predict(grid, noise, self.prior, observed, z, fit, ahead, seen)
         floor = -np.inf
         if knowledge.target is Target.BEST:
-            floor = float((np.max(curve.values) - knowledge.scale.location) / knowledge.scale.unit)
+            best = (np.max(curve.values) - knowledge.scale.location) / knowledge.scale.unit
+            floor = float(np.clip(best, -_FAR, _FAR))
             predictive = _best_of_path(
                 grid, noise, self.prior, observed, z, fit, ahead, seen, predictive
             )
@@ -122,8 +123,8 @@ def _tamed(z: Array) -> tuple[Array, float, float]:
     A start at 1e4 or one exploding batch must not blow up the noise of a curve that has recovered,
     so values are clipped below at -1 or at the lowest of the last quarter, whichever is lower. A
     curve that is still out there is judged around where it is: its last value is moved to the
-    prior's usual asymptote, and the prior is stretched to the curve's size and to a third of the
-    way back.
+    prior's usual asymptote, and the prior is stretched to a twentieth of the curve's size and of
+    the way back.
     """
     recent = z[-max(2, z.size // 4) :]
     z = np.maximum(z, min(-1.0, float(np.min(recent))))
@@ -131,7 +132,7 @@ def _tamed(z: Array) -> tuple[Array, float, float]:
     if last >= -1.0:
         stretch = max(1.0, float(np.max(np.abs(z))) / 2.0)
         return z / stretch, stretch, 0.0
-    stretch = max(1.0, float(np.ptp(z)) / 2.0, (0.5 - last) / 3.0)
+    stretch = max(1.0, float(np.ptp(z)) / 20.0, (0.5 - last) / 20.0)
     shift = last - 0.5 * stretch
     return (z - last) / stretch + 0.5, stretch, shift
 

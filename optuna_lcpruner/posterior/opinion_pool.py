@@ -36,9 +36,9 @@ from optuna_lcpruner.predictive import Component, Forecast, Recalibration
 
 Array = NDArray[np.float64]
 
-OFFSET = 0.5
-FADE = 1.4
-EVIDENCE = 0.31
+OFFSET = 1.0
+FADE = 0.6
+EVIDENCE = 0.25
 
 _SUREST = 1e-4
 """No single opinion counts as surer than this."""

@@ -62,7 +62,7 @@ def knowledge_of(trials: list[FrozenTrial], n_steps: int) -> StudyKnowledge:
     record = StudyRecord(maximize=True)
     summary = record.update(trials)
     assert summary.scale is not None
-    return StudyKnowledge(summary.scale, summary.target, *record.curves(n_steps))
+    return StudyKnowledge(summary.scale, summary.target, *record.curves(n_steps, 1.0))
 
 
 def forecasts(path: Path, engine: Engine, n_known: int, n_runs: int) -> Iterator[tuple]:

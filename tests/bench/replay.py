@@ -1,6 +1,6 @@
 """Replay recorded studies through pruners: what is spent, what is lost.
 
-    python tests/bench/replay.py STUDY.npz ... [--pruners ours median_w3 hyperband] [--orders 3]
+    python tests/bench/replay.py STUDY.npz ... [--pruners default median_w3 hyperband] [--orders 3]
     python tests/bench/replay.py STUDY.npz ... --budget 20 --orders 5
 
 A recorded study is an .npz file with ``curves`` (n_configurations, n_steps; NaN from where a run
@@ -82,13 +82,21 @@ def peers() -> dict[str, Factory]:
 
 
 def ours() -> dict[str, Factory]:
-    """LearningCurvePruner at its default settings and along its knob."""
-    return {"ours": lambda n: LearningCurvePruner(n_steps=n, publish=False)} | {
-        f"ours_{threshold:g}": lambda n, p=threshold: LearningCurvePruner(
-            n_steps=n, threshold=p, publish=False
-        )
-        for threshold in (0.02, 0.05, 0.1, 0.2)
+    """LearningCurvePruner at its default settings, along its knob, and with the paper's rule."""
+    factories: dict[str, Factory] = {
+        "default": lambda n: LearningCurvePruner(n_steps=n, publish=False)
     }
+    for risk in (0.1, 0.2, 0.3, 0.4, 0.8):
+        factories[f"risk_{risk:g}"] = lambda n, r=risk: LearningCurvePruner(
+            n_steps=n, risk=r, publish=False
+        )
+    factories["threshold_0.05"] = lambda n: LearningCurvePruner(
+        n_steps=n, threshold=0.05, publish=False
+    )
+    factories["one_curve_0.05"] = lambda n: LearningCurvePruner(
+        n_steps=n, threshold=0.05, engine="closed_form", publish=False
+    )
+    return factories
 
 
 @dataclass

@@ -316,7 +316,7 @@ def test_the_order_of_the_families_does_not_matter_much():
     forward = ClosedForm()(curve, WORKING)
     backward = ClosedForm(families=tuple(FAMILIES)[::-1])(curve, WORKING)
     assert_allclose(backward.mean(), forward.mean(), atol=0.01)
-    assert_allclose(backward.std(), forward.std(), rtol=0.05)
+    assert_allclose(backward.std(), forward.std(), rtol=0.1)
 
 
 def test_the_family_of_the_curve_gets_the_weight():
