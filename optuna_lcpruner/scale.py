@@ -16,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 
+_LARGEST_METRIC = 1.7e308
+
+
 @dataclass(frozen=True)
 class Scale:
     """An affine map between a metric and the working scale.
@@ -46,8 +49,10 @@ class Scale:
         return (self.sign * np.asarray(metric, dtype=float) - self.location) / self.unit
 
     def to_metric(self, working: ArrayLike) -> Array:
-        """Working values to metric values, any shape."""
-        return self.sign * (self.location + self.unit * np.asarray(working, dtype=float))
+        """Working values to metric values, any shape; finite, cut off at the largest floats."""
+        with np.errstate(over="ignore"):
+            metric = self.location + self.unit * np.asarray(working, dtype=float)
+        return self.sign * np.clip(metric, -_LARGEST_METRIC, _LARGEST_METRIC)
 
 
 def oriented(metric: ArrayLike, maximize: bool) -> Array:

@@ -1,9 +1,16 @@
 """Quiet by default: a test that looks at the log turns it up itself."""
 
+import os
 from collections.abc import Iterator
 
 import optuna
 import pytest
+from hypothesis import settings
+
+# The same examples in every CI run; a developer's runs look for new ones.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -164,6 +164,18 @@ def test_never_fails_where_it_forecasts(
         check(decision, pruner)
 
 
+@pytest.mark.parametrize(
+    ("ends", "curve"),
+    [([-1e300], [-1e300, 0.0]), ([1e34, -1e-300], [0.0, 0.0])],
+    ids=["interval beyond the largest float", "one end beyond all others"],
+)
+def test_extremes_once_found(ends: list[float], curve: list[float]) -> None:
+    study = make_study([finished({0: e, 9: 0.0, 19: e}) for e in ends], "minimize")
+    pruner = LearningCurvePruner(20, threshold=0.05, n_startup_trials=1, nan_policy="ignore")
+    for decision in watch(study, pruner, reports(curve)):
+        check(decision, pruner)
+
+
 GOOD_CURVES = [saturating(end) for end in GOOD_ENDS]
 CURVE = st.lists(st.floats(0.0, 1.0, width=16), min_size=2, max_size=15).map(np.array)
 

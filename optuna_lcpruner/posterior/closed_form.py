@@ -91,7 +91,7 @@ class ClosedForm:
         )
         ahead = knots.nearest(wanted)
         observed, values = curve.on_knots()
-        z = np.clip((values - knowledge.scale.location) / knowledge.scale.unit, -_FAR, _FAR)
+        z = np.clip((values - knowledge.scale.location) / knowledge.scale.unit, -FAR, FAR)
         z, stretch, shift = _tamed(z)
         grid = shape_grid(curve.horizon, self.families)
         noise = _NoiseModels.of(self.prior, observed, knots.positions / curve.horizon)
@@ -101,7 +101,7 @@ class ClosedForm:
         floor = -np.inf
         if knowledge.target is Target.BEST:
             best = (np.max(curve.values) - knowledge.scale.location) / knowledge.scale.unit
-            floor = float(np.clip(best, -_FAR, _FAR))
+            floor = float(np.clip(best, -FAR, FAR))
             predictive = _best_of_path(
                 grid, noise, self.prior, observed, z, fit, ahead, seen, predictive
             )
@@ -189,7 +189,7 @@ class _Fit:
     cov: Array
 
 
-_FAR = 1e100
+FAR = 1e100
 """Working values are cut off here, since squares of larger ones could overflow."""
 
 _NEGLIGIBLE = 2e-4

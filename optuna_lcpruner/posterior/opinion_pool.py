@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior import analogues
-from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.closed_form import FAR, ClosedForm
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.predictive import Component, Forecast, Recalibration
 
@@ -125,6 +125,9 @@ def _beside(
 ) -> Component:
     """The ensemble's components and the analogues', which are linearised from x to z."""
     unit = knowledge.scale.unit
-    location = (found.regret.to_values(found.x) - knowledge.scale.location) / unit
-    spread = found.tau * found.regret.slope(found.x) / unit
+    with np.errstate(over="ignore", invalid="ignore"):
+        location = (found.regret.to_values(found.x) - knowledge.scale.location) / unit
+        spread = found.tau * found.regret.slope(found.x) / unit
+        location = np.clip(np.nan_to_num(location, nan=-FAR), -FAR, FAR)
+        spread = np.clip(np.nan_to_num(spread, nan=FAR), 1e-9, FAR)
     return Component(np.hstack([ensemble.location, location]), np.hstack([ensemble.scale, spread]))
