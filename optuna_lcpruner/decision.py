@@ -92,7 +92,7 @@ class Rule:
     with probability 1 / (N + 1). This takes P to be calibrated and trials to be exchangeable.
 
     Attributes:
-        risk: Upper bound of the chance that a would-be best trial is pruned, in [0, 1].
+        risk: Bound, under these conditions, of the chance that a would-be best trial is pruned.
         threshold: The paper's delta, a fixed probability in [0, 1], instead of ``risk``.
         patience: Consecutive looks below the threshold that it takes; at least 1.
         stop_below_std: The paper's optimistic rule: stop as well once the predictive standard

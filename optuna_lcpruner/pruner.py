@@ -48,30 +48,37 @@ _NOT_SHOWN = (
     Reason.TOO_FEW_REPORTS,
     Reason.BEYOND_HORIZON,
 )
-"""Steps at which there is nothing to decide: no storage access, and the last decision stands."""
+"""Reasons that are not published: there was nothing to decide, and the last decision stands."""
 
 
 class LearningCurvePruner(BasePruner):
     """Stop a trial when its learning curve is unlikely to end better than the study's best value.
 
-    At each report the reported values ``y_1..y_n`` are extrapolated to the end of training by a
-    Bayesian ensemble of eleven parametric curves, and the trial is pruned iff
+    At each report the values so far, ``y_1..y_n`` of a training of ``T`` reports, are extrapolated
+    to its end by a Bayesian ensemble of eleven parametric curves and by what similar earlier trials
+    went on to gain. With ``N`` completed trials the trial is pruned iff
 
-        P(y_final beats the best value | y_1..y_n)  <  threshold.
+        P(y_T beats the best value | y_1..y_n, the study)  <  risk / (N + 1) * (1 - n / T),
+
+    or, if ``threshold`` is given, iff that probability is below it.
 
     Values may be on any scale and in either direction; steps may start at 0 or 1, have gaps and
     arrive in any order. The pruner never raises: where it cannot judge it lets the trial run and
     says why (:meth:`decide`, and the trial attribute ``lcpruner:reason``).
 
-    Not promised: the probability is that of a model. Curves that jump late (a
-    learning-rate drop that no family foresees) can be stopped wrongly, and each look at a curve is
-    a new chance to err.
+    Not promised: the probability is that of a model. A late jump that neither the curve nor an
+    earlier trial shows (a first learning-rate drop) is not foreseen, and with a sampler that keeps
+    improving later trials have better chances than it says.
 
     Args:
         n_steps: Steps of a full training, in the unit of the steps given to ``trial.report``
             (epochs: the number of epochs). By default the trial's user attribute
             ``lcpruner:n_steps``, else what completed trials show.
-        threshold: Prune below this probability; in [0, 1], 0 never prunes by forecast.
+        risk: From careful to aggressive, in [0, 1]: the chance of stopping a trial that would have
+            become the best stays below it as far as the probabilities are calibrated and trials
+            exchangeable; 0 never prunes by forecast.
+        threshold: Prune below this fixed probability instead; in [0, 1]. The paper's rule is
+            ``threshold=0.05`` with ``engine="closed_form"``.
         n_startup_trials: Completed trials needed before anything is pruned by forecast.
         n_warmup_steps: No pruning while the step is below this.
         interval_steps: Steps between two looks, counted from ``n_warmup_steps``.
@@ -86,8 +93,8 @@ class LearningCurvePruner(BasePruner):
         publish: Show each decision as user attributes of the trial: ``lcpruner:p_beat_best``,
             ``lcpruner:forecast``, ``lcpruner:forecast_low``, ``lcpruner:forecast_high``,
             ``lcpruner:decided_at_step``, ``lcpruner:reason``.
-        engine: The posterior: ``"closed_form"``, or any callable like
-            :class:`~optuna_lcpruner.posterior.interface.Engine`.
+        engine: The posterior: ``"pool"`` as above, ``"closed_form"`` for the ensemble of curves
+            alone, or any callable like :class:`~optuna_lcpruner.posterior.interface.Engine`.
 
     Raises:
         ValueError: If a setting is out of its range.
