@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,7 +52,7 @@ class Recalibration:
     mixture: Array
     below: Array
 
-    @property
+    @cached_property
     def corners(self) -> tuple[Array, Array]:
         """Levels of F and of H between which g is linear, from (0, 0) to (1, 1)."""
         apart = np.diff(self.mixture, prepend=0.0) > 1e-12  # nothing to rescale between equals
@@ -234,18 +235,28 @@ class Forecast:
             lowest = partial[0] * below[0] / levels[0] if levels[0] > 1e-12 else 0.0
         return float(lowest + slope @ gain)
 
+    def _bracket(self, levels: Array, location: Array, scale: Array) -> tuple[Array, Array]:
+        """Bounds of the quantiles, from the quantiles of the components' own ends.
+
+        With tails of mass e beyond r scales, F(z) >= (1 - e) * weight of {location + r scale <= z}
+        and F(z) <= e + weight of {location - r scale < z}.
+        """
+        low, high = np.empty(levels.size), np.empty(levels.size)
+        tails = 0.25 * np.minimum(levels, 1.0 - levels)
+        reach = _t_quantile(1.0 - tails, self.df)
+        for i, (level, tail, r) in enumerate(zip(levels, tails, reach, strict=True)):
+            low[i] = _first_at(level - tail, location - r * scale, self.weights)
+            high[i] = _first_at(level / (1.0 - tail), location + r * scale, self.weights)
+        return np.minimum(low, high), np.maximum(low, high)
+
     def _quantile(self, levels: Array, location: Array, scale: Array) -> Array:
         """Invert the mixture's distribution function.
 
         Bracket, then Newton steps; bisection wherever a step leaves the bracket or the error has
         not halved, since between separate components Newton steps can bounce for ever.
         """
-        reach = _t_quantile(np.array([levels.min(), levels.max()]), self.df)
-        low = np.full(levels.size, np.min(location + min(reach[0], 0.0) * scale))
-        high = np.full(levels.size, np.max(location + max(reach[1], 0.0) * scale))
-        spread = np.sqrt(self.weights @ (scale**2 + (location - location @ self.weights) ** 2))
-        guess = location @ self.weights + _t_quantile(levels, self.df) * spread
-        z: Array = np.clip(guess, low, high)
+        low, high = self._bracket(levels, location, scale)
+        z: Array = 0.5 * low + 0.5 * high
         previous = np.full(levels.size, np.inf)
         for _ in range(200):
             u = (z[:, None] - location) / scale
@@ -260,6 +271,13 @@ class Forecast:
             z = np.where(good, step, 0.5 * low + 0.5 * high)
             previous = np.abs(error)
         return z
+
+
+def _first_at(target: float, x: Array, weights: Array) -> float:
+    """Smallest element of x at which the weight of x up to it reaches the target."""
+    order = np.argsort(x)
+    index = int(np.searchsorted(np.cumsum(weights[order]), target))
+    return float(x[order[min(index, x.size - 1)]])
 
 
 def _t_cdf(x: Array, df: float) -> Array:

@@ -141,7 +141,7 @@ def test_averaging_huge_values_stays_finite_and_between_them(values):
     index, means = average_on_knots(Knots(10_000), positions, values)
     assert_array_equal(index, np.unique(Knots(10_000).nearest(positions)))
     assert np.all(np.isfinite(means))
-    room = 1e-12 * np.max(np.abs(values))
+    room = 1e-12 * np.max(np.abs(values)) + 1e-322  # dividing a denormal may round it to zero
     assert np.all(means >= values.min() - room)
     assert np.all(means <= values.max() + room)
 

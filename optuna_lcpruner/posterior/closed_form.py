@@ -28,13 +28,14 @@ weights, and a falling or flat curve is unlikely a priori instead of impossible.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from optuna_lcpruner.families import FAMILIES
-from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.learning_curve import Knots, LearningCurve
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.posterior.shapes import ShapeGrid, shape_grid
 from optuna_lcpruner.predictive import Component, Forecast
@@ -94,7 +95,7 @@ class ClosedForm:
         z = np.clip((values - knowledge.scale.location) / knowledge.scale.unit, -FAR, FAR)
         z, stretch, shift = _tamed(z)
         grid = shape_grid(curve.horizon, self.families)
-        noise = _NoiseModels.of(self.prior, observed, knots.positions / curve.horizon)
+        noise = _noise_models(self.prior, curve.horizon, tuple(observed.tolist()))
         fit = _regress(grid, noise, self.prior, observed, z)
         seen = float(curve.positions[-1]) / curve.horizon
         predictive = _predict(grid, noise, self.prior, observed, z, fit, ahead, seen)
@@ -165,6 +166,12 @@ class _NoiseModels:
             -decay / innovation / (s[:, 1:] * s[:, :-1]),
             2.0 * np.log(s).sum(axis=1) + np.log(innovation).sum(axis=1),
         )
+
+
+@lru_cache(maxsize=256)
+def _noise_models(prior: CurvePrior, horizon: int, observed: tuple[int, ...]) -> _NoiseModels:
+    fraction = Knots(horizon).positions / horizon
+    return _NoiseModels.of(prior, np.array(observed, dtype=np.int64), fraction)
 
 
 def _ar1(rho: Array, gap: Array) -> tuple[Array, Array]:

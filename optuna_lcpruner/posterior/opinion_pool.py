@@ -77,11 +77,12 @@ class OpinionPool:
         seen = float(curve.positions[-1]) / curve.horizon
         p_beat = float(_pooled(p_analogues, p_ensemble, n_completed, seen)[0])
         share = 1.0 / (analogues.n_neighbours(knowledge.final.size) + 1.0)
+        gained = _on_working_scale(found, knowledge)
         mixture = Forecast(
             positions=alone.positions,
             weights=np.r_[share * alone.weights, (1.0 - share) * found.weights],
-            observed=_beside(alone.observed, found, knowledge),
-            latent=_beside(alone.latent, found, knowledge),
+            observed=_joined(alone.observed, gained),
+            latent=_joined(alone.latent, gained),
             df=alone.df,
             scale=scale,
             floor=alone.floor,
@@ -120,14 +121,18 @@ def _logit(p: Array) -> Array:
     return np.asarray(np.log(p / (1.0 - p)))
 
 
-def _beside(
-    ensemble: Component, found: analogues.Analogues, knowledge: StudyKnowledge
-) -> Component:
-    """The ensemble's components and the analogues', which are linearised from x to z."""
+def _on_working_scale(found: analogues.Analogues, knowledge: StudyKnowledge) -> Component:
+    """The analogues' components, linearised from x to z."""
     unit = knowledge.scale.unit
     with np.errstate(over="ignore", invalid="ignore"):
         location = (found.regret.to_values(found.x) - knowledge.scale.location) / unit
         spread = found.tau * found.regret.slope(found.x) / unit
         location = np.clip(np.nan_to_num(location, nan=-FAR), -FAR, FAR)
         spread = np.clip(np.nan_to_num(spread, nan=FAR), 1e-9, FAR)
-    return Component(np.hstack([ensemble.location, location]), np.hstack([ensemble.scale, spread]))
+    return Component(location, spread)
+
+
+def _joined(first: Component, second: Component) -> Component:
+    return Component(
+        np.hstack([first.location, second.location]), np.hstack([first.scale, second.scale])
+    )
