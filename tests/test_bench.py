@@ -1,0 +1,95 @@
+"""Each benchmark command runs, on a small made-up study, and prints what it promises."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCH = Path(__file__).parent / "bench"
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two recorded studies of 40 configurations x 12 steps, a few of them diverging."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for source, maximize in (("alpha_one", True), ("beta_two", False)):
+        ends, rates = rng.uniform(0.3, 0.9, (40, 1)), rng.uniform(0.1, 0.6, (40, 1))
+        curves = ends * (1 - np.exp(-rates * np.arange(1, 13))) + rng.normal(0, 0.005, (40, 12))
+        curves[:3, 6:] = np.nan
+        path = tmp_path_factory.mktemp("recorded") / f"{source}.npz"
+        np.savez(path, curves=curves if maximize else 1 - curves, maximize=maximize, name=source)
+        paths.append(str(path))
+    return paths
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(BENCH / script), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def columns(output: str, name: str) -> list[float]:
+    """The numbers of the last row that begins with this name."""
+    rows = [line for line in output.splitlines() if line.split()[:1] == [name]]
+    return [float(cell) for cell in rows[-1].split()[1:]]
+
+
+def test_replay(recorded: list[str]) -> None:
+    output = run(
+        "replay.py", *recorded, "--orders", "2", "--trials", "30", "--per-study",
+        "--pruners", "none", "median_w3", "default",
+    )  # fmt: skip
+    cost, regret, _, kept, _, replays = columns(output, "none")
+    # What diverged is pruned by nobody here, so no pruning spends all and keeps the best.
+    assert (cost, regret, kept, replays) == (1.0, 0.0, 1.0, 4)
+    assert columns(output, "default")[0] < 0.9
+    assert "alpha_one" in output
+    assert "beta_two" in output
+
+
+def test_replay_within_a_budget(recorded: list[str]) -> None:
+    output = run(
+        "replay.py", *recorded, "--orders", "1", "--budget", "5", "--pruners", "none", "default"
+    )
+    assert columns(output, "none")[0] == pytest.approx(1.0)
+
+
+def test_replay_refuses_unknown_pruners(recorded: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCH / "replay.py"), *recorded, "--pruners", "medium"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "unknown pruners ['medium']" in done.stderr
+
+
+def test_calibration(recorded: list[str]) -> None:
+    output = run("calibration.py", *recorded, "--runs", "10", "--trials", "30")
+    assert len(re.findall(r"^ +\d+% ", output, re.MULTILINE)) == 5
+    for order in ("random", "good first", "bad first"):
+        assert f"reliability, {order}, risk=" in output
+
+
+def test_fit_pool(recorded: list[str]) -> None:
+    output = run("fit_pool.py", *recorded, "--orders", "3", "--trials", "30")
+    assert "both, as shipped" in output
+    assert re.search(r"^  alpha +\[", output, re.MULTILINE)
+
+
+def test_speed() -> None:
+    output = run("speed.py", "--finished", "4", "--reports", "5", "--trials", "1", "--repeats", "2")
+    for storage in ("memory", "SQLite", "journal"):
+        assert re.search(rf"^ +{storage} +4 ", output, re.MULTILINE)
