@@ -139,31 +139,22 @@ class Rule:
         Source: Domhan et al. 2015, section 3.3 (both rules). Differs: the optimistic rule never
         stops a trial whose forecast median beats the incumbent.
         """
-        p = forecast.p_beats(incumbent)
-        low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
-        if ahead:
-            reason, detail = Reason.ALREADY_BETTER, f"P = {_probability(p)}"
-        else:
-            reason, detail = self._judge(forecast, incumbent, p, threshold, middle, earlier)
-        message = (
-            f"{reason.value}: {detail} at step {step}, "
-            f"forecast {_number(middle)} [{_number(low)}, {_number(high)}] "
-            f"against best {_number(incumbent)}"
-        )
-        if forecast.opinions:
-            voices = (f"{name} {_probability(q)}" for name, q in forecast.opinions.items())
-            message += f"; P by {', '.join(voices)}"
-        return Decision(reason, message, step, p, threshold, incumbent, middle, low, high)
+        judgement = self.judge(forecast, incumbent, threshold, ahead=ahead, earlier=earlier)
+        return describe(judgement, forecast, incumbent, step, threshold)
 
-    def _judge(
+    def judge(
         self,
         forecast: Forecast,
         incumbent: float,
-        p: float,
         threshold: float,
-        middle: float,
-        earlier: Sequence[tuple[float, float]],
-    ) -> tuple[Reason, str]:
+        *,
+        ahead: bool = False,
+        earlier: Sequence[tuple[float, float]] = (),
+    ) -> Judgement:
+        """The verdict of :meth:`decide` without its words and interval; arguments as there."""
+        p = forecast.p_beats(incumbent)
+        if ahead:
+            return Judgement(Reason.ALREADY_BETTER, f"P = {_probability(p)}", p)
         if p < threshold:
             below = 1
             for previous, its_threshold in earlier:
@@ -172,14 +163,51 @@ class Rule:
                 below += 1
             comparison = f"P = {_probability(p)} < {threshold:.3g}"
             if below >= self.patience:
-                return Reason.HOPELESS, comparison
-            return Reason.PATIENCE, f"{comparison} for {below} of {self.patience} looks"
-        behind = middle < incumbent if forecast.scale.maximize else middle > incumbent
-        if self.stop_below_std is not None and behind:
-            std = forecast.std()
-            if std < self.stop_below_std:
-                return Reason.SETTLED, f"sd = {_number(std)} < {self.stop_below_std:.3g}"
-        return Reason.UNDECIDED, f"P = {_probability(p)}"
+                return Judgement(Reason.HOPELESS, comparison, p)
+            looks = f"{comparison} for {below} of {self.patience} looks"
+            return Judgement(Reason.PATIENCE, looks, p)
+        if self.stop_below_std is not None:
+            median, std = float(forecast.quantile(0.5)), forecast.std()
+            behind = median < incumbent if forecast.scale.maximize else median > incumbent
+            if behind and std < self.stop_below_std:
+                comparison = f"sd = {_number(std)} < {self.stop_below_std:.3g}"
+                return Judgement(Reason.SETTLED, comparison, p)
+        return Judgement(Reason.UNDECIDED, f"P = {_probability(p)}", p)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict: its reason, the comparison it rests on, and P(beat)."""
+
+    reason: Reason
+    detail: str
+    p_beat: float
+
+
+def describe(
+    judgement: Judgement, forecast: Forecast, incumbent: float, step: int, threshold: float
+) -> Decision:
+    """Put a judgement into words and numbers; arguments as in :meth:`Rule.decide`."""
+    low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
+    message = (
+        f"{judgement.reason.value}: {judgement.detail} at step {step}, "
+        f"forecast {_number(middle)} [{_number(low)}, {_number(high)}] "
+        f"against best {_number(incumbent)}"
+    )
+    if forecast.opinions:
+        voices = (f"{name} {_probability(q)}" for name, q in forecast.opinions.items())
+        message += f"; P by {', '.join(voices)}"
+    return Decision(
+        judgement.reason,
+        message,
+        step,
+        judgement.p_beat,
+        threshold,
+        incumbent,
+        middle,
+        low,
+        high,
+    )
 
 
 def _probability(p: float) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import publish
-from optuna_lcpruner.decision import Decision, Reason, Rule, abstain
+from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, usable
 from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
@@ -39,7 +41,7 @@ Array = NDArray[np.float64]
 MIN_REPORTS = 2
 """Finite reports a trial needs before its curve says anything."""
 
-_MAX_REMEMBERED = 4096
+_MAX_REMEMBERED = 512
 
 _NOT_SHOWN = (
     Reason.NOTHING_REPORTED,
@@ -158,7 +160,7 @@ class LearningCurvePruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises."""
-        return self.decide(study, trial).prune
+        return self._verdict(study, trial).prune
 
     def decide(self, study: Study, trial: FrozenTrial) -> Decision:
         """The decision behind :meth:`prune`, with its reason and numbers. Never raises.
@@ -166,39 +168,50 @@ class LearningCurvePruner(BasePruner):
         The same reports get the same decision, however often it is asked.
         """
         try:
+            return self._verdict(study, trial).decision
+        except Exception as error:
+            return self._failed(error)
+
+    def _verdict(self, study: Study, trial: FrozenTrial) -> _Verdict:
+        try:
             memo, key = self._memo(study), _key(trial)
-            known = memo.decisions.get(key)
+            known = memo.verdicts.get(key)
             if known is not None:
                 return known
             with np.errstate(all="ignore"):  # whatever the caller has made errors
-                decision = self._decide(study, trial, memo)
+                verdict = self._judge(study, trial, memo)
+            if verdict.prune:
+                verdict.decision  # noqa: B018 - a trial is not stopped without a reason in words
         except Exception as error:
-            self._say_once("error", f"could not decide, so the trial goes on: {error!r}")
-            return abstain(Reason.FAILED, repr(error))
+            return _Verdict.of(self._failed(error))
         with self._lock:
             # Two threads may have decided at once; both take the first answer.
-            decision = memo.decisions.setdefault(key, decision)
-            if len(memo.decisions) > _MAX_REMEMBERED:
-                memo.decisions.popitem(last=False)
-        self._show(study, trial, decision)
-        return decision
+            verdict = memo.verdicts.setdefault(key, verdict)
+            if len(memo.verdicts) > _MAX_REMEMBERED:
+                memo.verdicts.popitem(last=False)
+        self._show(study, trial, verdict)
+        return verdict
+
+    def _failed(self, error: Exception) -> Decision:
+        self._say_once("error", f"could not decide, so the trial goes on: {error!r}")
+        return abstain(Reason.FAILED, repr(error))
 
     def _memo(self, study: Study) -> _Memo:
         with self._lock:
             studies = self._memos.setdefault(study._storage, {})
             return studies.setdefault((study._study_id, study.directions[0]), _Memo())
 
-    def _decide(self, study: Study, trial: FrozenTrial, memo: _Memo) -> Decision:
+    def _judge(self, study: Study, trial: FrozenTrial, memo: _Memo) -> _Verdict:
         """The ladder: guards that need no storage, guards that need the study, the forecast."""
         if len(study.directions) > 1:
-            return abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective")
+            return _Verdict.of(abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective"))
         if not trial.intermediate_values:
-            return abstain(Reason.NOTHING_REPORTED)
+            return _Verdict.of(abstain(Reason.NOTHING_REPORTED))
         reported, raw = ordered(trial.intermediate_values)
         step = int(reported[-1])
         early = self._guard_without_storage(reported, raw, step)
         if early is not None:
-            return early
+            return _Verdict.of(early)
         maximize = study.direction == StudyDirection.MAXIMIZE
         finite = usable(raw)
         steps, values = reported[finite], oriented(raw[finite], maximize)
@@ -206,13 +219,13 @@ class LearningCurvePruner(BasePruner):
         record, summary = self._summary(study, memo, maximize)
         refusal = self._guard_with_study(summary, step)
         if refusal is not None:
-            return refusal
+            return _Verdict.of(refusal)
         target = summary.target if self._target == "auto" else Target(self._target)
         reached = float(values[-1] if target is Target.LAST else values.max())
         incumbent = summary.incumbent if maximize else -summary.incumbent
         curve = self._curve(steps, values, int(reported[0]), trial, summary)
         if isinstance(curve, Decision):
-            return curve
+            return _Verdict.of(curve)
         assert summary.scale is not None  # there is an incumbent
         with self._lock:
             completed, final = record.curves(curve.horizon, curve.stride)
@@ -221,13 +234,12 @@ class LearningCurvePruner(BasePruner):
             (self._engine(part, knowledge).p_beats(incumbent), self._threshold(part, summary))
             for part in self._earlier_looks(curve, steps)
         ]
-        return self._rule.decide(
-            self._engine(curve, knowledge),
-            incumbent,
-            step,
-            self._threshold(curve, summary),
-            ahead=reached > summary.incumbent,
-            earlier=earlier,
+        forecast, threshold = self._engine(curve, knowledge), self._threshold(curve, summary)
+        ahead = reached > summary.incumbent
+        judgement = self._rule.judge(forecast, incumbent, threshold, ahead=ahead, earlier=earlier)
+        return _Verdict(
+            judgement.reason,
+            lambda: describe(judgement, forecast, incumbent, step, threshold),
         )
 
     def _threshold(self, curve: LearningCurve, summary: StudySummary) -> float:
@@ -326,14 +338,15 @@ class LearningCurvePruner(BasePruner):
                 memo.record = StudyRecord(maximize)
             return memo.record, memo.record.update(trials)
 
-    def _show(self, study: Study, trial: FrozenTrial, decision: Decision) -> None:
-        level = _logger.info if decision.prune else _logger.debug
-        level(f"Trial {trial.number}: {decision.message}")
-        if not self._publish or decision.reason in _NOT_SHOWN:
-            return
+    def _show(self, study: Study, trial: FrozenTrial, verdict: _Verdict) -> None:
         try:
-            send = publish.writer().write if decision.prune else publish.writer().submit
-            send(study._storage, trial._trial_id, publish.attributes(decision))
+            level = logging.INFO if verdict.prune else logging.DEBUG
+            if _logger.isEnabledFor(level):
+                _logger.log(level, f"Trial {trial.number}: {verdict.decision.message}")
+            if not self._publish or verdict.reason in _NOT_SHOWN:
+                return
+            send = publish.writer().write if verdict.prune else publish.writer().submit
+            send(study._storage, trial._trial_id, lambda: publish.attributes(verdict.decision))
         except Exception as error:
             self._say_once("publish", f"cannot publish decisions: {error!r}")
 
@@ -358,7 +371,25 @@ class _Memo:
     """What is remembered of one study; all of it can be rebuilt from the storage."""
 
     record: StudyRecord | None = None
-    decisions: OrderedDict[tuple[Any, ...], Decision] = field(default_factory=OrderedDict)
+    verdicts: OrderedDict[tuple[Any, ...], _Verdict] = field(default_factory=OrderedDict)
+
+
+class _Verdict:
+    """A decision whose words and interval are worked out when somebody reads them."""
+
+    def __init__(self, reason: Reason, describe: Callable[[], Decision]) -> None:
+        self.reason = reason
+        self.prune = reason.prunes
+        self._describe = describe
+
+    @classmethod
+    def of(cls, decision: Decision) -> _Verdict:
+        return cls(decision.reason, lambda: decision)
+
+    @cached_property
+    def decision(self) -> Decision:
+        with np.errstate(all="ignore"):
+            return self._describe()
 
 
 def _key(trial: FrozenTrial) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import atexit
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from optuna.logging import get_logger
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -23,6 +24,8 @@ DUTY = 0.1
 """Largest share of time the background spends writing: ``report`` must find the storage free."""
 
 Attributes = dict[str, float | int | str]
+Written = Attributes | Callable[[], Attributes]
+"""Attributes, or what works them out when they are written: off the training's thread."""
 
 
 def attributes(decision: Decision) -> Attributes:
@@ -48,13 +51,13 @@ class AttributeWriter:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._writing = threading.Lock()
-        self._waiting: dict[tuple[int, int], tuple[BaseStorage, Attributes]] = {}
+        self._waiting: dict[tuple[int, int], tuple[BaseStorage, Written]] = {}
         self._busy = False
         self._hurry = 0
         self._thread: threading.Thread | None = None
         self._warned = False
 
-    def submit(self, storage: BaseStorage, trial_id: int, attributes: Attributes) -> None:
+    def submit(self, storage: BaseStorage, trial_id: int, attributes: Written) -> None:
         """Write soon; replaces what is still waiting for the same trial."""
         if _writes_are_free(storage):
             self.write(storage, trial_id, attributes)
@@ -68,7 +71,7 @@ class AttributeWriter:
                 self._thread.start()
             self._condition.notify_all()
 
-    def write(self, storage: BaseStorage, trial_id: int, attributes: Attributes) -> None:
+    def write(self, storage: BaseStorage, trial_id: int, attributes: Written) -> None:
         """Write now, after anything under way; drops what is still waiting for the same trial."""
         with self._condition:
             self._waiting.pop((id(storage), trial_id), None)
@@ -107,9 +110,10 @@ class AttributeWriter:
                 self._condition.notify_all()
                 self._condition.wait_for(lambda: self._hurry > 0, took * (1.0 / DUTY - 1.0))
 
-    def _write(self, storage: BaseStorage, trial_id: int, attributes: Attributes) -> None:
+    def _write(self, storage: BaseStorage, trial_id: int, attributes: Written) -> None:
         try:
-            for key, value in attributes.items():
+            shown = attributes() if callable(attributes) else attributes
+            for key, value in shown.items():
                 storage.set_trial_user_attr(trial_id, key, value)
         except Exception as error:
             # Finished meanwhile, deleted, or the storage is gone: the trial must not suffer.

@@ -89,8 +89,8 @@ def computing(repeats: int) -> None:
 
         def decide(pruner=pruner, study=study, trial=trial) -> None:
             memo = pruner._memo(study)
-            memo.decisions.clear()
-            pruner.decide(study, trial)
+            memo.verdicts.clear()
+            pruner.prune(study, trial)
 
         print(f"{n_reports:10d} {horizon:8d} {median_ms(decide, repeats):10.2f}")
     print()
