@@ -33,6 +33,9 @@ Array = NDArray[np.float64]
 N_STEPS_ATTRIBUTE = "lcpruner:n_steps"
 """Trial user attribute by which an objective announces its horizon."""
 
+MAX_CURVES = 1000
+"""Completed trials that a curve is compared with, the newest: a decision's work stays bounded."""
+
 MIN_TRIALS_TO_JUDGE_METRIC = 3
 MIN_TRIALS_TO_JUDGE_DIRECTION = 5
 MIN_REPORTS_TO_JUDGE_DIRECTION = 5
@@ -198,7 +201,7 @@ class StudyRecord:
         return self._known[trials[0].number] != trials[0].datetime_complete
 
     def curves(self, horizon: int, stride: float) -> tuple[Array, Array]:
-        """Reporting trials on the knots of a training of this horizon, and their final values.
+        """The newest reporting trials on the knots of a training of this horizon, and their ends.
 
         Args:
             horizon: Position of the last report of the training to compare with.
@@ -215,7 +218,8 @@ class StudyRecord:
         self._curves[key] = curves
         if len(self._curves) > _MAX_HORIZONS:
             self._curves.popitem(last=False)
-        return curves.of(self._reporting)
+        values, final = curves.of(self._reporting)
+        return values[-MAX_CURVES:], final[-MAX_CURVES:]
 
     def _append(self, trial: FinishedTrial) -> None:
         if trial.steps.size:

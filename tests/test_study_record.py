@@ -297,6 +297,19 @@ CURVES = st.lists(
 RETURNED = st.floats(-100, 100, width=32) | st.sampled_from([INF, -INF, 0.0])
 
 
+def test_only_the_newest_curves_are_compared_with() -> None:
+    newest = study_record.MAX_CURVES
+    trials = [finished({0: 0.0, 1: float(i)}, value=float(i)) for i in range(newest + 5)]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    record = StudyRecord(maximize=True)
+    record.update(trials)
+    values, final = record.curves(2, 1.0)
+    assert values.shape == (newest, 2)
+    np.testing.assert_array_equal(final, np.arange(5.0, newest + 5))
+    np.testing.assert_array_equal(values[:, 1], final)
+
+
 class TestIncremental:
     @given(
         trials=st.lists(
