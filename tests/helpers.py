@@ -94,14 +94,19 @@ def watch(
     pruner: LearningCurvePruner,
     curve: Mapping[int, float],
     user_attrs: Mapping[str, Any] | None = None,
+    *,
+    each: bool = True,
 ) -> list[Decision]:
-    """Train a new trial of the study to the end of these reports, asking after each of them."""
+    """Train a new trial of the study to the end of these reports; ask after each, or the last."""
     study.pruner = recording = Recording(pruner)
     trial = study.ask()
     for key, value in (user_attrs or {}).items():
         trial.set_user_attr(key, value)
     for step, value in curve.items():
         trial.report(value, step)
+        if each:
+            trial.should_prune()
+    if not each:
         trial.should_prune()
     return recording.decisions
 
@@ -113,14 +118,7 @@ def judge(
     user_attrs: Mapping[str, Any] | None = None,
 ) -> Decision:
     """Ask once about a running trial that has made these reports."""
-    study.pruner = recording = Recording(pruner)
-    trial = study.ask()
-    for key, value in (user_attrs or {}).items():
-        trial.set_user_attr(key, value)
-    for step, value in curve.items():
-        trial.report(value, step)
-    trial.should_prune()
-    return recording.decisions[-1]
+    return watch(study, pruner, curve, user_attrs, each=False)[-1]
 
 
 def names(decisions: Sequence[Decision]) -> list[str]:
