@@ -114,7 +114,9 @@ def draw(study: optuna.Study, to_the_end: dict[int, list[float]], path: str) -> 
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="upper right" if axes is left else "upper center")
+        axes.legend(
+            frameon=False, loc="upper right", bbox_to_anchor=(1 if axes is left else 0.87, 1)
+        )
     figure.savefig(path, dpi=200)
 
 
