@@ -165,12 +165,16 @@ def test_never_fails_where_it_forecasts(
 
 
 @pytest.mark.parametrize(
-    ("ends", "curve"),
-    [([-1e300], [-1e300, 0.0]), ([1e34, -1e-300], [0.0, 0.0])],
+    ("earlier", "curve"),
+    [
+        ([(-1e300, 0.0, 0.0)], [-1e300, 0.0]),
+        ([(0.0, 0.0, 1e34), (0.0, 0.0, -1e-300)], [0.0, 0.0]),
+    ],
     ids=["interval beyond the largest float", "one end beyond all others"],
 )
-def test_extremes_once_found(ends: list[float], curve: list[float]) -> None:
-    study = make_study([finished({0: e, 9: 0.0, 19: e}) for e in ends], "minimize")
+def test_extremes_once_found(earlier: list[tuple[float, ...]], curve: list[float]) -> None:
+    trials = [finished(dict(zip((0, 9, 19), values, strict=True))) for values in earlier]
+    study = make_study(trials, "minimize")
     pruner = LearningCurvePruner(20, threshold=0.05, n_startup_trials=1, nan_policy="ignore")
     for decision in watch(study, pruner, reports(curve)):
         check(decision, pruner)
