@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -150,7 +151,7 @@ class StepMap:
         """
         steps = np.asarray(steps, dtype=float)
         if stride is None:
-            stride = float(np.median(np.diff(steps))) if steps.size > 1 else 1.0
+            stride = typical_gap(steps) or 1.0
         start = float(steps[0]) if first is None else min(float(steps[0]), first)
         return cls(stride, max(0.0, 1.0 - start / stride))
 
@@ -165,6 +166,16 @@ class StepMap:
         ``n_steps / stride`` times, whether its steps start at 0, at 1 or at ``stride``.
         """
         return max(1, round(n_steps / self.stride))
+
+
+def typical_gap(steps: NDArray[Any]) -> float | None:
+    """Median gap between increasing steps, None for fewer than two."""
+    if steps.size < 2:
+        return None
+    gaps = steps[1:] - steps[:-1]
+    if gaps.max() == gaps[0] == gaps.min():  # the usual case, a tenth of the time
+        return float(gaps[0])
+    return float(np.median(gaps))
 
 
 LARGEST = 1e300

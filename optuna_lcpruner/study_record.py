@@ -23,6 +23,7 @@ from optuna_lcpruner.learning_curve import (
     StepMap,
     average_on_knots,
     ordered,
+    typical_gap,
     usable,
 )
 from optuna_lcpruner.posterior.interface import Target
@@ -96,14 +97,14 @@ class FinishedTrial:
             if steps.size
             else (np.nan, np.nan, np.nan, np.nan)
         )
-        gap = float(np.median(np.diff(steps))) if steps.size > 1 else np.nan
+        gap = typical_gap(steps)
         steps, reports = _block_means(steps, reports)
         return cls(
             trial.number,
             value,
             steps,
             reports,
-            gap=gap,
+            gap=np.nan if gap is None else gap,
             first_step=float(reported[0]) if reported.size else np.nan,
             last_step=last_step,
             first=first,
