@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -80,19 +80,20 @@ class Rule:
 
     The threshold is a fixed probability, or follows the study:
 
-        threshold = risk / (N + 1) * (1 - n / T)
+        threshold = risk * fresh * (1 - n / T)
 
-    where 1 / (N + 1) is the chance of a fresh trial to beat N completed ones and 1 - n / T the part
-    of the training that is left to pay for. A trial goes on as long as its chance of a new best per
+    where ``fresh`` is the chance of a fresh trial to beat the best and 1 - n / T the part of the
+    training that is left to pay for: a trial goes on as long as its chance of a new best per
     remaining step is at least ``risk`` times a fresh trial's.
 
-    Why ``risk`` bounds the chance of losing a would-be best trial, however many looks there are:
-    stopped at look n with P < risk (1 - n / T) / (N + 1), a trial would have been the best with
-    probability P, so P(stopped and would-be best) < risk / (N + 1), and a would-be best trial comes
-    with probability 1 / (N + 1). This takes P to be calibrated and trials to be exchangeable.
+    Why ``risk`` bounds the share of would-be best trials that are lost, however many looks there
+    are: stopped at look n with P < risk * fresh, a trial would have been the best with probability
+    P, so P(stopped and would-be best) < risk * fresh; and a trial is a would-be best one with
+    probability ``fresh``. So P(stopped | would-be best) < risk. This takes P / fresh to be right:
+    the odds that the curve adds, not the odds before it.
 
     Attributes:
-        risk: Bound, under these conditions, of the chance that a would-be best trial is pruned.
+        risk: Bound, under this condition, of the chance that a would-be best trial is pruned.
         threshold: The paper's delta, a fixed probability in [0, 1], instead of ``risk``.
         patience: Consecutive looks below the threshold that it takes; at least 1.
         stop_below_std: The paper's optimistic rule: stop as well once the predictive standard
@@ -104,55 +105,42 @@ class Rule:
     patience: int = 1
     stop_below_std: float | None = None
 
-    def threshold_at(self, n_completed: int, seen: float) -> float:
+    def threshold_at(self, fresh: float, seen: float) -> float:
         """The probability below which a trial is pruned.
 
         Args:
-            n_completed: Completed trials of the study, N.
+            fresh: Chance of a fresh trial to beat the best, 1 / (N + 1) after N exchangeable ones.
             seen: Fraction of the training that is done, n / T.
         """
         if self.threshold is not None:
             return self.threshold
-        return self.risk / (n_completed + 1.0) * (1.0 - seen)
+        return self.risk * fresh * (1.0 - seen)
 
-    def decide(
+    def judge(
         self,
-        forecast: Forecast,
-        incumbent: float,
-        step: int,
+        p: float,
         threshold: float,
         *,
         ahead: bool = False,
         earlier: Sequence[tuple[float, float]] = (),
-    ) -> Decision:
-        """Decide about a trial.
+        forecast: Callable[[], Forecast],
+        incumbent: float,
+    ) -> Judgement:
+        """Judge a trial.
 
         Args:
-            forecast: Predictive distribution of its final value.
-            incumbent: Best objective value so far, in the metric's units.
-            step: Step of the newest report, for the message.
-            threshold: What P(beat) is compared with at this look, see :meth:`threshold_at`.
+            p: Probability that it beats the incumbent.
+            threshold: What ``p`` is compared with at this look, see :meth:`threshold_at`.
             ahead: Whether the trial already is better than the incumbent; it is then left alone.
             earlier: P(beat) and threshold at the ``patience - 1`` looks before this one, newest
                 first.
+            forecast: Gives the predictive distribution of the final value; asked by the
+                optimistic rule alone.
+            incumbent: Best objective value so far, in the metric's units.
 
         Source: Domhan et al. 2015, section 3.3 (both rules). Differs: the optimistic rule never
         stops a trial whose forecast median beats the incumbent.
         """
-        judgement = self.judge(forecast, incumbent, threshold, ahead=ahead, earlier=earlier)
-        return describe(judgement, forecast, incumbent, step, threshold)
-
-    def judge(
-        self,
-        forecast: Forecast,
-        incumbent: float,
-        threshold: float,
-        *,
-        ahead: bool = False,
-        earlier: Sequence[tuple[float, float]] = (),
-    ) -> Judgement:
-        """The verdict of :meth:`decide` without its words and interval; arguments as there."""
-        p = forecast.p_beats(incumbent)
         if ahead:
             return Judgement(Reason.ALREADY_BETTER, f"P = {_probability(p)}", p)
         if p < threshold:
@@ -167,8 +155,9 @@ class Rule:
             looks = f"{comparison} for {below} of {self.patience} looks"
             return Judgement(Reason.PATIENCE, looks, p)
         if self.stop_below_std is not None:
-            median, std = float(forecast.quantile(0.5)), forecast.std()
-            behind = median < incumbent if forecast.scale.maximize else median > incumbent
+            end = forecast()
+            median, std = float(end.quantile(0.5)), end.std()
+            behind = median < incumbent if end.scale.maximize else median > incumbent
             if behind and std < self.stop_below_std:
                 comparison = f"sd = {_number(std)} < {self.stop_below_std:.3g}"
                 return Judgement(Reason.SETTLED, comparison, p)
@@ -187,7 +176,7 @@ class Judgement:
 def describe(
     judgement: Judgement, forecast: Forecast, incumbent: float, step: int, threshold: float
 ) -> Decision:
-    """Put a judgement into words and numbers; arguments as in :meth:`Rule.decide`."""
+    """Put a judgement of this forecast, at this step, into words and numbers."""
     low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
     message = (
         f"{judgement.reason.value}: {judgement.detail} at step {step}, "

@@ -9,7 +9,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import publish
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
-from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, usable
+from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
 from optuna_lcpruner.posterior.closed_form import ClosedForm
-from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
+from optuna_lcpruner.posterior.interface import Engine, QuickEngine, StudyKnowledge, Target
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
+from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import oriented
 from optuna_lcpruner.study_record import (
     MetricProblem,
@@ -76,9 +77,9 @@ class LearningCurvePruner(BasePruner):
         n_steps: Steps of a full training, in the unit of the steps given to ``trial.report``
             (epochs: the number of epochs). By default the trial's user attribute
             ``lcpruner:n_steps``, else what completed trials show.
-        risk: From careful to aggressive, in [0, 1]: the chance of stopping a trial that would have
-            become the best stays below it as far as the probabilities are calibrated and trials
-            exchangeable; 0 never prunes by forecast.
+        risk: From careful to aggressive, in [0, 1]: bounds the chance of stopping a trial that
+            would have become the best, as far as the odds that a curve adds are right (measured in
+            docs/benchmarks.md); 0 never prunes by forecast.
         threshold: Prune below this fixed probability instead; in [0, 1]. The paper's rule is
             ``threshold=0.05`` with ``engine="closed_form"``.
         n_startup_trials: Completed trials needed before anything is pruned by forecast.
@@ -230,21 +231,39 @@ class LearningCurvePruner(BasePruner):
         with self._lock:
             completed, final = record.curves(curve.horizon, curve.stride)
         knowledge = StudyKnowledge(summary.scale, target, completed, final, summary.n_completed)
-        earlier = [
-            (self._engine(part, knowledge).p_beats(incumbent), self._threshold(part, summary))
-            for part in self._earlier_looks(curve, steps)
-        ]
-        forecast, threshold = self._engine(curve, knowledge), self._threshold(curve, summary)
-        ahead = reached > summary.incumbent
-        judgement = self._rule.judge(forecast, incumbent, threshold, ahead=ahead, earlier=earlier)
+        forecast = cache(partial(self._engine, curve, knowledge))
+        threshold = self._threshold(curve, summary)
+        judgement = self._rule.judge(
+            self._p_beat(curve, knowledge, incumbent, forecast),
+            threshold,
+            ahead=reached > summary.incumbent,
+            earlier=[
+                (self._p_beat(part, knowledge, incumbent), self._threshold(part, summary))
+                for part in self._earlier_looks(curve, steps)
+            ],
+            forecast=forecast,
+            incumbent=incumbent,
+        )
         return _Verdict(
             judgement.reason,
-            lambda: describe(judgement, forecast, incumbent, step, threshold),
+            lambda: describe(judgement, forecast(), incumbent, step, threshold),
         )
+
+    def _p_beat(
+        self,
+        curve: LearningCurve,
+        knowledge: StudyKnowledge,
+        incumbent: float,
+        forecast: Callable[[], Forecast] | None = None,
+    ) -> float:
+        if isinstance(self._engine, QuickEngine):
+            return self._engine.p_beat(curve, knowledge)
+        end = self._engine(curve, knowledge) if forecast is None else forecast()
+        return end.p_beats(incumbent)
 
     def _threshold(self, curve: LearningCurve, summary: StudySummary) -> float:
         seen = float(curve.positions[-1]) / curve.horizon
-        return self._rule.threshold_at(summary.n_completed, seen)
+        return self._rule.threshold_at(1.0 / (summary.n_completed + 1.0), seen)
 
     def _guard_without_storage(
         self, steps: NDArray[np.int64], values: Array, step: int
@@ -302,7 +321,7 @@ class LearningCurvePruner(BasePruner):
             return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
         began = first_step if summary.first_step is None else min(first_step, summary.first_step)
         # Whoever reports more often sets the unit, this trial or the study.
-        gaps = [summary.stride, float(np.median(np.diff(steps))) if steps.size > 1 else None]
+        gaps = [summary.stride, typical_gap(steps)]
         stride = min((gap for gap in gaps if gap is not None), default=None)
         step_map = StepMap.of(steps, stride, began)
         positions = step_map.position(steps)

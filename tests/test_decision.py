@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from optuna_lcpruner.decision import Decision, Reason, Rule, abstain
+from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.predictive import Component, Forecast
 from optuna_lcpruner.scale import Scale
 
@@ -18,6 +18,18 @@ def gaussian(means, sds, weights=(1.0,), maximize=True):
     return Forecast(
         np.array([20.0]), np.array(weights), part, part, np.inf, Scale(0.0, 1.0, maximize)
     )
+
+
+def decide(rule, forecast, incumbent, step, threshold, **looks):
+    """A judgement and its description."""
+    judgement = rule.judge(
+        forecast.p_beats(incumbent),
+        threshold,
+        forecast=lambda: forecast,
+        incumbent=incumbent,
+        **looks,
+    )
+    return describe(judgement, forecast, incumbent, step, threshold)
 
 
 # P(beat 0.9) of N(mean, 0.1) maximised: 0.5, 0.0228, 0.1587 at means 0.9, 0.7, 0.8.
@@ -62,8 +74,13 @@ def gaussian(means, sds, weights=(1.0,), maximize=True):
 )
 def test_rule(mean, threshold, rule, arguments, reason, maximize):
     sign = 1.0 if maximize else -1.0
-    decision = rule.decide(
-        gaussian([sign * mean], [0.1], maximize=maximize), sign * 0.9, 14, threshold, **arguments
+    decision = decide(
+        rule,
+        gaussian([sign * mean], [0.1], maximize=maximize),
+        sign * 0.9,
+        14,
+        threshold,
+        **arguments,
     )
     assert decision.reason is reason
     assert decision.prune is reason.prunes
@@ -76,24 +93,24 @@ def test_rule(mean, threshold, rule, arguments, reason, maximize):
 def test_a_probability_equal_to_the_threshold_does_not_prune(maximize):
     forecast = gaussian([0.9], [0.1], maximize=maximize)
     threshold = forecast.p_beats(0.9)
-    assert Rule().decide(forecast, 0.9, 0, threshold).reason is Reason.UNDECIDED
+    assert decide(Rule(), forecast, 0.9, 0, threshold).reason is Reason.UNDECIDED
 
 
 @pytest.mark.parametrize(
-    ("rule", "n_completed", "seen", "threshold"),
+    ("rule", "fresh", "seen", "threshold"),
     [
-        (Rule(risk=0.4), 0, 0.0, 0.4),
-        (Rule(risk=0.4), 19, 0.0, 0.02),
-        (Rule(risk=0.4), 19, 0.25, 0.015),
-        (Rule(risk=0.4), 3, 1.0, 0.0),
-        (Rule(risk=1.0), 4, 0.5, 0.1),
-        (Rule(risk=0.0), 4, 0.5, 0.0),
-        (Rule(threshold=0.05), 19, 0.25, 0.05),
-        (Rule(threshold=0.0), 19, 0.25, 0.0),
+        (Rule(risk=0.4), 1.0, 0.0, 0.4),
+        (Rule(risk=0.4), 0.05, 0.0, 0.02),
+        (Rule(risk=0.4), 0.05, 0.25, 0.015),
+        (Rule(risk=0.4), 0.25, 1.0, 0.0),
+        (Rule(risk=1.0), 0.2, 0.5, 0.1),
+        (Rule(risk=0.0), 0.2, 0.5, 0.0),
+        (Rule(threshold=0.05), 0.05, 0.25, 0.05),
+        (Rule(threshold=0.0), 0.05, 0.25, 0.0),
     ],
 )
-def test_threshold(rule, n_completed, seen, threshold):
-    assert_allclose(rule.threshold_at(n_completed, seen), threshold, rtol=1e-12)
+def test_threshold(rule, fresh, seen, threshold):
+    assert_allclose(rule.threshold_at(fresh, seen), threshold, rtol=1e-12)
 
 
 # Chosen so that median, 5 %, 95 % and P(> 0.912) are 0.871, 0.853, 0.884 and 0.012.
@@ -101,7 +118,7 @@ EXAMPLE = ([0.87146, 0.84878, 0.93], [0.0072, 0.0035, 0.006], [0.9371, 0.0510, 0
 
 
 def test_message_of_a_stopped_trial():
-    decision = Rule().decide(gaussian(*EXAMPLE), 0.912, 14, 0.05)
+    decision = decide(Rule(), gaussian(*EXAMPLE), 0.912, 14, 0.05)
     assert decision.prune
     assert decision.message == (
         "pruned: P = 0.012 < 0.05 at step 14, forecast 0.8711 [0.853, 0.884] against best 0.912"
@@ -111,14 +128,14 @@ def test_message_of_a_stopped_trial():
 def test_message_when_minimising():
     means, sds, weights = EXAMPLE
     forecast = gaussian(1 - np.array(means), sds, weights, maximize=False)
-    assert Rule().decide(forecast, 0.088, 14, 0.05).message == (
+    assert decide(Rule(), forecast, 0.088, 14, 0.05).message == (
         "pruned: P = 0.012 < 0.05 at step 14, forecast 0.1289 [0.116, 0.147] against best 0.088"
     )
 
 
 def test_message_names_the_opinions_of_the_forecast():
     forecast = replace(gaussian(*EXAMPLE), opinions={"curve": 0.0304, "study": 1e-5})
-    decision = Rule().decide(forecast, 0.912, 14, 0.05)
+    decision = decide(Rule(), forecast, 0.912, 14, 0.05)
     assert decision.message.endswith("against best 0.912; P by curve 0.030, study 1.0e-05")
 
 
@@ -158,21 +175,21 @@ def test_message_names_the_opinions_of_the_forecast():
     ],
 )
 def test_messages(rule, mean, sd, arguments, beginning):
-    decision = rule.decide(gaussian([mean], [sd]), 0.9, 3, 0.05, **arguments)
+    decision = decide(rule, gaussian([mean], [sd]), 0.9, 3, 0.05, **arguments)
     assert decision.message.startswith(beginning)
     assert decision.message.endswith("against best 0.9")
 
 
 def test_a_decision_carries_the_numbers_it_rests_on():
     forecast = gaussian([0.7], [0.1])
-    decision = Rule().decide(forecast, 0.9, 7, 0.05)
+    decision = decide(Rule(), forecast, 0.9, 7, 0.05)
     # z = 2: P = 0.0227501; 90 % of a Gaussian lies within 1.644854 sd.
     assert_allclose(
         [decision.p_beat, decision.forecast, decision.low, decision.high, decision.incumbent],
         [0.0227501319, 0.7, 0.7 - 0.1644853627, 0.7 + 0.1644853627, 0.9],
         rtol=1e-7,
     )
-    down = Rule().decide(gaussian([0.7], [0.1], maximize=False), 0.5, 7, 0.05)
+    down = decide(Rule(), gaussian([0.7], [0.1], maximize=False), 0.5, 7, 0.05)
     assert_allclose(down.p_beat, 0.0227501319, rtol=1e-7)
     assert down.low < down.forecast < down.high
 
@@ -192,8 +209,8 @@ def test_settling_never_stops_a_trial_whose_median_beats_the_incumbent(
     n = len(means)
     forecast = gaussian(means, np.full(n, sd), np.full(n, 1 / n), maximize)
     rule = Rule(stop_below_std=stop_below_std)
-    decision = rule.decide(forecast, incumbent, 0, threshold)
-    plain = Rule().decide(forecast, incumbent, 0, threshold)
+    decision = decide(rule, forecast, incumbent, 0, threshold)
+    plain = decide(Rule(), forecast, incumbent, 0, threshold)
     median = float(forecast.quantile(0.5))
     if median >= incumbent if maximize else median <= incumbent:
         assert decision == plain
@@ -214,7 +231,7 @@ def test_patience_never_adds_a_prune(p, earlier, threshold, patience):
     incumbent = float(forecast.quantile(1 - p))
     looks = [(forecast.p_beats(incumbent), threshold), *earlier]
     rule = Rule(patience=patience)
-    decision = rule.decide(forecast, incumbent, 0, threshold, earlier=earlier)
+    decision = decide(rule, forecast, incumbent, 0, threshold, earlier=earlier)
     in_a_row = len(looks) >= patience and all(p < limit for p, limit in looks[:patience])
     assert decision.prune is in_a_row
 

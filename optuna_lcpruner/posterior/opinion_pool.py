@@ -5,7 +5,7 @@ Glossary (f = n / T, the fraction of training seen; N completed trials; y* the s
     P_E   P(final > y*) by the ensemble of parametric curves: what this curve alone suggests
     k     neighbours that the analogues' bandwidth reaches
 
-    logit P = -ln(N + 1) + OFFSET + FADE sqrt(f) + EVIDENCE (logit P_A + logit P_E)
+    logit P = -ln(N + 1) + offset + fade sqrt(f) + a logit P_A + e logit P_E
 
 is a logarithmic opinion pool for the question that decides: will this trial beat the best? Before
 its curve a trial does so with probability 1 / (N + 1); that prior fades as the curve is seen. The
@@ -17,12 +17,13 @@ joined by Jeffrey's rule: the mass above y* is P, the mass below it 1 - P, the m
 kept on each side.
 
 Source: Genest & Zidek 1986, "Combining probability distributions: a critique and an annotated
-bibliography" (logarithmic pool); Jeffrey 1965, "The logic of decision", chapter 11. The three
-constants are fitted to recorded studies by maximum likelihood, see docs/benchmarks.md.
+bibliography" (logarithmic pool); Jeffrey 1965, "The logic of decision", chapter 11. The constants
+(with a = e) are fitted to recorded studies by maximum likelihood, see docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -36,10 +37,6 @@ from optuna_lcpruner.predictive import Component, Forecast, Recalibration
 
 Array = NDArray[np.float64]
 
-OFFSET = 1.0
-FADE = 0.6
-EVIDENCE = 0.25
-
 _SUREST = 1e-4
 """No single opinion counts as surer than this."""
 
@@ -50,9 +47,15 @@ class OpinionPool:
 
     Attributes:
         ensemble: The engine that judges the curve alone.
+        offset: Log odds added to the chance of any trial.
+        fade: Log odds that this chance gains, times sqrt(f), as the curve is seen.
+        evidence: Weights a and e of the two opinions.
     """
 
     ensemble: ClosedForm = field(default_factory=ClosedForm)
+    offset: float = 1.0
+    fade: float = 0.6
+    evidence: tuple[float, float] = (0.25, 0.25)
 
     def __call__(
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
@@ -61,51 +64,78 @@ class OpinionPool:
         alone = self.ensemble(curve, knowledge, positions)
         if knowledge.final.size == 0:
             return alone
-        scale = knowledge.scale
+        voices = self._voices(alone, curve, knowledge)
+        share = 1.0 / (analogues.n_neighbours(knowledge.final.size) + 1.0)
+        gained = _on_working_scale(voices.analogues, knowledge)
+        mixture = Forecast(
+            positions=alone.positions,
+            weights=np.r_[share * alone.weights, (1.0 - share) * voices.analogues.weights],
+            observed=_joined(alone.observed, gained),
+            latent=_joined(alone.latent, gained),
+            df=alone.df,
+            scale=knowledge.scale,
+            floor=alone.floor,
+            shares={name: share * part for name, part in alone.shares.items()}
+            | {"analogues": 1.0 - share},
+            opinions={
+                "this curve": voices.p_ensemble,
+                "its likes": voices.p_analogues,
+                "any trial": voices.any_trial,
+            },
+        )
+        below = mixture._cdf(_BEST, None, True)
+        return replace(
+            mixture, recalibration=Recalibration(_BEST, below, np.array([1.0 - voices.p_beat]))
+        )
+
+    def p_beat(self, curve: LearningCurve, knowledge: StudyKnowledge) -> float:
+        """See :class:`~optuna_lcpruner.posterior.interface.QuickEngine`."""
+        alone = self.ensemble(curve, knowledge)
+        if knowledge.final.size == 0:
+            return float(1.0 - alone._cdf(_BEST, None, True)[0])
+        return self._voices(alone, curve, knowledge).p_beat
+
+    def _voices(self, alone: Forecast, curve: LearningCurve, knowledge: StudyKnowledge) -> _Voices:
         found = analogues.find(
             _without_gaps(curve),
             knowledge.completed,
             knowledge.final,
             curve.knots.nearest(alone.positions),
             knowledge.best,
-            scale.unit,
+            knowledge.scale.unit,
         )
-        n_completed = max(knowledge.n_completed, knowledge.final.size)
-        pivot = np.array([1.0])  # the best value
-        p_ensemble = 1.0 - alone._cdf(pivot, None, True)
-        p_analogues = found.p_above(np.array([knowledge.best]))
-        seen = float(curve.positions[-1]) / curve.horizon
-        p_beat = float(_pooled(p_analogues, p_ensemble, n_completed, seen)[0])
-        share = 1.0 / (analogues.n_neighbours(knowledge.final.size) + 1.0)
-        gained = _on_working_scale(found, knowledge)
-        mixture = Forecast(
-            positions=alone.positions,
-            weights=np.r_[share * alone.weights, (1.0 - share) * found.weights],
-            observed=_joined(alone.observed, gained),
-            latent=_joined(alone.latent, gained),
-            df=alone.df,
-            scale=scale,
-            floor=alone.floor,
-            shares={name: share * part for name, part in alone.shares.items()}
-            | {"analogues": 1.0 - share},
-            opinions={
-                "this curve": float(p_ensemble[0]),
-                "its likes": float(p_analogues[0]),
-                "any trial": 1.0 / (n_completed + 1.0),
-            },
-        )
-        known = Recalibration(pivot, mixture._cdf(pivot, None, True), np.array([1.0 - p_beat]))
-        return replace(mixture, recalibration=known)
+        p_ensemble = float(1.0 - alone._cdf(_BEST, None, True)[0])
+        p_analogues = float(found.p_above(np.array([knowledge.best]))[0])
+        any_trial = 1.0 / (max(knowledge.n_completed, knowledge.final.size) + 1.0)
+        if alone.floor > 1.0:  # its best report is its value, and it beats the best already
+            p_beat = 1.0
+        else:
+            seen = float(curve.positions[-1]) / curve.horizon
+            a, e = self.evidence
+            log_odds = (
+                math.log(any_trial)
+                + self.offset
+                + self.fade * math.sqrt(seen)
+                + a * _logit(p_analogues)
+                + e * _logit(p_ensemble)
+            )
+            p_beat = 1.0 / (1.0 + math.exp(-log_odds))
+        return _Voices(found, p_analogues, p_ensemble, any_trial, p_beat)
 
 
-def _pooled(p_analogues: Array, p_ensemble: Array, n_completed: int, seen: float) -> Array:
-    log_odds = (
-        -np.log(n_completed + 1.0)
-        + OFFSET
-        + FADE * np.sqrt(seen)
-        + EVIDENCE * (_logit(p_analogues) + _logit(p_ensemble))
-    )
-    return np.asarray(1.0 / (1.0 + np.exp(-log_odds)))
+_BEST = np.array([1.0])
+"""The best value of the study on the working scale."""
+
+
+@dataclass(frozen=True)
+class _Voices:
+    """What the two voices say of the best value, and what that makes together."""
+
+    analogues: analogues.Analogues
+    p_analogues: float
+    p_ensemble: float
+    any_trial: float
+    p_beat: float
 
 
 def _without_gaps(curve: LearningCurve) -> Array:
@@ -116,9 +146,9 @@ def _without_gaps(curve: LearningCurve) -> Array:
     return np.interp(np.arange(observed[-1] + 1), observed, values)
 
 
-def _logit(p: Array) -> Array:
-    p = np.clip(p, _SUREST, 1.0 - _SUREST)
-    return np.asarray(np.log(p / (1.0 - p)))
+def _logit(p: float) -> float:
+    p = min(max(p, _SUREST), 1.0 - _SUREST)
+    return math.log(p / (1.0 - p))
 
 
 def _on_working_scale(found: analogues.Analogues, knowledge: StudyKnowledge) -> Component:

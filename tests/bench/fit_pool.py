@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from optuna_lcpruner.decision import Rule
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.interface import StudyKnowledge
-from optuna_lcpruner.posterior.opinion_pool import EVIDENCE, FADE, OFFSET, OpinionPool
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.study_record import StudyRecord
 
 ORDERS = ("random", "pruned", "improving")
@@ -81,7 +81,7 @@ def looks(path: Path, seed: int, n_trials: int) -> Iterator[Look]:
                     ahead.opinions["this curve"],
                     bool(curve[-1] > knowledge.best),
                 )
-                threshold = rule.threshold_at(summary.n_completed, n / n_steps)
+                threshold = rule.threshold_at(1.0 / (summary.n_completed + 1.0), n / n_steps)
                 stopped |= len(known) >= 3 and ahead.p_beats(knowledge.best) < threshold
         if np.isfinite(curve[-1]) and not (order == "pruned" and stopped):
             known.append(completed(number, curve))
@@ -152,13 +152,14 @@ def main() -> None:
         )
         constants = np.array2string(fitted(features, everything), precision=2)
         print(f"{label:24s} {loss(predicted, everything):15.4f} {by_order}  {constants}")
-    shipped = prior + OFFSET + FADE * fade + EVIDENCE * (a + e)
+    pool = OpinionPool()
+    shipped = prior + pool.offset + pool.fade * fade + pool.evidence[0] * a + pool.evidence[1] * e
     by_order = " ".join(
         f"{loss(shipped, order == o):9.4f}" if np.any(order == o) else f"{'-':>9s}" for o in ORDERS
     )
     print(
         f"{'both, as shipped':24s} {loss(shipped, everything):15.4f} {by_order}  "
-        f"{np.array2string(np.array([OFFSET, FADE, EVIDENCE]), precision=2)}"
+        f"{np.array2string(np.array([pool.offset, pool.fade, pool.evidence[0]]), precision=2)}"
     )
     print("\nboth, fitted without one source:")
     for left_out in np.unique(source):

@@ -1,0 +1,120 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy.special import expit, logit
+
+from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.posterior import analogues
+from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.interface import QuickEngine, StudyKnowledge, Target
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
+from optuna_lcpruner.scale import spanning
+
+T = 30
+
+
+def study(n, seed=0, target=Target.LAST, maximize=True):
+    """What a study of n completed trials knows, and one more curve of its kind, (T,)."""
+    rng = np.random.default_rng(seed)
+    ends, rates = rng.uniform(0.4, 0.9, (n + 1, 1)), rng.uniform(2, 6, (n + 1, 1))
+    t = np.arange(1, T + 1) / T
+    curves = ends * (1 - np.exp(-rates * t)) + rng.normal(0, 0.01, (n + 1, T))
+    completed, curve = curves[:n], curves[n]
+    final = completed[:, -1] if target is Target.LAST else completed.max(axis=1)
+    best = final.max() if n else 0.8
+    scale = spanning(float(np.median(curves[:, 0])), float(best), maximize)
+    return StudyKnowledge(scale, target, completed, final, n), curve
+
+
+def seen(curve, m):
+    return LearningCurve(np.arange(1.0, m + 1), curve[:m], T)
+
+
+@pytest.mark.parametrize("m", [2, 10, 25])
+@pytest.mark.parametrize("n", [1, 3, 40])
+def test_the_formula(n, m):
+    knowledge, curve = study(n, seed=n + m)
+    part = seen(curve, m)
+    alone = ClosedForm()(part, knowledge)
+    p_e = 1.0 - alone._cdf(np.array([1.0]), None, True)[0]
+    found = analogues.find(
+        curve[:m], knowledge.completed, knowledge.final, np.array([T - 1]), knowledge.best,
+        knowledge.scale.unit,
+    )  # fmt: skip
+    p_a = found.p_above(np.array([knowledge.best]))[0]
+    p_a, p_e = np.clip([p_a, p_e], 1e-4, 1 - 1e-4)
+    engine = OpinionPool(offset=0.7, fade=-0.4, evidence=(0.3, 0.2))
+    expected = expit(
+        -np.log(n + 1) + 0.7 - 0.4 * np.sqrt(m / T) + 0.3 * logit(p_a) + 0.2 * logit(p_e)
+    )
+    assert_allclose(engine.p_beat(part, knowledge), expected, rtol=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(0, 30),
+    m=st.integers(1, T - 1),
+    seed=st.integers(0, 50),
+    target=st.sampled_from(Target),
+    engine=st.sampled_from([OpinionPool(), OpinionPool(ClosedForm(families=("pow3",)))]),
+)
+def test_the_quick_answer_is_that_of_the_forecast(n, m, seed, target, engine):
+    knowledge, curve = study(n, seed, target)
+    part = seen(curve, m)
+    assert isinstance(engine, QuickEngine)
+    best = float(knowledge.scale.to_metric(1.0))
+    quick = engine.p_beat(part, knowledge)
+    assert_allclose(engine(part, knowledge).p_beats(best), quick, rtol=1e-6, atol=1e-9)
+
+
+def test_without_a_completed_trial_it_is_the_ensemble():
+    knowledge, curve = study(0)
+    part = seen(curve, 12)
+    pooled, alone = OpinionPool()(part, knowledge), ClosedForm()(part, knowledge)
+    assert_allclose(pooled.quantile([0.05, 0.5, 0.95]), alone.quantile([0.05, 0.5, 0.95]))
+    assert_allclose(pooled.shares["pow3"], alone.shares["pow3"])
+
+
+def test_shares_and_opinions_name_every_source():
+    knowledge, curve = study(40)
+    ahead = OpinionPool()(seen(curve, 12), knowledge)
+    k = analogues.n_neighbours(40)
+    assert_allclose(ahead.shares["analogues"], k / (k + 1))
+    assert_allclose(sum(ahead.shares.values()), 1.0)
+    assert set(ahead.opinions) == {"this curve", "its likes", "any trial"}
+    assert_allclose(ahead.opinions["any trial"], 1 / 41)
+
+
+def test_trials_without_reports_count_in_the_prior_alone():
+    knowledge, curve = study(5)
+    part = seen(curve, 12)
+    few, many = (
+        OpinionPool().p_beat(part, replace(knowledge, n_completed=count)) for count in (5, 50)
+    )
+    assert_allclose(logit(few) - logit(many), np.log(51 / 6), rtol=1e-9)
+
+
+def test_a_best_report_beyond_the_best_is_certain():
+    knowledge, curve = study(5, target=Target.BEST)
+    curve = curve.copy()
+    curve[4] = knowledge.best + 0.1
+    part = seen(curve, 12)
+    assert OpinionPool().p_beat(part, knowledge) == 1.0
+    assert_allclose(OpinionPool()(part, knowledge).p_beats(knowledge.best), 1.0)
+
+
+def test_it_learns_from_trial_to_trial():
+    """The more completed trials, the better the log score of the final value."""
+    scores = []
+    for n in (3, 10, 40):
+        score = []
+        for seed in range(30):
+            knowledge, curve = study(n, seed)
+            ahead = OpinionPool()(seen(curve, 6), knowledge)
+            score.append(np.log(float(ahead.pdf(curve[-1]))))
+        scores.append(np.mean(score))
+    assert scores[0] < scores[1] < scores[2], scores
