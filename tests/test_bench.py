@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -22,8 +23,19 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         ends, rates = rng.uniform(0.3, 0.9, (40, 1)), rng.uniform(0.1, 0.6, (40, 1))
         curves = ends * (1 - np.exp(-rates * np.arange(1, 13))) + rng.normal(0, 0.005, (40, 12))
         curves[:3, 6:] = np.nan
+        hp_json = [
+            json.dumps({"end": float(end), "rate": float(rate)})
+            for end, rate in zip(ends[:, 0], rates[:, 0], strict=True)
+        ]
+        hp_json[5] = ""
         path = tmp_path_factory.mktemp("recorded") / f"{source}.npz"
-        np.savez(path, curves=curves if maximize else 1 - curves, maximize=maximize, name=source)
+        np.savez(
+            path,
+            curves=curves if maximize else 1 - curves,
+            maximize=maximize,
+            name=source,
+            hp_json=hp_json,
+        )
         paths.append(str(path))
     return paths
 
@@ -76,11 +88,43 @@ def test_replay_refuses_unknown_pruners(recorded: list[str]) -> None:
     assert "unknown pruners ['medium']" in done.stderr
 
 
+def test_replay_with_tpe(recorded: list[str]) -> None:
+    output = run(
+        "replay.py", *recorded, "--orders", "1", "--trials", "20", "--sampler", "tpe",
+        "--pruners", "none", "default",
+    )  # fmt: skip
+    cost, regret, _, _, _, replays = columns(output, "none")
+    assert cost == 1.0
+    assert replays == 2
+    assert regret < 0.3  # 20 of 40 configurations, chosen by a sampler that learns
+
+
 def test_calibration(recorded: list[str]) -> None:
-    output = run("calibration.py", *recorded, "--runs", "10", "--trials", "30")
+    output = run(
+        "calibration.py", *recorded, "--runs", "10", "--trials", "30", "--risks", "1.0", "0.0"
+    )
     assert len(re.findall(r"^ +\d+% ", output, re.MULTILINE)) == 5
-    for order in ("random", "good first", "bad first"):
+    for order in ("random", "good first", "bad first", "TPE"):
         assert f"reliability, {order}, risk=" in output
+        assert re.search(rf"^{order}[ -]+[01]\.\d", output, re.MULTILINE)
+    nothing, some = re.findall(r"^  [01]\.00 .*$", output, re.MULTILINE)
+    assert re.findall(r"(\d\.\d\d) \+-", nothing) == ["0.00"] * 4
+    assert re.findall(r"(\d\.\d\d) \+-", some) != ["0.00"] * 4
+
+
+def test_risk() -> None:
+    output = run("risk.py", "--studies", "5", "--trials", "30")
+    rows = [line.split() for line in output.splitlines() if line.startswith("exact")]
+    assert len(rows) == 20
+    for _, _, _, risk, lost, _, error, cost in rows:
+        assert float(lost) < float(risk) + 4 * float(error)
+        assert 0.05 < float(cost) < 1
+
+
+def test_ablation(recorded: list[str]) -> None:
+    output = run("ablation.py", *recorded, "--orders", "1", "--trials", "10")
+    for variant in ("full", "without the analogues", "one curve, fixed threshold"):
+        assert re.search(rf"^{variant} .*\d: 0\.\d+/\d", output, re.MULTILINE)
 
 
 def test_fit_pool(recorded: list[str]) -> None:

@@ -1,19 +1,21 @@
 """Is the forecast better than the last value, and does P(beat) come true? On recorded studies.
 
     python tests/bench/calibration.py STUDY.npz ...
-    python tests/bench/calibration.py STUDY.npz ... --engine closed_form
+    python tests/bench/calibration.py STUDY.npz ... --risks 0.6 0.1 0.2 0.4 0.8
 
-Recorded studies as for ``replay.py``. Two tables:
+Recorded studies as for ``replay.py``. The tables:
 
 forecast     The first 20 completed configurations of a random order are known, the others are
              forecast when 5 ... 70 % are seen: absolute error of the median (0 is the study's
              median first value, 1 its best; means over studies of the median over runs), Spearman
              correlation with the final value (all runs / the better half of them), coverage of the
              90 % interval, and the mean log density, against the last value.
-reliability  The configurations come in a random, a good-first and a bad-first order (the better
-             half before the worse half, random within). Each is asked at a few fractions whether
-             it will beat the best of those before it that were not stopped; predicted against
-             actual, in bins of P, and the share of would-be best trials that were stopped.
+reliability  The configurations come in four orders: random, good first, bad first (the better half
+             before the worse half, random within) and as TPESampler proposes them. At a few
+             fractions: predicted P(beat the best so far) against what came true, in bins of P, and
+             how often the end lay inside the 90 % interval.
+risk         The same replays at several settings of `risk`: the share of would-be best trials that
+             were stopped, which `risk` is meant to bound.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ import argparse
 import itertools
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from replay import Arms, in_turn, proposed
 from scipy import stats
 
 from optuna_lcpruner import LearningCurvePruner
@@ -38,6 +42,7 @@ from optuna_lcpruner.study_record import StudyRecord
 
 ENGINES: dict[str, type] = {"pool": OpinionPool, "closed_form": ClosedForm}
 FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7)
+ORDERS = ("random", "good first", "bad first", "TPE")
 
 
 def load(path: Path) -> tuple[np.ndarray, str]:
@@ -120,63 +125,74 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     return float(stats.spearmanr(a, b).statistic)
 
 
-def ordered(curves: np.ndarray, order: str, rng: np.random.Generator) -> np.ndarray:
-    """The curves in one of the three orders."""
-    curves = curves[rng.permutation(len(curves))]
-    if order == "random":
-        return curves
-    final = np.nan_to_num(curves[:, -1], nan=-np.inf)
-    good = final >= np.median(final)
-    first = good if order == "good first" else ~good
-    return np.concatenate([curves[first], curves[~first]])
-
-
-def looks(path: Path, order: str, seed: int, n_trials: int, pruner: LearningCurvePruner) -> tuple:
-    """P and outcome at each look, and for each would-be best trial whether it was stopped."""
+def arms_in(order: str, path: Path, seed: int, n_trials: int) -> tuple[Arms, int]:
+    """The configurations of a study in one of the orders, and the length of a training."""
     curves, _ = load(path)
-    curves = ordered(curves, order, np.random.default_rng(seed))[:n_trials]
-    n_steps = curves.shape[1]
-    study = optuna.create_study(direction="maximize", pruner=pruner)
-    asked, lost = [], []
-    at = {max(1, round(f * n_steps) - 1) for f in FRACTIONS}
-    for curve in curves:
-        trial, stopped = study.ask(), False
+    shuffled = np.random.default_rng(seed).permutation(len(curves))
+    curves = curves[shuffled]
+    if order == "TPE":
+        hp_json = np.load(path, allow_pickle=True)["hp_json"][shuffled]
+        return proposed(curves, hp_json, n_trials), curves.shape[1]
+    if order != "random":
+        final = np.nan_to_num(curves[:, -1], nan=-np.inf)
+        good = final >= np.median(final)
+        first = good if order == "good first" else ~good
+        curves = np.concatenate([curves[first], curves[~first]])
+    return in_turn(curves[:n_trials]), curves.shape[1]
+
+
+@dataclass
+class Looks:
+    """What was asked and what came of it.
+
+    Attributes:
+        asked: Rows (fraction, P, won, inside the 90 % interval or NaN without an end).
+        lost: For each would-be best trial, whether it was stopped.
+    """
+
+    asked: list[tuple] = field(default_factory=list)
+    lost: list[bool] = field(default_factory=list)
+
+
+def look(order: str, path: Path, seed: int, n_trials: int, risk: float, engine: str) -> Looks:
+    """Replay one study, asking at ``FRACTIONS``."""
+    arms, n_steps = arms_in(order, path, seed, n_trials)
+    pruner = LearningCurvePruner(n_steps=n_steps, risk=risk, engine=engine, publish=False)
+    study = optuna.create_study(
+        direction="maximize", pruner=pruner, sampler=optuna.samplers.TPESampler(seed=seed)
+    )
+    looks, at = Looks(), {max(1, round(f * n_steps) - 1): f for f in FRACTIONS}
+    for trial, curve in arms(study):
+        stopped = False
         values = [t.value for t in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])]
         would_win = bool(values and curve[-1] > max(values))
         for step, value in enumerate(curve):
             trial.report(float(value), step)
-            frozen = study.get_trials(deepcopy=False)[-1]
-            decision = pruner.decide(study, frozen)
-            if step in at and decision.p_beat is not None:
-                asked.append((decision.p_beat, would_win))
-            if decision.prune:
-                stopped = True
+            stopped = trial.should_prune()
+            if step in at:
+                decision = pruner.decide(study, study.get_trials(deepcopy=False)[trial.number])
+                if decision.p_beat is not None:
+                    inside = decision.low <= curve[-1] <= decision.high
+                    inside = float(inside) if np.isfinite(curve[-1]) else np.nan
+                    looks.asked.append((at[step], decision.p_beat, would_win, inside))
+            if stopped:
                 break
         if would_win and len(values) >= 3:
-            lost.append(stopped)
+            looks.lost.append(stopped)
         if stopped:
             study.tell(trial, state=TrialState.PRUNED)
         elif np.isfinite(curve[-1]):
             study.tell(trial, float(curve[-1]))
         else:
             study.tell(trial, state=TrialState.FAIL)
-    return asked, lost
+    return looks
 
 
-def reliability(paths: list[Path], engine: str, seeds: int, n_trials: int, risk: float) -> None:
-    """Print the reliability tables."""
+def reliability(results: dict[str, Looks], risk: float) -> None:
+    """Print the reliability and coverage tables."""
     edges = np.array([0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0001])
-    for order in ("random", "good first", "bad first"):
-        asked, lost = [], []
-        for path in paths:
-            for seed in range(seeds):
-                pruner = LearningCurvePruner(
-                    n_steps=load(path)[0].shape[1], risk=risk, engine=engine, publish=False
-                )
-                a, b = looks(path, order, seed, n_trials, pruner)
-                asked += a
-                lost += b
-        p, won = np.array(asked, dtype=float).T
+    for order, looks in results.items():
+        _, p, won, _ = np.array(looks.asked, dtype=float).T
         print(f"reliability, {order}, risk={risk}: {p.size} looks")
         print(f"{'P':>12s} {'looks':>6s} {'predicted':>10s} {'actual':>7s}")
         for low, high in itertools.pairwise(edges):
@@ -186,11 +202,29 @@ def reliability(paths: list[Path], engine: str, seeds: int, n_trials: int, risk:
                     f"{low:5.2f} - {high:4.2f} {here.sum():6d} {p[here].mean():10.3f} "
                     f"{won[here].mean():7.3f}"
                 )
-        print(
-            f"Brier {np.mean((p - won) ** 2):.4f}; would-be best trials stopped: "
-            f"{np.sum(lost)} of {len(lost)} = {np.mean(lost):.2f}\n",
-            flush=True,
-        )
+        base = won.mean()
+        print(f"Brier {np.mean((p - won) ** 2):.4f}, of a constant {base * (1 - base):.4f}\n")
+    print("share of ends inside the 90 % interval, by fraction seen")
+    print(f"{'order':12s}" + "".join(f"{f:>8.0%}" for f in FRACTIONS))
+    for order, looks in results.items():
+        fraction, _, _, inside = np.array(looks.asked, dtype=float).T
+        ended = np.isfinite(inside)
+        cells = (inside[ended & (fraction == f)] for f in FRACTIONS)
+        print(f"{order:12s}" + "".join(f"{c.mean():8.3f}" if c.size else "       -" for c in cells))
+    print()
+
+
+def risk_table(results: dict[float, dict[str, Looks]]) -> None:
+    """Print the share of would-be best trials stopped, +- its standard error."""
+    orders = next(iter(results.values()))
+    print("share of would-be best trials that were stopped")
+    print(f"{'risk':>6s}" + "".join(f"{order:>16s}" for order in orders))
+    for risk, by_order in results.items():
+        cells = []
+        for looks in by_order.values():
+            lost = np.array(looks.lost, dtype=float)
+            cells.append(f"{lost.mean():8.2f} +- {lost.std() / np.sqrt(lost.size):4.2f}")
+        print(f"{risk:6.2f}" + "".join(cells), flush=True)
 
 
 def main() -> None:
@@ -202,19 +236,29 @@ def main() -> None:
     parser.add_argument("--engine", choices=ENGINES, default="pool")
     parser.add_argument("--known", type=int, default=20, help="completed trials known")
     parser.add_argument("--runs", type=int, default=80, help="runs forecast in each study")
-    parser.add_argument("--seeds", type=int, default=1, help="orders of each kind")
+    parser.add_argument("--seeds", type=int, default=1, help="replays in each order")
     parser.add_argument("--trials", type=int, default=100, help="trials of a replay")
-    parser.add_argument("--risk", type=float, default=LearningCurvePruner()._rule.risk)
-    parser.add_argument("--skip-reliability", action="store_true")
+    parser.add_argument(
+        "--risks", type=float, nargs="*", default=[0.6], help="the first is used for reliability"
+    )
+    parser.add_argument("--orders", nargs="+", default=ORDERS, choices=ORDERS)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     engine = ENGINES[arguments.engine]()
     forecast_table(arguments.studies, engine, arguments.known, arguments.runs)
-    if not arguments.skip_reliability:
-        reliability(
-            arguments.studies, arguments.engine, arguments.seeds, arguments.trials, arguments.risk
-        )
+    results: dict[float, dict[str, Looks]] = {}
+    for risk in arguments.risks:
+        results[risk] = {order: Looks() for order in arguments.orders}
+        for order, looks in results[risk].items():
+            for path, seed in itertools.product(arguments.studies, range(arguments.seeds)):
+                one = look(order, path, seed, arguments.trials, risk, arguments.engine)
+                looks.asked += one.asked
+                looks.lost += one.lost
+        if len(results) == 1:
+            reliability(results[risk], risk)
+    if results:
+        risk_table(dict(sorted(results.items())))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python tests/bench/replay.py STUDY.npz ... [--pruners default median_w3 hyperband] [--orders 3]
     python tests/bench/replay.py STUDY.npz ... --budget 20 --orders 5
+    python tests/bench/replay.py STUDY.npz ... --sampler tpe
 
 A recorded study is an .npz file with ``curves`` (n_configurations, n_steps; NaN from where a run
 diverged), ``maximize`` (bool) and ``name``. Its configurations are run one after another in a
@@ -12,6 +13,10 @@ random order through a real ``optuna.Study``, which sees what an objective would
     kept    share of replays in which the best trial was completed
 With ``--budget B`` a replay ends once B full trainings' worth of steps are spent, and regret is
 against the best configuration of the whole file.
+
+With ``--sampler tpe`` the order is not random: TPESampler proposes hyper-parameters and the nearest
+configuration not yet run is trained, under its own hyper-parameters. That takes ``hp_json`` in the
+file, a JSON object a configuration; regret is against the whole file then.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,7 +91,7 @@ def ours() -> dict[str, Factory]:
     factories: dict[str, Factory] = {
         "default": lambda n: LearningCurvePruner(n_steps=n, publish=False)
     }
-    for risk in (0.1, 0.2, 0.3, 0.4, 0.8):
+    for risk in (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9, 1.0):
         factories[f"risk_{risk:g}"] = lambda n, r=risk: LearningCurvePruner(
             n_steps=n, risk=r, publish=False
         )
@@ -111,18 +116,110 @@ class Replay:
     ms: float
 
 
-def run(curves: np.ndarray, maximize: bool, pruner: BasePruner, budget: float) -> tuple:
+Arms = Callable[[optuna.Study], Iterable[tuple[optuna.Trial, np.ndarray]]]
+"""Gives the trials of a study one by one, each with the curve of its configuration."""
+
+
+def in_turn(curves: np.ndarray) -> Arms:
+    """The curves in the order they are in."""
+
+    def arms(study: optuna.Study) -> Iterator[tuple[optuna.Trial, np.ndarray]]:
+        for curve in curves:
+            yield study.ask(), curve
+
+    return arms
+
+
+class Space:
+    """The recorded hyper-parameters as a search space with the configurations in it."""
+
+    def __init__(self, hp_json: np.ndarray) -> None:
+        rows = [json.loads(str(text) or "{}") for text in hp_json]
+        columns, self.distributions, self.params = [], {}, [{} for _ in rows]
+        for name in sorted({key for row in rows for key in row}):
+            values = [row.get(name) for row in rows]
+            column, distribution = self._column(values)
+            if distribution is None:
+                continue
+            columns.append(column)
+            self.distributions[name] = distribution
+            for params, value in zip(self.params, values, strict=True):
+                if value is not None:
+                    number = isinstance(distribution, optuna.distributions.FloatDistribution)
+                    params[name] = float(value) if number else str(value)
+        self.columns = np.array(columns).T  # categories by their index
+
+    @staticmethod
+    def _column(
+        values: list,
+    ) -> tuple[np.ndarray, optuna.distributions.BaseDistribution | None]:
+        """Scaled values (NaN: none) and distribution; None if it does not vary or is free text."""
+        known = [v for v in values if v is not None]
+        try:
+            x = np.array([np.nan if v is None else float(v) for v in values])
+        except ValueError:
+            choices = sorted({str(v) for v in known})
+            if not 2 <= len(choices) <= 20:
+                return np.empty(0), None
+            x = np.array([np.nan if v is None else choices.index(str(v)) for v in values])
+            return x, optuna.distributions.CategoricalDistribution(choices)
+        low, high = float(np.nanmin(x)), float(np.nanmax(x))
+        if low == high:
+            return np.empty(0), None
+        log = low > 0 and high / low > 100
+        scaled = np.log(x / low) / np.log(high / low) if log else (x - low) / (high - low)
+        return scaled, optuna.distributions.FloatDistribution(low, high, log=log)
+
+    def point(self, params: dict) -> np.ndarray:
+        """Proposed hyper-parameters, scaled like the columns."""
+        point = []
+        for name, d in self.distributions.items():
+            if isinstance(d, optuna.distributions.CategoricalDistribution):
+                point.append(float(d.choices.index(params[name])))
+            elif d.log:
+                point.append(np.log(params[name] / d.low) / np.log(d.high / d.low))
+            else:
+                point.append((params[name] - d.low) / (d.high - d.low))
+        return np.array(point)
+
+    def nearest(self, params: dict, left: np.ndarray) -> int:
+        """The configuration among those left that is nearest; another category is a distance 1."""
+        category = [
+            isinstance(d, optuna.distributions.CategoricalDistribution)
+            for d in self.distributions.values()
+        ]
+        apart = np.abs(self.columns[left] - self.point(params))
+        apart = np.where(category, apart > 0, apart)
+        return int(left[np.argmin(np.nansum(np.where(np.isnan(apart), 1.0, apart) ** 2, axis=1))])
+
+
+def proposed(curves: np.ndarray, hp_json: np.ndarray, n_trials: int) -> Arms:
+    """The configurations that the study's sampler asks for, or rather their nearest neighbours."""
+    space = Space(hp_json)
+
+    def arms(study: optuna.Study) -> Iterator[tuple[optuna.Trial, np.ndarray]]:
+        left = np.arange(len(curves))
+        for _ in range(min(n_trials, len(curves))):
+            wish = study.ask(space.distributions)
+            chosen = space.nearest(wish.params, left)
+            left = left[left != chosen]
+            study.tell(wish, state=TrialState.FAIL)  # the sampler shall learn of what is trained
+            study.enqueue_trial(space.params[chosen])
+            yield study.ask(space.distributions), curves[chosen]
+
+    return arms
+
+
+def run(arms: Arms, maximize: bool, pruner: BasePruner, budget: float, seed: int) -> tuple:
     """Feed the curves to a study until the budget of steps is spent."""
     study = optuna.create_study(
         direction="maximize" if maximize else "minimize",
-        sampler=optuna.samplers.RandomSampler(seed=0),
+        sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=pruner,
     )
     spent, asked, finals = 0, 0.0, []
-    for curve in curves:
-        if spent >= budget:
-            break
-        trial, state = study.ask(), None
+    for trial, curve in arms(study):
+        state = None
         for step, value in enumerate(curve):
             spent += 1
             trial.report(float(value), step)
@@ -139,25 +236,37 @@ def run(curves: np.ndarray, maximize: bool, pruner: BasePruner, budget: float) -
             finals.append(float(curve[-1]))
         else:
             study.tell(trial, state=state)
+        if spent >= budget:
+            break
     return spent, np.array(finals), 1e3 * asked / spent
 
 
-def replay(path: Path, order: int, factory: Factory, n_trials: int, budget: float | None) -> Replay:
-    """One recorded study in one random order through one pruner."""
+def replay(
+    path: Path,
+    order: int,
+    factory: Factory,
+    n_trials: int,
+    budget: float | None,
+    sampler: str = "random",
+) -> Replay:
+    """One recorded study in one order through one pruner."""
     data = np.load(path, allow_pickle=True)
     curves, maximize = data["curves"].astype(float), bool(data["maximize"])
-    sign = 1.0 if maximize else -1.0
-    curves = curves[np.random.default_rng(order).permutation(len(curves))]
-    if budget is None:
-        curves = curves[:n_trials]
-    n_steps = curves.shape[1]
+    sign, n_steps = (1.0 if maximize else -1.0), curves.shape[1]
+    limit = np.inf if budget is None else budget * n_steps
+    shuffled = np.random.default_rng(order).permutation(len(curves))
+    if sampler == "tpe":
+        n_wanted = n_trials if budget is None else len(curves)
+        arms = proposed(curves[shuffled], data["hp_json"][shuffled], n_wanted)
+        whole = min(n_wanted, len(curves)) * n_steps if budget is None else limit
+    else:
+        curves = curves[shuffled] if budget is not None else curves[shuffled][:n_trials]
+        arms, whole = in_turn(curves), (curves.size if budget is None else limit)
     final = sign * curves[:, -1]
     best, median = np.nanmax(final), np.nanmedian(final)
-    limit = np.inf if budget is None else budget * n_steps
-    spent, found, ms = run(curves, maximize, factory(n_steps), limit)
+    spent, found, ms = run(arms, maximize, factory(n_steps), limit, order)
     got = np.max(sign * found) if found.size else -np.inf
     regret = min(1.0, (best - got) / max(best - median, 1e-12))
-    whole = curves.size if budget is None else limit
     return Replay(str(data["name"]), order, spent / whole, regret, float(got >= best), ms)
 
 
@@ -182,9 +291,14 @@ def main() -> None:
     )
     parser.add_argument("studies", type=Path, nargs="+")
     parser.add_argument("--pruners", nargs="+", help="names to run; by default all")
-    parser.add_argument("--orders", type=int, default=3, help="random orders of each study")
+    parser.add_argument(
+        "--orders", type=int, default=3, help="random orders (or seeds) of each study"
+    )
     parser.add_argument("--trials", type=int, default=100, help="configurations of a replay")
     parser.add_argument("--budget", type=float, help="full trainings' worth of steps")
+    parser.add_argument(
+        "--sampler", choices=("random", "tpe"), default="random", help="who picks the next"
+    )
     parser.add_argument("--per-study", action="store_true", help="a table for each study as well")
     parser.add_argument("--json", type=Path, help="write all replays to this file")
     arguments = parser.parse_args()
@@ -199,7 +313,14 @@ def main() -> None:
         for order in range(arguments.orders):
             for name, rows in results.items():
                 rows.append(
-                    replay(path, order, factories[name], arguments.trials, arguments.budget)
+                    replay(
+                        path,
+                        order,
+                        factories[name],
+                        arguments.trials,
+                        arguments.budget,
+                        arguments.sampler,
+                    )
                 )
         if arguments.per_study:
             study = rows[-1].study

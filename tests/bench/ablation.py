@@ -1,0 +1,111 @@
+"""What each ingredient of the default pruner buys: replays with one of them taken away.
+
+    python tests/bench/ablation.py STUDY.npz ... [--orders 2] [--jobs 2]
+
+Recorded studies as for ``replay.py``. Every variant is replayed at three settings of its knob;
+regrets at equal cost are read off the straight lines between them. A variant whose posterior lacks
+an opinion uses the constants that ``fit_pool.py`` fits without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import optuna
+from replay import Replay, replay
+
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.decision import Rule
+from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
+
+COSTS = (0.2, 0.25, 0.3, 0.35)
+
+
+@dataclass(frozen=True)
+class CostBlind(Rule):
+    """The rule without the factor 1 - n / T."""
+
+    def threshold_at(self, fresh: float, seen: float) -> float:
+        return super().threshold_at(fresh, 0.0)
+
+
+ANALOGUES = OpinionPool(offset=0.98, fade=0.77, evidence=(0.40, 0.0))
+ENSEMBLE = OpinionPool(offset=0.83, fade=-0.17, evidence=(0.0, 0.52))
+UNFITTED = OpinionPool(offset=0.0, fade=0.0, evidence=(0.5, 0.5))
+WHITE = OpinionPool(ensemble=ClosedForm(CurvePrior(rho=(0.0,), kappa=(0.0,))))
+THREE = OpinionPool(ensemble=ClosedForm(families=("pow3", "Janoschek", "ilog2")))
+RISKS = (0.3, 0.6, 0.9)
+FIXED = (0.01, 0.03, 0.1)
+
+VARIANTS: dict[str, tuple[str, tuple[float, ...], OpinionPool | ClosedForm]] = {
+    "full": ("risk", RISKS, OpinionPool()),
+    "without the ensemble": ("risk", RISKS, ANALOGUES),
+    "without the analogues": ("risk", RISKS, ENSEMBLE),
+    "constants not fitted": ("risk", RISKS, UNFITTED),
+    "independent noise": ("risk", RISKS, WHITE),
+    "three families": ("risk", RISKS, THREE),
+    "remaining cost ignored": ("blind", RISKS, OpinionPool()),
+    "fixed threshold": ("threshold", FIXED, OpinionPool()),
+    "one curve, fixed threshold": ("threshold", FIXED, ClosedForm()),
+}
+
+
+def pruner(variant: str, knob: float, n_steps: int) -> LearningCurvePruner:
+    """The pruner of a variant."""
+    kind, _, engine = VARIANTS[variant]
+    setting = {"threshold": knob} if kind == "threshold" else {"risk": knob}
+    made = LearningCurvePruner(n_steps=n_steps, engine=engine, publish=False, **setting)
+    if kind == "blind":
+        made._rule = CostBlind(risk=knob)
+    return made
+
+
+def one(task: tuple[str, float, Path, int], n_trials: int) -> Replay:
+    """One replay, in a worker."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    variant, knob, path, order = task
+    return replay(path, order, partial(pruner, variant, knob), n_trials, None)
+
+
+def main() -> None:
+    """Parse arguments, replay, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("studies", type=Path, nargs="+")
+    parser.add_argument("--orders", type=int, default=2, help="random orders of each study")
+    parser.add_argument("--trials", type=int, default=100, help="configurations of a replay")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    arguments = parser.parse_args()
+    at_cost = " ".join(f"{f'at {c:.2f}':>8s}" for c in COSTS)
+    print(f"{'':27s} {'regret':>8s}\n{'variant':27s} {at_cost}   knob: cost/regret")
+    with ProcessPoolExecutor(arguments.jobs) as workers:
+        for variant, (_, knobs, _) in VARIANTS.items():
+            points = []
+            for knob in knobs:
+                tasks = [
+                    (variant, knob, path, order)
+                    for path in arguments.studies
+                    for order in range(arguments.orders)
+                ]
+                rows = list(workers.map(partial(one, n_trials=arguments.trials), tasks))
+                points.append((np.mean([r.cost for r in rows]), np.mean([r.regret for r in rows])))
+            cost, regret = np.array(sorted(points)).T
+            read = np.interp(COSTS, cost, regret, left=np.nan, right=np.nan)
+            cells = " ".join("       -" if np.isnan(x) else f"{x:8.3f}" for x in read)
+            shown = ", ".join(
+                f"{k:g}: {c:.3f}/{r:.3f}" for k, (c, r) in zip(knobs, points, strict=True)
+            )
+            print(f"{variant:27s} {cells}   {shown}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
