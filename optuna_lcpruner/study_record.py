@@ -227,6 +227,9 @@ class StudyRecord:
             if self._reporting and self._reporting[-1].number > trial.number:
                 self._curves.clear()  # finished out of order: rows move
             insort(self._reporting, trial, key=lambda t: t.number)
+            if len(self._reporting) > 2 * MAX_CURVES:  # what is older is never looked at again
+                del self._reporting[:-MAX_CURVES]
+                self._curves.clear()
         if self._n == len(self._table):
             self._table = np.concatenate([self._table, np.empty_like(self._table)])
         worsens = np.nan if trial.worsens is None else float(trial.worsens)

@@ -137,3 +137,13 @@ def test_speed() -> None:
     output = run("speed.py", "--finished", "4", "--reports", "5", "--trials", "1", "--repeats", "2")
     for storage in ("memory", "SQLite", "journal"):
         assert re.search(rf"^ +{storage} +4 ", output, re.MULTILINE)
+
+
+def test_front(recorded: list[str], tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    run(
+        "replay.py", *recorded, "--orders", "1", "--trials", "10", "--json", str(results),
+        "--pruners", "none", "median_w3", "default", "risk_0.3",
+    )  # fmt: skip
+    run("front.py", str(results), str(tmp_path / "front.png"))
+    assert (tmp_path / "front.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -310,6 +310,26 @@ def test_only_the_newest_curves_are_compared_with() -> None:
     np.testing.assert_array_equal(values[:, 1], final)
 
 
+@pytest.mark.parametrize("late", [0, 7])
+def test_older_curves_are_forgotten_without_a_trace(
+    monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    monkeypatch.setattr(study_record, "MAX_CURVES", 10)
+    trials = [finished({0: 0.0, 1: float(i)}, value=float(i)) for i in range(57)]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    record = StudyRecord(maximize=True)
+    for n in range(3, 58):
+        record.update([t for t in trials[:n] if t.number != late])
+        record.curves(2, 1.0)
+    summary = record.update(trials)  # one of the first finishes last
+    assert summary.n_completed == 57
+    assert len(record._reporting) <= 20
+    values, final = record.curves(2, 1.0)
+    np.testing.assert_array_equal(final, np.arange(47.0, 57.0))
+    np.testing.assert_array_equal(values[:, 1], final)
+
+
 class TestIncremental:
     @given(
         trials=st.lists(

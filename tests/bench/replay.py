@@ -83,6 +83,12 @@ def peers() -> dict[str, Factory]:
         factories[f"top{share:.0%}_after{steps}"] = lambda n, s=steps, q=share: KeepTopAfter(
             s - 1, q
         )
+    try:  # pip install surestop
+        from surestop import ConformalPruner
+    except ImportError:
+        pass
+    else:
+        factories["surestop"] = lambda n: ConformalPruner(n_calibration=20, alpha=0.05)
     return factories
 
 
