@@ -99,7 +99,11 @@ def draw(study: optuna.Study, to_the_end: dict[int, list[float]], path: str) -> 
         right.plot([x, x], [low, high], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
         right.plot(x, mean, "_", color=colour, ms=9, mew=2)
         right.annotate(
-            f"trial {number}", (n, y[n - 1]), (6, 3), textcoords="offset points", color=colour
+            f"trial {number}",
+            (n, y[n - 1]),
+            (6, 3),
+            textcoords="offset points",
+            color=colour,
         ).set_bbox({"fc": "w", "alpha": 0.7, "lw": 0, "pad": 0})
     for style, label in (
         ({"lw": 2, "marker": "o"}, "until pruned"),
@@ -115,7 +119,10 @@ def draw(study: optuna.Study, to_the_end: dict[int, list[float]], path: str) -> 
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(
-            frameon=False, loc="upper right", bbox_to_anchor=(1 if axes is left else 0.87, 1)
+            frameon=False,
+            fontsize="small",
+            loc="upper right",
+            bbox_to_anchor=(1 if axes is left else 0.87, 1),
         )
     figure.savefig(path, dpi=200)
 

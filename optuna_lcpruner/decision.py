@@ -100,7 +100,7 @@ class Rule:
             deviation (metric units) is below this and its median is not better than the best.
     """
 
-    risk: float = 0.6
+    risk: float = 0.5
     threshold: float | None = None
     patience: int = 1
     stop_below_std: float | None = None

@@ -111,7 +111,7 @@ class LearningCurvePruner(BasePruner):
         self,
         n_steps: int | None = None,
         *,
-        risk: float = 0.6,
+        risk: float = 0.5,
         threshold: float | None = None,
         n_startup_trials: int = 3,
         n_warmup_steps: int = 0,

@@ -1,7 +1,7 @@
 """Is the forecast better than the last value, and does P(beat) come true? On recorded studies.
 
     python tests/bench/calibration.py STUDY.npz ...
-    python tests/bench/calibration.py STUDY.npz ... --risks 0.6 0.1 0.2 0.4 0.8
+    python tests/bench/calibration.py STUDY.npz ... --risks 0.5 0.2 0.8
 
 Recorded studies as for ``replay.py``. The tables:
 
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="replays in each order")
     parser.add_argument("--trials", type=int, default=100, help="trials of a replay")
     parser.add_argument(
-        "--risks", type=float, nargs="*", default=[0.6], help="the first is used for reliability"
+        "--risks", type=float, nargs="*", default=[0.5], help="the first is used for reliability"
     )
     parser.add_argument("--orders", nargs="+", default=ORDERS, choices=ORDERS)
     arguments = parser.parse_args()

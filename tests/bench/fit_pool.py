@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from calibration import completed, load
 from scipy.optimize import minimize
+from scipy.special import ndtri
 
 from optuna_lcpruner.decision import Rule
 from optuna_lcpruner.learning_curve import LearningCurve
@@ -42,6 +43,9 @@ class Look:
     seen: float
     p_analogues: float
     p_ensemble: float
+    rank: float
+    pruned: float
+    records: float
     won: bool
 
 
@@ -58,8 +62,10 @@ def looks(path: Path, seed: int, n_trials: int) -> Iterator[Look]:
     at = np.unique([2, 3, 4, 6, *np.round(n_steps * np.array(FRACTIONS)).astype(int)])
     at = at[(at >= 2) & (at < n_steps)]
     record, known, engine, rule = StudyRecord(maximize=True), [], OpinionPool(), Rule()
+    seen = np.full(curves.shape, np.nan)  # of all earlier trials
+    bests: list[int] = []
     for number, curve in enumerate(curves):
-        stopped = False
+        stopped, stopped_at = False, n_steps
         if len(known) >= 2:
             summary = record.update(known)
             knowledge = StudyKnowledge(
@@ -79,12 +85,28 @@ def looks(path: Path, seed: int, n_trials: int) -> Iterator[Look]:
                     n / n_steps,
                     ahead.opinions["its likes"],
                     ahead.opinions["this curve"],
+                    normal_score(curve[n - 1], seen[:number, n - 1]),
+                    np.log((number + 1.0) / (summary.n_completed + 1.0)),
+                    0.5 * np.log((1 + sum(2 * b >= number for b in bests)) / (1 + np.log(2))),
                     bool(curve[-1] > knowledge.best),
                 )
                 threshold = rule.threshold_at(1.0 / (summary.n_completed + 1.0), n / n_steps)
-                stopped |= len(known) >= 3 and ahead.p_beats(knowledge.best) < threshold
-        if np.isfinite(curve[-1]) and not (order == "pruned" and stopped):
+                if len(known) >= 3 and ahead.p_beats(knowledge.best) < threshold and not stopped:
+                    stopped, stopped_at = True, n
+        stopped = stopped and order == "pruned"
+        end = stopped_at if stopped else n_steps
+        seen[number, :end] = curve[:end]
+        if np.isfinite(curve[-1]) and not stopped:
+            if all(curve[-1] > t.value for t in known):
+                bests.append(number)
             known.append(completed(number, curve))
+
+
+def normal_score(value: float, others: np.ndarray) -> float:
+    """Normal score of a value among others; NaN are not there."""
+    others = others[np.isfinite(others)]
+    below = np.sum(others < value) + 0.5 * np.sum(others == value)
+    return float(ndtri((below + 0.5) / (others.size + 1.0)))
 
 
 def logit(p: np.ndarray) -> np.ndarray:
@@ -111,9 +133,9 @@ def main() -> None:
     source, study, order = (
         np.array([getattr(r, key) for r in rows]) for key in ("source", "study", "order")
     )
-    n, f, p_a, p_e, won = (
-        np.array([getattr(r, key) for r in rows], dtype=float)
-        for key in ("n_completed", "seen", "p_analogues", "p_ensemble", "won")
+    keys = ("n_completed", "seen", "p_analogues", "p_ensemble", "rank", "pruned", "records", "won")
+    n, f, p_a, p_e, rank_score, pruned, records, won = (
+        np.array([getattr(r, key) for r in rows], dtype=float) for key in keys
     )
     names, index, counts = np.unique(study, return_inverse=True, return_counts=True)
     weight = 1.0 / counts[index] / len(names)  # every study counts the same
@@ -141,6 +163,9 @@ def main() -> None:
         ("analogues alone", np.c_[one, fade, a]),
         ("ensemble alone", np.c_[one, fade, e]),
         ("none, f alone", np.c_[one, fade]),
+        ("both and rank", np.c_[one, fade, a + e, rank_score]),
+        ("both and pruned", np.c_[one, fade, a + e, pruned]),
+        ("both and records", np.c_[one, fade, a + e, records]),
     ):
         predicted = np.empty(len(rows))
         for left_out in np.unique(source):

@@ -97,7 +97,7 @@ def ours() -> dict[str, Factory]:
     factories: dict[str, Factory] = {
         "default": lambda n: LearningCurvePruner(n_steps=n, publish=False)
     }
-    for risk in (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9, 1.0):
+    for risk in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0):
         factories[f"risk_{risk:g}"] = lambda n, r=risk: LearningCurvePruner(
             n_steps=n, risk=r, publish=False
         )

@@ -72,7 +72,7 @@ def main() -> None:
         f"{'chance of a fresh trial':24s} {'h':>4s} {'looks':>6s} {'risk':>5s} {'lost':>14s} cost"
     )
     for footing, h, n_looks in settings:
-        for risk in (0.1, 0.3, 0.6, 1.0):
+        for risk in (0.1, 0.3, 0.5, 1.0):
             rng, lost, costs = np.random.default_rng(0), [], []
             for _ in range(arguments.studies):
                 one, cost = simulate(Rule(risk), rng, arguments.trials, n_looks, h, footing)
