@@ -138,8 +138,8 @@ def _bulk_insert(path: Path, trials: list) -> None:
             trial_id = number + 1
             connection.execute(
                 "INSERT INTO trials (trial_id, number, study_id, state, datetime_start, "
-                "datetime_complete) VALUES (?, ?, 1, ?, '2026-01-01 00:00:00.0', "
-                "'2026-01-01 00:00:01.0')",
+                "datetime_complete) VALUES (?, ?, 1, ?, '2026-01-01 00:00:00.000000', "
+                "'2026-01-01 00:00:01.000000')",
                 (trial_id, number, trial.state.name),
             )
             connection.execute(
