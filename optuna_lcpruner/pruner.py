@@ -9,7 +9,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -231,14 +231,14 @@ class LearningCurvePruner(BasePruner):
         with self._lock:
             completed, final = record.curves(curve.horizon, curve.stride)
         knowledge = StudyKnowledge(summary.scale, target, completed, final, summary.n_completed)
-        forecast = cache(partial(self._engine, curve, knowledge))
+        p, forecast = self._ask(curve, knowledge, incumbent)
         threshold = self._threshold(curve, summary)
         judgement = self._rule.judge(
-            self._p_beat(curve, knowledge, incumbent, forecast),
+            p,
             threshold,
             ahead=reached > summary.incumbent,
             earlier=[
-                (self._p_beat(part, knowledge, incumbent), self._threshold(part, summary))
+                (self._ask(part, knowledge, incumbent)[0], self._threshold(part, summary))
                 for part in self._earlier_looks(curve, steps)
             ],
             forecast=forecast,
@@ -249,17 +249,15 @@ class LearningCurvePruner(BasePruner):
             lambda: describe(judgement, forecast(), incumbent, step, threshold),
         )
 
-    def _p_beat(
-        self,
-        curve: LearningCurve,
-        knowledge: StudyKnowledge,
-        incumbent: float,
-        forecast: Callable[[], Forecast] | None = None,
-    ) -> float:
+    def _ask(
+        self, curve: LearningCurve, knowledge: StudyKnowledge, incumbent: float
+    ) -> tuple[float, Callable[[], Forecast]]:
+        """P(beat) and the forecast, which most decisions need not wait for."""
         if isinstance(self._engine, QuickEngine):
-            return self._engine.p_beat(curve, knowledge)
-        end = self._engine(curve, knowledge) if forecast is None else forecast()
-        return end.p_beats(incumbent)
+            p, forecast = self._engine.quick(curve, knowledge)
+            return p, cache(forecast)
+        end = self._engine(curve, knowledge)
+        return end.p_beats(incumbent), lambda: end
 
     def _threshold(self, curve: LearningCurve, summary: StudySummary) -> float:
         seen = float(curve.positions[-1]) / curve.horizon
@@ -408,7 +406,9 @@ class _Verdict:
     @cached_property
     def decision(self) -> Decision:
         with np.errstate(all="ignore"):
-            return self._describe()
+            decision = self._describe()
+        self._describe = lambda: decision  # lets go of the posterior
+        return decision
 
 
 def _key(trial: FrozenTrial) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ bibliography" (logarithmic pool); Jeffrey 1965, "The logic of decision", chapter
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -64,36 +65,17 @@ class OpinionPool:
         alone = self.ensemble(curve, knowledge, positions)
         if knowledge.final.size == 0:
             return alone
-        voices = self._voices(alone, curve, knowledge)
-        share = 1.0 / (analogues.n_neighbours(knowledge.final.size) + 1.0)
-        gained = _on_working_scale(voices.analogues, knowledge)
-        mixture = Forecast(
-            positions=alone.positions,
-            weights=np.r_[share * alone.weights, (1.0 - share) * voices.analogues.weights],
-            observed=_joined(alone.observed, gained),
-            latent=_joined(alone.latent, gained),
-            df=alone.df,
-            scale=knowledge.scale,
-            floor=alone.floor,
-            shares={name: share * part for name, part in alone.shares.items()}
-            | {"analogues": 1.0 - share},
-            opinions={
-                "this curve": voices.p_ensemble,
-                "its likes": voices.p_analogues,
-                "any trial": voices.any_trial,
-            },
-        )
-        below = mixture._cdf(_BEST, None, True)
-        return replace(
-            mixture, recalibration=Recalibration(_BEST, below, np.array([1.0 - voices.p_beat]))
-        )
+        return _mixture(alone, self._voices(alone, curve, knowledge), knowledge)
 
-    def p_beat(self, curve: LearningCurve, knowledge: StudyKnowledge) -> float:
+    def quick(
+        self, curve: LearningCurve, knowledge: StudyKnowledge
+    ) -> tuple[float, Callable[[], Forecast]]:
         """See :class:`~optuna_lcpruner.posterior.interface.QuickEngine`."""
         alone = self.ensemble(curve, knowledge)
         if knowledge.final.size == 0:
-            return float(1.0 - alone._cdf(_BEST, None, True)[0])
-        return self._voices(alone, curve, knowledge).p_beat
+            return float(1.0 - alone._cdf(_BEST, None, True)[0]), lambda: alone
+        voices = self._voices(alone, curve, knowledge)
+        return voices.p_beat, lambda: _mixture(alone, voices, knowledge)
 
     def _voices(self, alone: Forecast, curve: LearningCurve, knowledge: StudyKnowledge) -> _Voices:
         found = analogues.find(
@@ -136,6 +118,32 @@ class _Voices:
     p_ensemble: float
     any_trial: float
     p_beat: float
+
+
+def _mixture(alone: Forecast, voices: _Voices, knowledge: StudyKnowledge) -> Forecast:
+    """Ensemble and analogues in one distribution, P(beat the best) as pooled."""
+    share = 1.0 / (analogues.n_neighbours(knowledge.final.size) + 1.0)
+    gained = _on_working_scale(voices.analogues, knowledge)
+    mixture = Forecast(
+        positions=alone.positions,
+        weights=np.r_[share * alone.weights, (1.0 - share) * voices.analogues.weights],
+        observed=_joined(alone.observed, gained),
+        latent=_joined(alone.latent, gained),
+        df=alone.df,
+        scale=knowledge.scale,
+        floor=alone.floor,
+        shares={name: share * part for name, part in alone.shares.items()}
+        | {"analogues": 1.0 - share},
+        opinions={
+            "this curve": voices.p_ensemble,
+            "its likes": voices.p_analogues,
+            "any trial": voices.any_trial,
+        },
+    )
+    below = mixture._cdf(_BEST, None, True)
+    return replace(
+        mixture, recalibration=Recalibration(_BEST, below, np.array([1.0 - voices.p_beat]))
+    )
 
 
 def _without_gaps(curve: LearningCurve) -> Array:
