@@ -99,11 +99,7 @@ def draw(study: optuna.Study, to_the_end: dict[int, list[float]], path: str) -> 
         right.plot([x, x], [low, high], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
         right.plot(x, mean, "_", color=colour, ms=9, mew=2)
         right.annotate(
-            f"trial {number}",
-            (n, y[n - 1]),
-            (6, 3),
-            textcoords="offset points",
-            color=colour,
+            f"trial {number}", (n, y[n - 1]), (6, 3), textcoords="offset points", color=colour
         ).set_bbox({"fc": "w", "alpha": 0.7, "lw": 0, "pad": 0})
     for style, label in (
         ({"lw": 2, "marker": "o"}, "until pruned"),

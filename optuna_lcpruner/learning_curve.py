@@ -104,6 +104,11 @@ class LearningCurve:
         return int(self.positions.size)
 
     @property
+    def seen(self) -> float:
+        """Fraction of the training that has been seen, n / T."""
+        return float(self.positions[-1]) / self.horizon
+
+    @property
     def knots(self) -> Knots:
         """The knots of this training."""
         return Knots(self.horizon)

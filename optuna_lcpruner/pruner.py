@@ -21,6 +21,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import publish
+from optuna_lcpruner.checks import choice, integer, real
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
 from optuna_lcpruner.posterior.closed_form import ClosedForm
@@ -123,20 +124,20 @@ class LearningCurvePruner(BasePruner):
         publish: bool = True,
         engine: str | Engine = "pool",
     ) -> None:
-        self._n_steps = None if n_steps is None else _integer("n_steps", n_steps, 1)
+        self._n_steps = None if n_steps is None else integer("n_steps", n_steps, 1)
         self._rule = Rule(
-            _real("risk", risk, 0.0, 1.0),
-            None if threshold is None else _real("threshold", threshold, 0.0, 1.0),
-            _integer("patience", patience, 1),
+            real("risk", risk, 0.0, 1.0),
+            None if threshold is None else real("threshold", threshold, 0.0, 1.0),
+            integer("patience", patience, 1),
             None
             if stop_below_std is None
-            else _real("stop_below_std", stop_below_std, 0.0, math.inf),
+            else real("stop_below_std", stop_below_std, 0.0, math.inf),
         )
-        self._n_startup_trials = _integer("n_startup_trials", n_startup_trials, 0)
-        self._n_warmup_steps = _integer("n_warmup_steps", n_warmup_steps, 0)
-        self._interval_steps = _integer("interval_steps", interval_steps, 1)
-        self._target = _choice("target", target, ("auto", "last", "best"))
-        self._nan_policy = _choice("nan_policy", nan_policy, ("prune", "ignore"))
+        self._n_startup_trials = integer("n_startup_trials", n_startup_trials, 0)
+        self._n_warmup_steps = integer("n_warmup_steps", n_warmup_steps, 0)
+        self._interval_steps = integer("interval_steps", interval_steps, 1)
+        self._target = choice("target", target, ("auto", "last", "best"))
+        self._nan_policy = choice("nan_policy", nan_policy, ("prune", "ignore"))
         if not isinstance(publish, bool):
             raise TypeError(f"publish must be True or False, but got {publish!r}.")
         self._publish = publish
@@ -232,13 +233,13 @@ class LearningCurvePruner(BasePruner):
             completed, final = record.curves(curve.horizon, curve.stride)
         knowledge = StudyKnowledge(summary.scale, target, completed, final, summary.n_completed)
         p, forecast = self._ask(curve, knowledge, incumbent)
-        threshold = self._threshold(curve, summary)
+        threshold = self._threshold(curve, knowledge)
         judgement = self._rule.judge(
             p,
             threshold,
             ahead=reached > summary.incumbent,
             earlier=[
-                (self._ask(part, knowledge, incumbent)[0], self._threshold(part, summary))
+                (self._ask(part, knowledge, incumbent)[0], self._threshold(part, knowledge))
                 for part in self._earlier_looks(curve, steps)
             ],
             forecast=forecast,
@@ -259,9 +260,8 @@ class LearningCurvePruner(BasePruner):
         end = self._engine(curve, knowledge)
         return end.p_beats(incumbent), lambda: end
 
-    def _threshold(self, curve: LearningCurve, summary: StudySummary) -> float:
-        seen = float(curve.positions[-1]) / curve.horizon
-        return self._rule.threshold_at(1.0 / (summary.n_completed + 1.0), seen)
+    def _threshold(self, curve: LearningCurve, knowledge: StudyKnowledge) -> float:
+        return self._rule.threshold_at(knowledge.any_trial, curve.seen)
 
     def _guard_without_storage(
         self, steps: NDArray[np.int64], values: Array, step: int
@@ -418,36 +418,12 @@ def _key(trial: FrozenTrial) -> tuple[Any, ...]:
     return (trial._trial_id, trial.number, trial.datetime_start, len(reports), newest)
 
 
-def _integer(name: str, value: object, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, but got {value!r}.")
-    if value < low:
-        raise ValueError(f"{name} must be at least {low}, but got {value}.")
-    return int(value)
-
-
-def _real(name: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name} must be a number, but got {value!r}.")
-    if not low <= float(value) <= high:
-        raise ValueError(f"{name} must be between {low:g} and {high:g}, but got {value!r}.")
-    return float(value)
-
-
-def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(
-            f"{name} must be one of {', '.join(map(repr, allowed))}, but got {value!r}."
-        )
-    return str(value)
-
-
 _ENGINES: Mapping[str, Callable[[], Engine]] = {"pool": OpinionPool, "closed_form": ClosedForm}
 
 
 def _engine(engine: str | Engine) -> Engine:
     if isinstance(engine, str):
-        return _ENGINES[_choice("engine", engine, tuple(_ENGINES))]()
+        return _ENGINES[choice("engine", engine, tuple(_ENGINES))]()
     if not callable(engine):
         raise TypeError(f"engine must be a name or a callable, but got {engine!r}.")
     return engine

@@ -12,6 +12,7 @@ ROOT = Path(optuna_lcpruner.__file__).parent
 
 # module -> what it may import from the package; each may import only modules above itself.
 MAY_IMPORT = {
+    "checks": set(),
     "families": set(),
     "learning_curve": set(),
     "scale": set(),
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "study_record": {"learning_curve", "scale", "posterior.interface"},
     "publish": {"decision"},
     "pruner": {
-        "decision", "learning_curve", "predictive", "publish", "scale", "study_record",
+        "checks", "decision", "learning_curve", "predictive", "publish", "scale", "study_record",
         "posterior.interface", "posterior.closed_form", "posterior.opinion_pool",
     },
     "": {"decision", "extrapolate", "predictive", "pruner"},

@@ -97,7 +97,7 @@ class ClosedForm:
         grid = shape_grid(curve.horizon, self.families)
         noise = _noise_models(self.prior, curve.horizon, tuple(observed.tolist()))
         fit = _regress(grid, noise, self.prior, observed, z)
-        seen = float(curve.positions[-1]) / curve.horizon
+        seen = curve.seen
         predictive = _predict(grid, noise, self.prior, observed, z, fit, ahead, seen)
         floor = -np.inf
         if knowledge.target is Target.BEST:

@@ -48,6 +48,11 @@ class StudyKnowledge:
         """Best objective value of the study, oriented: 1 on the working scale."""
         return self.scale.location + self.scale.unit
 
+    @property
+    def any_trial(self) -> float:
+        """Chance of a trial to beat the best before its curve is seen, 1 / (N + 1)."""
+        return 1.0 / (max(self.n_completed, self.final.size) + 1.0)
+
 
 class Engine(Protocol):
     """A posterior: learning curve + study knowledge -> predictive distribution.
@@ -74,11 +79,11 @@ class QuickEngine(Engine, Protocol):
     """An engine that knows the probability that decides before it has the whole distribution."""
 
     def quick(
-        self, curve: LearningCurve, knowledge: StudyKnowledge
+        self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> tuple[float, Callable[[], Forecast]]:
         """P(beats the best value of the study), and what gives the forecast it belongs to.
 
-        The same as ``self(curve, knowledge)`` and its ``p_beats``, in less time until somebody
+        The same as calling the engine and the forecast's ``p_beats``, in less time until somebody
         wants to see the forecast.
         """
         ...

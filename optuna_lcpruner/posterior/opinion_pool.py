@@ -62,18 +62,15 @@ class OpinionPool:
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> Forecast:
         """See :class:`~optuna_lcpruner.posterior.interface.Engine`."""
-        alone = self.ensemble(curve, knowledge, positions)
-        if knowledge.final.size == 0:
-            return alone
-        return _mixture(alone, self._voices(alone, curve, knowledge), knowledge)
+        return self.quick(curve, knowledge, positions)[1]()
 
     def quick(
-        self, curve: LearningCurve, knowledge: StudyKnowledge
+        self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> tuple[float, Callable[[], Forecast]]:
         """See :class:`~optuna_lcpruner.posterior.interface.QuickEngine`."""
-        alone = self.ensemble(curve, knowledge)
+        alone = self.ensemble(curve, knowledge, positions)
         if knowledge.final.size == 0:
-            return float(1.0 - alone._cdf(_BEST, None, True)[0]), lambda: alone
+            return _p_beat(alone), lambda: alone
         voices = self._voices(alone, curve, knowledge)
         return voices.p_beat, lambda: _mixture(alone, voices, knowledge)
 
@@ -86,27 +83,29 @@ class OpinionPool:
             knowledge.best,
             knowledge.scale.unit,
         )
-        p_ensemble = float(1.0 - alone._cdf(_BEST, None, True)[0])
+        p_ensemble = _p_beat(alone)
         p_analogues = float(found.p_above(np.array([knowledge.best]))[0])
-        any_trial = 1.0 / (max(knowledge.n_completed, knowledge.final.size) + 1.0)
         if alone.floor > 1.0:  # its best report is its value, and it beats the best already
             p_beat = 1.0
         else:
-            seen = float(curve.positions[-1]) / curve.horizon
             a, e = self.evidence
             log_odds = (
-                math.log(any_trial)
+                math.log(knowledge.any_trial)
                 + self.offset
-                + self.fade * math.sqrt(seen)
+                + self.fade * math.sqrt(curve.seen)
                 + a * _logit(p_analogues)
                 + e * _logit(p_ensemble)
             )
             p_beat = 1.0 / (1.0 + math.exp(-log_odds))
-        return _Voices(found, p_analogues, p_ensemble, any_trial, p_beat)
+        return _Voices(found, p_analogues, p_ensemble, p_beat)
 
 
 _BEST = np.array([1.0])
 """The best value of the study on the working scale."""
+
+
+def _p_beat(alone: Forecast) -> float:
+    return float(1.0 - alone._cdf(_BEST, None, True)[0])
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,6 @@ class _Voices:
     analogues: analogues.Analogues
     p_analogues: float
     p_ensemble: float
-    any_trial: float
     p_beat: float
 
 
@@ -137,7 +135,7 @@ def _mixture(alone: Forecast, voices: _Voices, knowledge: StudyKnowledge) -> For
         opinions={
             "this curve": voices.p_ensemble,
             "its likes": voices.p_analogues,
-            "any trial": voices.any_trial,
+            "any trial": knowledge.any_trial,
         },
     )
     below = mixture._cdf(_BEST, None, True)
