@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -99,6 +100,30 @@ def test_replay_with_tpe(recorded: list[str]) -> None:
     assert regret < 0.3  # 20 of 40 configurations, chosen by a sampler that learns
 
 
+def test_nearest_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    space = importlib.import_module("replay").Space(
+        np.array(
+            [
+                '{"kind": "a", "rate": 0.001, "text": "x"}',
+                '{"kind": "b", "rate": 0.1}',
+                '{"rate": 0.1}',
+                '{"kind": "a", "rate": 1.0}',
+                "",
+            ]
+        )
+    )
+    assert set(space.distributions) == {"kind", "rate"}  # one text alone does not vary
+    left = np.arange(5)
+    # From 0.1 on a log scale of three decades: 0 is 2/3 away, 3 is 1/3 away, 1 another category.
+    assert space.nearest({"kind": "a", "rate": 0.1}, left) == 3
+    assert space.nearest({"kind": "a", "rate": 0.1}, left[left != 3]) == 0
+    assert space.nearest({"kind": "b", "rate": 0.1}, left) == 1
+    assert space.nearest({"kind": "b", "rate": 0.1}, np.array([2, 3])) == 2
+    assert space.nearest({"kind": "a", "rate": 0.1}, np.array([1, 2, 4])) == 1  # none is no match
+    assert space.nearest({"kind": "b", "rate": 0.002}, np.array([2, 0])) == 0
+
+
 def test_calibration(recorded: list[str]) -> None:
     output = run(
         "calibration.py", *recorded, "--runs", "10", "--trials", "30", "--risks", "1.0", "0.0"
@@ -129,7 +154,14 @@ def test_ablation(recorded: list[str]) -> None:
 
 def test_fit_pool(recorded: list[str]) -> None:
     output = run("fit_pool.py", *recorded, "--orders", "3", "--trials", "30")
-    assert "both, as shipped" in output
+    for voices in (
+        "both",
+        "both and rank",
+        "both and pruned",
+        "both and records",
+        "both, as shipped",
+    ):
+        assert re.search(rf"^{voices}  +0\.\d{{4}} ", output, re.MULTILINE)
     assert re.search(r"^  alpha +\[", output, re.MULTILINE)
 
 

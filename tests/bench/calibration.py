@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from replay import Arms, in_turn, proposed
+from replay import Arms, finish, in_turn, proposed
 from scipy import stats
 
 from optuna_lcpruner import LearningCurvePruner
@@ -179,12 +179,7 @@ def look(order: str, path: Path, seed: int, n_trials: int, risk: float, engine: 
                 break
         if would_win and len(values) >= 3:
             looks.lost.append(stopped)
-        if stopped:
-            study.tell(trial, state=TrialState.PRUNED)
-        elif np.isfinite(curve[-1]):
-            study.tell(trial, float(curve[-1]))
-        else:
-            study.tell(trial, state=TrialState.FAIL)
+        finish(study, trial, curve, stopped)
     return looks
 
 

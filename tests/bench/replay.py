@@ -189,14 +189,14 @@ class Space:
         return np.array(point)
 
     def nearest(self, params: dict, left: np.ndarray) -> int:
-        """The configuration among those left that is nearest; another category is a distance 1."""
+        """The nearest configuration of those left; another category or none is a distance of 1."""
         category = [
             isinstance(d, optuna.distributions.CategoricalDistribution)
             for d in self.distributions.values()
         ]
         apart = np.abs(self.columns[left] - self.point(params))
-        apart = np.where(category, apart > 0, apart)
-        return int(left[np.argmin(np.nansum(np.where(np.isnan(apart), 1.0, apart) ** 2, axis=1))])
+        apart = np.where(np.isnan(apart), 1.0, np.where(category, apart > 0, apart))
+        return int(left[np.argmin(np.sum(apart**2, axis=1))])
 
 
 def proposed(curves: np.ndarray, hp_json: np.ndarray, n_trials: int) -> Arms:
@@ -216,6 +216,16 @@ def proposed(curves: np.ndarray, hp_json: np.ndarray, n_trials: int) -> Arms:
     return arms
 
 
+def finish(study: optuna.Study, trial: optuna.Trial, curve: np.ndarray, stopped: bool) -> bool:
+    """Tell the study how the trial ended, and whether it was completed."""
+    completed = not stopped and bool(np.isfinite(curve[-1]))
+    if completed:
+        study.tell(trial, float(curve[-1]))
+    else:  # a run that diverged and that nobody stopped returns no value
+        study.tell(trial, state=TrialState.PRUNED if stopped else TrialState.FAIL)
+    return completed
+
+
 def run(arms: Arms, maximize: bool, pruner: BasePruner, budget: float, seed: int) -> tuple:
     """Feed the curves to a study until the budget of steps is spent."""
     study = optuna.create_study(
@@ -225,23 +235,17 @@ def run(arms: Arms, maximize: bool, pruner: BasePruner, budget: float, seed: int
     )
     spent, asked, finals = 0, 0.0, []
     for trial, curve in arms(study):
-        state = None
+        stopped = False
         for step, value in enumerate(curve):
             spent += 1
             trial.report(float(value), step)
             start = time.perf_counter()
-            stop = trial.should_prune()
+            stopped = trial.should_prune()
             asked += time.perf_counter() - start
-            if stop:
-                state = TrialState.PRUNED
+            if stopped:
                 break
-        if state is None and not np.isfinite(curve[-1]):
-            state = TrialState.FAIL
-        if state is None:
-            study.tell(trial, float(curve[-1]))
+        if finish(study, trial, curve, stopped):
             finals.append(float(curve[-1]))
-        else:
-            study.tell(trial, state=state)
         if spent >= budget:
             break
     return spent, np.array(finals), 1e3 * asked / spent
