@@ -148,6 +148,19 @@ class TestConstructor:
         decision = judge(study, LearningCurvePruner(N_STEPS), reports(BAD))
         assert decision.reason is Reason.BEYOND_HORIZON
 
+    @pytest.mark.parametrize("n_reports", [2, 12, 19])
+    def test_by_default_the_threshold_follows_the_study(self, n_reports: int) -> None:
+        pruned = [finished(reports(BAD[:4]), state=TrialState.PRUNED)] * 3
+        without_reports = [finished({0: NAN}, value=0.2)]
+        study = make_study([*good_trials(), *pruned, *without_reports])
+        decision = judge(
+            study, make_pruner(threshold=None, risk=0.4), reports(saturating(0.8)[:n_reports])
+        )
+        # Six completed trials with a value; the pruned ones do not count.
+        np.testing.assert_allclose(
+            decision.threshold, 0.4 / 7 * (1 - n_reports / N_STEPS), rtol=1e-12
+        )
+
     def test_threshold_is_what_the_probability_is_compared_with(self) -> None:
         study = make_study(good_trials())
         decision = judge(study, make_pruner(threshold=0.25), reports(DOOMED))
