@@ -90,7 +90,7 @@ class Rule:
     are: stopped at look n with P < risk * fresh, a trial would have been the best with probability
     P, so P(stopped and would-be best) < risk * fresh; and a trial is a would-be best one with
     probability ``fresh``. So P(stopped | would-be best) < risk. This takes P / fresh to be right:
-    the odds that the curve adds, not the odds before it.
+    what the curve adds, not the chance before it.
 
     Attributes:
         risk: Bound, under this condition, of the chance that a would-be best trial is pruned.

@@ -79,7 +79,7 @@ class LearningCurvePruner(BasePruner):
             (epochs: the number of epochs). By default the trial's user attribute
             ``lcpruner:n_steps``, else what completed trials show.
         risk: From careful to aggressive, in [0, 1]: bounds the chance of stopping a trial that
-            would have become the best, as far as the odds that a curve adds are right (measured in
+            would have become the best, as far as what a curve adds to P is right (measured in
             docs/benchmarks.md); 0 never prunes by forecast.
         threshold: Prune below this fixed probability instead; in [0, 1]. The paper's rule is
             ``threshold=0.05`` with ``engine="closed_form"``.
