@@ -4,7 +4,8 @@
 
 Recorded studies as for ``replay.py``. Every variant is replayed at three settings of its knob;
 regrets at equal cost are read off the straight lines between them. A variant whose posterior lacks
-an opinion uses the constants that ``fit_pool.py`` fits without it.
+an opinion uses constants fitted without it, by ``fit_pool.py``; like the shipped ones these are of
+an earlier fit.
 """
 
 from __future__ import annotations
