@@ -60,7 +60,9 @@ def test_the_formula(n, m):
     m=st.integers(1, T - 1),
     seed=st.integers(0, 50),
     target=st.sampled_from(Target),
-    engine=st.sampled_from([OpinionPool(), OpinionPool(ClosedForm(families=("pow3",)))]),
+    engine=st.sampled_from(
+        [OpinionPool(), OpinionPool(ClosedForm(families=("pow3",))), ClosedForm()]
+    ),
 )
 def test_the_quick_answer_is_that_of_the_forecast(n, m, seed, target, engine):
     knowledge, curve = study(n, seed, target)
