@@ -77,7 +77,7 @@ def _add_backtest(commands: Commands) -> None:
             "order and in random ones. The study is only read."
         ),
         epilog=(
-            "pruners: NAME[:SETTING=VALUE,...], as in lcpruner:risk=0.2, median:n_warmup_steps=3\n"
+            "pruners: NAME[:SETTING=VALUE,...], as in lcpruner:risk=0.02, median:n_warmup_steps=3\n"
             f"{names}\n\ndefault: {', '.join(DEFAULT_PRUNERS)}"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,

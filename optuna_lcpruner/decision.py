@@ -74,33 +74,37 @@ def abstain(reason: Reason, detail: str = "", step: int | None = None) -> Decisi
     return Decision(reason, f"{reason.value}: {detail}" if detail else reason.value, step)
 
 
+MANY_TRIALS = 25
+"""Completed trials from which on the threshold shrinks as any trial's chance does."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """Prune when P(beat the best) is below the threshold, ``patience`` looks in a row.
 
     The threshold is a fixed probability, or follows the study:
 
-        threshold = risk * fresh * (1 - n / T)
+        threshold = risk * min(1, 25 / (N + 1)) * (1 - n / T)
 
-    where ``fresh`` is the chance of a fresh trial to beat the best and 1 - n / T the part of the
-    training that is left to pay for: a trial goes on as long as its chance of a new best per
-    remaining step is at least ``risk`` times a fresh trial's.
+    With many completed trials N nearly every trial has a small chance to become the best, so from
+    25 on the threshold shrinks with the chance of a fresh one, 1 / (N + 1). The last factor is the
+    part of the training that is left to pay for: the less there is to save, the surer it takes.
 
-    Why ``risk`` bounds the share of would-be best trials that are lost, however many looks there
-    are: stopped at look n with P < risk * fresh, a trial would have been the best with probability
-    P, so P(stopped and would-be best) < risk * fresh; and a trial is a would-be best one with
-    probability ``fresh``. So P(stopped | would-be best) < risk. This takes P / fresh to be right:
-    what the curve adds, not the chance before it.
+    Why ``risk`` bounds the chance of losing a would-be best trial, however many looks there are: a
+    trial is stopped at the first look with P < risk, and then would have become the best with
+    probability P. So of the trials that are stopped a share of less than ``risk`` would have, and
+    of all trials still less. This takes P to be right.
 
     Attributes:
-        risk: Bound, under this condition, of the chance that a would-be best trial is pruned.
+        risk: Bound, under this condition, of the chance that a stopped trial would have become the
+            best.
         threshold: The paper's delta, a fixed probability in [0, 1], instead of ``risk``.
         patience: Consecutive looks below the threshold that it takes; at least 1.
         stop_below_std: The paper's optimistic rule: stop as well once the predictive standard
             deviation (metric units) is below this and its median is not better than the best.
     """
 
-    risk: float = 0.5
+    risk: float = 0.04
     threshold: float | None = None
     patience: int = 1
     stop_below_std: float | None = None
@@ -114,7 +118,7 @@ class Rule:
         """
         if self.threshold is not None:
             return self.threshold
-        return self.risk * fresh * (1.0 - seen)
+        return self.risk * min(1.0, MANY_TRIALS * fresh) * (1.0 - seen)
 
     def judge(
         self,

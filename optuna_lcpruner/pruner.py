@@ -62,7 +62,8 @@ class LearningCurvePruner(BasePruner):
     to its end by a Bayesian ensemble of eleven parametric curves and by what similar earlier trials
     went on to gain. With ``N`` completed trials the trial is pruned iff
 
-        P(y_T beats the best value | y_1..y_n, the study)  <  risk / (N + 1) * (1 - n / T),
+        P(y_T beats the best value | y_1..y_n, the study)
+            <  risk * min(1, 25 / (N + 1)) * (1 - n / T),
 
     or, if ``threshold`` is given, iff that probability is below it.
 
@@ -78,9 +79,9 @@ class LearningCurvePruner(BasePruner):
         n_steps: Steps of a full training, in the unit of the steps given to ``trial.report``
             (epochs: the number of epochs). By default the trial's user attribute
             ``lcpruner:n_steps``, else what completed trials show.
-        risk: From careful to aggressive, in [0, 1]: bounds the chance of stopping a trial that
-            would have become the best, as far as what a curve adds to P is right (measured in
-            docs/benchmarks.md); 0 never prunes by forecast.
+        risk: From careful to aggressive, in [0, 1]: bounds the chance that a trial which is stopped
+            would have become the best, as far as P is right (measured in docs/benchmarks.md); 0
+            never prunes by forecast.
         threshold: Prune below this fixed probability instead; in [0, 1]. The paper's rule is
             ``threshold=0.05`` with ``engine="closed_form"``.
         n_startup_trials: Completed trials needed before anything is pruned by forecast.
@@ -112,7 +113,7 @@ class LearningCurvePruner(BasePruner):
         self,
         n_steps: int | None = None,
         *,
-        risk: float = 0.5,
+        risk: float = 0.04,
         threshold: float | None = None,
         n_startup_trials: int = 3,
         n_warmup_steps: int = 0,

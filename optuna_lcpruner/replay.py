@@ -155,9 +155,9 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 DEFAULT_PRUNERS = (
-    "lcpruner:risk=0.2",
-    "lcpruner:risk=0.5",
-    "lcpruner:risk=0.8",
+    "lcpruner:risk=0.02",
+    "lcpruner:risk=0.04",
+    "lcpruner:risk=0.08",
     "median",
     "percentile",
     "halving",

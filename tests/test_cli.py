@@ -204,7 +204,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"optuna-lcpruner {optuna_lcpruner.__version__}\n"
     assert cli.main(["backtest", "--help"]) == 0
     said = capsys.readouterr().out
-    assert "lcpruner:risk=0.2" in said
+    assert "lcpruner:risk=0.02" in said
     assert "wrapped, patience" in said
 
 

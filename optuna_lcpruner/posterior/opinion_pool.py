@@ -38,7 +38,7 @@ from optuna_lcpruner.predictive import Component, Forecast, Recalibration
 
 Array = NDArray[np.float64]
 
-_SUREST = 1e-4
+_SUREST = 1e-5
 """No single opinion counts as surer than this."""
 
 

@@ -39,7 +39,7 @@ def main() -> None:
     points = {k: summary(v) for k, v in json.loads(arguments.results.read_text()).items() if v}
     points.pop("none", None)
     ours = {
-        "risk 0.5 (default)" if name == "default" else name.replace("_", " "): point
+        "risk 0.04 (default)" if name == "default" else name.replace("_", " "): point
         for name, point in points.items()
         if name == "default" or name.startswith("risk_")
     }
