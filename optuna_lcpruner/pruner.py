@@ -25,7 +25,7 @@ from optuna_lcpruner.checks import choice, integer, real
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
 from optuna_lcpruner.posterior.closed_form import ClosedForm
-from optuna_lcpruner.posterior.interface import Engine, QuickEngine, StudyKnowledge, Target
+from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import oriented
@@ -255,8 +255,9 @@ class LearningCurvePruner(BasePruner):
         self, curve: LearningCurve, knowledge: StudyKnowledge, incumbent: float
     ) -> tuple[float, Callable[[], Forecast]]:
         """P(beat) and the forecast, which most decisions need not wait for."""
-        if isinstance(self._engine, QuickEngine):
-            p, forecast = self._engine.quick(curve, knowledge)
+        quick = getattr(self._engine, "quick", None)  # isinstance of a protocol takes longer
+        if quick is not None:
+            p, forecast = quick(curve, knowledge)
             return p, cache(forecast)
         end = self._engine(curve, knowledge)
         return end.p_beats(incumbent), lambda: end
