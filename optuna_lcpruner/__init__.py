@@ -4,6 +4,6 @@ from optuna_lcpruner.decision import Decision, Reason
 from optuna_lcpruner.extrapolate import forecast
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.pruner import LearningCurvePruner
+from optuna_lcpruner.version import __version__
 
-__all__ = ["Decision", "Forecast", "LearningCurvePruner", "Reason", "forecast"]
-__version__ = "0.1.0"
+__all__ = ["Decision", "Forecast", "LearningCurvePruner", "Reason", "__version__", "forecast"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,8 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner import publish
+from optuna_lcpruner import ledger as ledgers
+from optuna_lcpruner import ledger_writer, publish
 from optuna_lcpruner.checks import choice, integer, real
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
@@ -35,6 +37,7 @@ from optuna_lcpruner.study_record import (
     StudySummary,
     announced_n_steps,
 )
+from optuna_lcpruner.version import __version__
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -98,6 +101,10 @@ class LearningCurvePruner(BasePruner):
         publish: Show each decision as user attributes of the trial: ``lcpruner:p_beat_best``,
             ``lcpruner:forecast``, ``lcpruner:forecast_low``, ``lcpruner:forecast_high``,
             ``lcpruner:decided_at_step``, ``lcpruner:reason``.
+        ledger: Keeps every decision, those that do not prune too, in this database (an SQLAlchemy
+            URL). By default, for a study in an SQLite file, in a file of that name with
+            ``.lcpruner`` after it; for one in another database there, in tables of our own; for
+            one in memory or in a journal nowhere. False: nowhere.
         engine: The posterior: ``"pool"`` as above, ``"closed_form"`` for the ensemble of curves
             alone, or any callable like :class:`~optuna_lcpruner.posterior.interface.Engine`.
 
@@ -123,6 +130,7 @@ class LearningCurvePruner(BasePruner):
         nan_policy: str = "prune",
         stop_below_std: float | None = None,
         publish: bool = True,
+        ledger: str | Literal[False] | None = None,
         engine: str | Engine = "pool",
     ) -> None:
         self._n_steps = None if n_steps is None else integer("n_steps", n_steps, 1)
@@ -142,7 +150,9 @@ class LearningCurvePruner(BasePruner):
         if not isinstance(publish, bool):
             raise TypeError(f"publish must be True or False, but got {publish!r}.")
         self._publish = publish
+        self._ledger = ledgers.checked(ledger)
         self._engine = _engine(engine)
+        self._engine_name = _name_of(engine)
         self._forget()
 
     def _forget(self) -> None:
@@ -176,23 +186,30 @@ class LearningCurvePruner(BasePruner):
             return self._failed(error)
 
     def _verdict(self, study: Study, trial: FrozenTrial) -> _Verdict:
+        facts = ledgers.Circumstances(self._engine_name)
         try:
             memo, key = self._memo(study), _key(trial)
             known = memo.verdicts.get(key)
             if known is not None:
                 return known
+            start = time.perf_counter()
             with np.errstate(all="ignore"):  # whatever the caller has made errors
-                verdict = self._judge(study, trial, memo)
+                verdict = self._judge(study, trial, memo, facts)
+            facts.milliseconds = 1e3 * (time.perf_counter() - start)
             if verdict.prune:
                 verdict.decision  # noqa: B018 - a trial is not stopped without a reason in words
         except Exception as error:
-            return _Verdict.of(self._failed(error))
+            verdict = _Verdict.of(self._failed(error))
+            self._record(study, trial, verdict, facts)
+            return verdict
         with self._lock:
             # Two threads may have decided at once; both take the first answer.
-            verdict = memo.verdicts.setdefault(key, verdict)
+            mine, verdict = verdict, memo.verdicts.setdefault(key, verdict)
             if len(memo.verdicts) > _MAX_REMEMBERED:
                 memo.verdicts.popitem(last=False)
         self._show(study, trial, verdict)
+        if verdict is mine:
+            self._record(study, trial, verdict, facts)
         return verdict
 
     def _failed(self, error: Exception) -> Decision:
@@ -204,7 +221,9 @@ class LearningCurvePruner(BasePruner):
             studies = self._memos.setdefault(study._storage, {})
             return studies.setdefault((study._study_id, study.directions[0]), _Memo())
 
-    def _judge(self, study: Study, trial: FrozenTrial, memo: _Memo) -> _Verdict:
+    def _judge(
+        self, study: Study, trial: FrozenTrial, memo: _Memo, facts: ledgers.Circumstances
+    ) -> _Verdict:
         """The ladder: guards that need no storage, guards that need the study, the forecast."""
         if len(study.directions) > 1:
             return _Verdict.of(abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective"))
@@ -212,14 +231,18 @@ class LearningCurvePruner(BasePruner):
             return _Verdict.of(abstain(Reason.NOTHING_REPORTED))
         reported, raw = ordered(trial.intermediate_values)
         step = int(reported[-1])
+        finite = usable(raw)
+        facts.n_points = int(np.count_nonzero(finite))
+        facts.value = float(raw[finite][-1]) if facts.n_points else None
+        facts.look = int(np.count_nonzero(self._looks(reported)))
         early = self._guard_without_storage(reported, raw, step)
         if early is not None:
             return _Verdict.of(early)
         maximize = study.direction == StudyDirection.MAXIMIZE
-        finite = usable(raw)
         steps, values = reported[finite], oriented(raw[finite], maximize)
 
         record, summary = self._summary(study, memo, maximize)
+        facts.incumbent_trial = summary.incumbent_trial
         refusal = self._guard_with_study(summary, step)
         if refusal is not None:
             return _Verdict.of(refusal)
@@ -234,6 +257,7 @@ class LearningCurvePruner(BasePruner):
             completed, final = record.curves(curve.horizon, curve.stride)
         knowledge = StudyKnowledge(summary.scale, target, completed, final, summary.n_completed)
         p, forecast = self._ask(curve, knowledge, incumbent)
+        facts.horizon, facts.forecast = curve.horizon, forecast
         threshold = self._threshold(curve, knowledge)
         judgement = self._rule.judge(
             p,
@@ -369,6 +393,30 @@ class LearningCurvePruner(BasePruner):
         except Exception as error:
             self._say_once("publish", f"cannot publish decisions: {error!r}")
 
+    def _record(
+        self, study: Study, trial: FrozenTrial, verdict: _Verdict, facts: ledgers.Circumstances
+    ) -> None:
+        """Hand the decision to the ledger; its words and numbers are worked out there."""
+        if self._ledger is False:
+            return
+        try:
+            where = self._memo(study).ledger_of(self._ledger, study._storage)
+            if where is None:
+                return
+            name, number, started = study.study_name, trial.number, trial.datetime_start
+            ledger_writer.writer(where).submit(
+                lambda: ledgers.entry(
+                    verdict.decision,
+                    facts,
+                    study=name,
+                    trial=number,
+                    trial_started=started,
+                    version=__version__,
+                )
+            )
+        except Exception as error:
+            self._say_once("ledger", f"cannot keep a ledger: {error!r}")
+
     def _say_once(self, topic: str, message: str) -> None:
         with self._lock:
             if topic in self._said:
@@ -391,6 +439,13 @@ class _Memo:
 
     record: StudyRecord | None = None
     verdicts: OrderedDict[tuple[Any, ...], _Verdict] = field(default_factory=OrderedDict)
+    ledger: list[ledgers.Address | None] = field(default_factory=list)
+
+    def ledger_of(self, setting: ledgers.Setting, storage: BaseStorage) -> ledgers.Address | None:
+        """Where the study's ledger is, worked out once."""
+        if not self.ledger:
+            self.ledger.append(ledgers.address(setting, storage))
+        return self.ledger[0]
 
 
 class _Verdict:
@@ -429,3 +484,7 @@ def _engine(engine: str | Engine) -> Engine:
     if not callable(engine):
         raise TypeError(f"engine must be a name or a callable, but got {engine!r}.")
     return engine
+
+
+def _name_of(engine: str | Engine) -> str:
+    return engine if isinstance(engine, str) else getattr(engine, "__name__", type(engine).__name__)
