@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from optuna_lcpruner.predictive import Forecast
+from optuna_lcpruner.wording import number, probability
 
 
 class Reason(Enum):
@@ -146,14 +147,14 @@ class Rule:
         stops a trial whose forecast median beats the incumbent.
         """
         if ahead:
-            return Judgement(Reason.ALREADY_BETTER, f"P = {_probability(p)}", p)
+            return Judgement(Reason.ALREADY_BETTER, f"P = {probability(p)}", p)
         if p < threshold:
             below = 1
             for previous, its_threshold in earlier:
                 if previous >= its_threshold:
                     break
                 below += 1
-            comparison = f"P = {_probability(p)} < {threshold:.3g}"
+            comparison = f"P = {probability(p)} < {threshold:.3g}"
             if below >= self.patience:
                 return Judgement(Reason.HOPELESS, comparison, p)
             looks = f"{comparison} for {below} of {self.patience} looks"
@@ -163,9 +164,9 @@ class Rule:
             median, std = float(end.quantile(0.5)), end.std()
             behind = median < incumbent if end.scale.maximize else median > incumbent
             if behind and std < self.stop_below_std:
-                comparison = f"sd = {_number(std)} < {self.stop_below_std:.3g}"
+                comparison = f"sd = {number(std)} < {self.stop_below_std:.3g}"
                 return Judgement(Reason.SETTLED, comparison, p)
-        return Judgement(Reason.UNDECIDED, f"P = {_probability(p)}", p)
+        return Judgement(Reason.UNDECIDED, f"P = {probability(p)}", p)
 
 
 @dataclass(frozen=True)
@@ -184,11 +185,11 @@ def describe(
     low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
     message = (
         f"{judgement.reason.value}: {judgement.detail} at step {step}, "
-        f"forecast {_number(middle)} [{_number(low)}, {_number(high)}] "
-        f"against best {_number(incumbent)}"
+        f"forecast {number(middle)} [{number(low)}, {number(high)}] "
+        f"against best {number(incumbent)}"
     )
     if forecast.opinions:
-        voices = (f"{name} {_probability(q)}" for name, q in forecast.opinions.items())
+        voices = (f"{name} {probability(q)}" for name, q in forecast.opinions.items())
         message += f"; P by {', '.join(voices)}"
     return Decision(
         judgement.reason,
@@ -201,11 +202,3 @@ def describe(
         low,
         high,
     )
-
-
-def _probability(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
-
-
-def _number(x: float) -> str:
-    return f"{x:.4g}"

@@ -13,10 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import sqlalchemy
 from optuna.storages import BaseStorage
+from optuna.study import Study
 from sqlalchemy import URL, BigInteger, Connection, Double, Engine, Index, String, Text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
+from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.decision import Decision, Reason
 from optuna_lcpruner.predictive import Forecast
 
@@ -33,7 +35,7 @@ Setting = str | Literal[False] | None
 """A database URL; False: no ledger; None: beside the study, see :func:`address`."""
 
 
-class LedgerError(Exception):
+class LedgerError(InputError):
     """A ledger cannot be read; the message says which and why."""
 
 
@@ -380,6 +382,29 @@ class Ledger:
                 yield connection
         except SQLAlchemyError as error:
             raise LedgerError(f"cannot read ledger {self._where.shown}: {why(error)}") from error
+
+
+def open_ledger(setting: Setting, study: Study) -> Ledger:
+    """The ledger of a study, for reading.
+
+    Args:
+        setting: The argument ``ledger``, see :data:`Setting`; by default the one of the study's
+            pruner, if that says so, else beside the study.
+        study: The study.
+
+    Raises:
+        LedgerError: If the study has none.
+        ValueError: If the setting is no database URL.
+    """
+    if setting is None:
+        setting = getattr(study.pruner, "ledger", None)
+    where = address(checked(setting), study._storage)
+    if where is None:
+        raise LedgerError(
+            f"study {study.study_name!r} has no ledger: one in memory or a journal has none by "
+            "default. Give ledger='sqlite:///FILE', to LearningCurvePruner as well."
+        )
+    return Ledger(where)
 
 
 def same_start(noted: datetime | None, started: datetime | None) -> bool:

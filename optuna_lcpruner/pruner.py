@@ -171,6 +171,11 @@ class LearningCurvePruner(BasePruner):
         self.__dict__.update(state)
         self._forget()
 
+    @property
+    def ledger(self) -> str | Literal[False] | None:
+        """The setting ``ledger``."""
+        return self._ledger
+
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises."""
         return self._verdict(study, trial).prune
