@@ -1,9 +1,19 @@
 """An Optuna pruner that extrapolates learning curves with a Bayesian ensemble."""
 
 from optuna_lcpruner.decision import Decision, Reason
+from optuna_lcpruner.explanation import Explanation, explain
 from optuna_lcpruner.extrapolate import forecast
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.pruner import LearningCurvePruner
 from optuna_lcpruner.version import __version__
 
-__all__ = ["Decision", "Forecast", "LearningCurvePruner", "Reason", "__version__", "forecast"]
+__all__ = [
+    "Decision",
+    "Explanation",
+    "Forecast",
+    "LearningCurvePruner",
+    "Reason",
+    "__version__",
+    "explain",
+    "forecast",
+]

@@ -30,6 +30,7 @@ import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_lcpruner.checks import InputError as InputError
 from optuna_lcpruner.learning_curve import ordered, typical_gap, usable
 from optuna_lcpruner.study_record import announced_n_steps
 
@@ -37,10 +38,6 @@ MIN_TRIALS = 5
 """Fewer trials with a curve and a value say nothing about a pruner: most wait for that many."""
 
 DIRECTIONS = ("minimize", "maximize")
-
-
-class InputError(ValueError):
-    """What was given cannot be used; the message says what and what to give instead."""
 
 
 @dataclass(frozen=True)

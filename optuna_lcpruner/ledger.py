@@ -229,7 +229,7 @@ def checked(setting: object) -> Setting:
     """The argument ``ledger``, or an error that says what is allowed.
 
     Raises:
-        ValueError: If it is a string but no URL of a database that keeps anything.
+        InputError: If it is a string but no URL of a database that keeps anything.
         TypeError: If it is neither a string nor None or False.
     """
     if setting is None or setting is False:
@@ -239,9 +239,9 @@ def checked(setting: object) -> Setting:
     try:
         url = sqlalchemy.make_url(setting)
     except SQLAlchemyError as error:
-        raise ValueError(f"ledger must be a database URL, but got {setting!r}.") from error
+        raise InputError(f"ledger must be a database URL, but got {setting!r}.") from error
     if _is_sqlite(url) and url.database in (None, "", ":memory:"):
-        raise ValueError(f"ledger must be a database that lasts, but got {setting!r}.")
+        raise InputError(f"ledger must be a database that lasts, but got {setting!r}.")
     return setting
 
 
@@ -394,15 +394,15 @@ def open_ledger(setting: Setting, study: Study) -> Ledger:
 
     Raises:
         LedgerError: If the study has none.
-        ValueError: If the setting is no database URL.
+        InputError: If the setting is no database URL.
     """
     if setting is None:
         setting = getattr(study.pruner, "ledger", None)
     where = address(checked(setting), study._storage)
     if where is None:
         raise LedgerError(
-            f"study {study.study_name!r} has no ledger: one in memory or a journal has none by "
-            "default. Give ledger='sqlite:///FILE', to LearningCurvePruner as well."
+            f"study {study.study_name!r} has no ledger beside it: in memory and in a journal there "
+            "is one only where LearningCurvePruner(ledger=...) put it; give that URL."
         )
     return Ledger(where)
 

@@ -28,31 +28,34 @@ MAY_IMPORT = {
         "learning_curve", "predictive", "posterior.interface", "posterior.analogues",
         "posterior.closed_form",
     },
-    "decision": {"predictive"},
+    "wording": set(),
+    "decision": {"predictive", "wording"},
     "extrapolate": {
         "learning_curve", "predictive", "scale", "posterior.interface", "posterior.closed_form",
     },
     "study_record": {"learning_curve", "scale", "posterior.interface"},
     "version": set(),
     "publish": {"decision"},
-    "ledger": {"decision", "predictive"},
+    "ledger": {"checks", "decision", "predictive"},
     "ledger_writer": {"ledger"},
     "pruner": {
         "checks", "decision", "learning_curve", "ledger", "ledger_writer", "predictive", "publish",
         "scale", "study_record", "version", "posterior.interface", "posterior.closed_form",
         "posterior.opinion_pool",
     },
-    "": {"decision", "extrapolate", "predictive", "pruner", "version"},
-    "curve_files": {"learning_curve", "study_record"},
+    "explanation": {"checks", "decision", "ledger", "ledger_writer", "wording"},
+    "": {"decision", "explanation", "extrapolate", "predictive", "pruner", "version"},
+    "curve_files": {"checks", "learning_curve", "study_record"},
     "replay": {"curve_files", "pruner", "study_record"},
     "backtest_report": {"curve_files"},
     "backtest": {"backtest_report", "curve_files", "replay"},
-    "cli": {"", "backtest", "backtest_report", "curve_files", "replay"},
+    "cli_explain": {"explanation"},
+    "cli": {"", "backtest", "backtest_report", "cli_explain", "curve_files", "replay"},
 }  # fmt: skip
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
     "study_record", "publish", "ledger", "ledger_writer", "pruner", "curve_files", "replay",
-    "backtest", "cli",
+    "backtest", "explanation", "cli_explain", "cli",
 }  # fmt: skip
 DRAWS = {"backtest_report"}  # imports matplotlib, inside the function that draws
 USES_SQLALCHEMY = {"ledger"}

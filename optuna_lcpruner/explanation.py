@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +59,11 @@ class Explanation:
             return f"{self._fate()}; no decision about it is on record."
         stop = next((entry for entry in reversed(self.decisions) if entry.action == "prune"), None)
         if stop is not None:
-            return f"Trial {self.trial} was pruned at step {stop.step}, {_why_pruned(stop)}."
+            pruned = self.state == TrialState.PRUNED
+            fate = f"Trial {self.trial}" if pruned else f"{self._fate()}, though it"
+            return f"{fate} was {'pruned' if pruned else 'to stop'} at step {stop.step}, " + (
+                f"{_why_pruned(stop)}."
+            )
         return f"{self._fate()}; {_why_not(self.decisions)}."
 
     def table(self, max_rows: int | None = None) -> str:
@@ -132,20 +137,19 @@ def explain(study: Study, trial_number: int, *, ledger: Setting = None) -> Expla
         LedgerError: If there is no ledger or it cannot be read.
     """
     trials = study.get_trials(deepcopy=False)
-    if isinstance(trial_number, bool) or not 0 <= trial_number < len(trials):
+    number = -1 if isinstance(trial_number, bool) else operator.index(trial_number)
+    if not 0 <= number < len(trials):
         raise InputError(
             f"study {study.study_name!r} has no trial {trial_number}: "
             f"it has {len(trials)}, counted from 0."
         )
-    trial = trials[trial_number]
+    trial = trials[number]
     flush()
-    found = open_ledger(ledger, study).of_trial(
-        study.study_name, trial_number, trial.datetime_start
-    )
+    found = open_ledger(ledger, study).of_trial(study.study_name, number, trial.datetime_start)
     single = len(study.directions) == 1
     return Explanation(
         study.study_name,
-        trial_number,
+        number,
         trial.state,
         trial.value if single else None,
         single and study.direction == StudyDirection.MAXIMIZE,
@@ -171,10 +175,7 @@ def _why_not(decisions: Sequence[Entry]) -> str:
     else:
         counts = Counter(entry.reason for entry in decisions).most_common()
         reasons = ", ".join(f"{_phrase(name)} ({n})" for name, n in counts)
-        n = len(decisions)
-        looks = "at its one look" if n == 1 else f"at none of {n} looks"
-        verb = "no forecast was needed" if n == 1 else "a forecast was made"
-        why = f"not pruned: {looks} {verb}: {reasons}"
+        why = f"not pruned: no decision about it came to a forecast: {reasons}"
     failed = [entry for entry in decisions if entry.reason == Reason.FAILED.name]
     if failed and judged:
         why += f"; {_times(len(failed))} deciding failed ({failed[-1].message})"
