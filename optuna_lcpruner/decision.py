@@ -26,6 +26,7 @@ class Reason(Enum):
     ALREADY_BETTER = "already better than the best"
     UNDECIDED = "undecided"
     PATIENCE = "being patient"
+    CONTROL = "control group, runs on"
     MULTI_OBJECTIVE = "multi-objective study"
     FAILED = "could not decide"
     DIVERGED = "pruned: diverged"

@@ -80,7 +80,8 @@ class Entry(_Base, kw_only=True):
         look: How many looks the trial had, this one included.
         reason: Name of a :class:`~optuna_lcpruner.decision.Reason`.
         message: The reason with its numbers, for people.
-        action: ``"continue"`` or ``"prune"``.
+        action: ``"continue"``, ``"prune"``, or ``"control"``: would be pruned, but runs on in the
+            control group.
         milliseconds: How long deciding took, the reading of the study included.
         version: Version of this package.
         decided_at: When, in UTC.
@@ -196,11 +197,17 @@ def entry(
         look=circumstances.look,
         reason=decision.reason.name,
         message=decision.message,
-        action="prune" if decision.prune else "continue",
+        action=_action(decision),
         milliseconds=circumstances.milliseconds,
         version=version,
         decided_at=circumstances.decided_at,
     )
+
+
+def _action(decision: Decision) -> str:
+    if decision.reason is Reason.CONTROL:
+        return "control"
+    return "prune" if decision.prune else "continue"
 
 
 def _finite(value: float | None) -> float | None:

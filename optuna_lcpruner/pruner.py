@@ -9,7 +9,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner import ledger as ledgers
 from optuna_lcpruner import ledger_writer, publish
 from optuna_lcpruner.checks import choice, integer, real
+from optuna_lcpruner.control_group import CONTROL_ATTRIBUTE, in_control_group
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
 from optuna_lcpruner.posterior.closed_form import ClosedForm
@@ -101,6 +102,10 @@ class LearningCurvePruner(BasePruner):
         publish: Show each decision as user attributes of the trial: ``lcpruner:p_beat_best``,
             ``lcpruner:forecast``, ``lcpruner:forecast_low``, ``lcpruner:forecast_high``,
             ``lcpruner:decided_at_step``, ``lcpruner:reason``.
+        control_fraction: Share of the trials, in [0, 1], that run on although they would be pruned
+            by forecast, so that what pruning costs can be estimated; 0.05 is a good value, by
+            default 0. Which ones depends on the study's name and the trial's number alone. They
+            have the user attribute ``lcpruner:control_since_step``.
         ledger: Keeps every decision, those that do not prune too, in this database (an SQLAlchemy
             URL). By default, for a study in an SQLite file, in a file of that name with
             ``.lcpruner`` after it; for one in another database there, in tables of our own; for
@@ -130,6 +135,7 @@ class LearningCurvePruner(BasePruner):
         nan_policy: str = "prune",
         stop_below_std: float | None = None,
         publish: bool = True,
+        control_fraction: float = 0.0,
         ledger: str | Literal[False] | None = None,
         engine: str | Engine = "pool",
     ) -> None:
@@ -150,6 +156,7 @@ class LearningCurvePruner(BasePruner):
         if not isinstance(publish, bool):
             raise TypeError(f"publish must be True or False, but got {publish!r}.")
         self._publish = publish
+        self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
         self._ledger = ledgers.checked(ledger)
         self._engine = _engine(engine)
         self._engine_name = _name_of(engine)
@@ -275,6 +282,10 @@ class LearningCurvePruner(BasePruner):
             forecast=forecast,
             incumbent=incumbent,
         )
+        if judgement.reason.prunes and in_control_group(
+            study.study_name, trial.number, self._control_fraction
+        ):
+            judgement = replace(judgement, reason=Reason.CONTROL)
         return _Verdict(
             judgement.reason,
             lambda: describe(judgement, forecast(), incumbent, step, threshold),
@@ -391,12 +402,24 @@ class LearningCurvePruner(BasePruner):
             level = logging.INFO if verdict.prune else logging.DEBUG
             if _logger.isEnabledFor(level):
                 _logger.log(level, f"Trial {trial.number}: {verdict.decision.message}")
+            if verdict.reason is Reason.CONTROL:
+                self._mark(study, trial)
             if not self._publish or verdict.reason in _NOT_SHOWN:
                 return
             send = publish.writer().write if verdict.prune else publish.writer().submit
             send(study._storage, trial._trial_id, lambda: publish.attributes(verdict.decision))
         except Exception as error:
             self._say_once("publish", f"cannot publish decisions: {error!r}")
+
+    def _mark(self, study: Study, trial: FrozenTrial) -> None:
+        """Mark a trial as one of the control group, at the first step that would have ended it."""
+        with self._lock:
+            marked = self._memo(study).marked
+            if trial._trial_id in marked:
+                return
+            marked.add(trial._trial_id)
+        step = max(trial.intermediate_values)
+        publish.writer().write(study._storage, trial._trial_id, {CONTROL_ATTRIBUTE: step})
 
     def _record(
         self, study: Study, trial: FrozenTrial, verdict: _Verdict, facts: ledgers.Circumstances
@@ -445,6 +468,7 @@ class _Memo:
     record: StudyRecord | None = None
     verdicts: OrderedDict[tuple[Any, ...], _Verdict] = field(default_factory=OrderedDict)
     ledger: list[ledgers.Address | None] = field(default_factory=list)
+    marked: set[int] = field(default_factory=set)
 
     def ledger_of(self, setting: ledgers.Setting, storage: BaseStorage) -> ledgers.Address | None:
         """Where the study's ledger is, worked out once."""

@@ -180,6 +180,7 @@ class TestEntry:
             (Reason.WARM_UP, "not asked", "continue"),
             (Reason.FAILED, "failed", "continue"),
             (Reason.DIVERGED, "not asked", "prune"),
+            (Reason.CONTROL, "not asked", "control"),
         ],
     )
     def test_without_a_forecast(self, reason: Reason, status: str, action: str) -> None:
