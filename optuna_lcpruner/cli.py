@@ -24,6 +24,7 @@ import optuna_lcpruner
 from optuna_lcpruner.backtest import backtest
 from optuna_lcpruner.backtest_report import BacktestReport, require_matplotlib
 from optuna_lcpruner.cli_explain import add_explain
+from optuna_lcpruner.cli_report import add_report
 from optuna_lcpruner.curve_files import DIRECTIONS, InputError, first_line, from_study, read_file
 from optuna_lcpruner.replay import DEFAULT_PRUNERS, pruner_names
 
@@ -182,6 +183,7 @@ def _progress_bar() -> Iterator[Callable[[int, int], None]]:
 _COMMANDS: tuple[Callable[[Commands], None], ...] = (
     _add_backtest,
     lambda commands: add_explain(commands, open_study),
+    lambda commands: add_report(commands, open_study),
 )
 """Each adds its parser to the commands and sets ``run`` to a function of the arguments."""
 

@@ -45,18 +45,23 @@ MAY_IMPORT = {
         "posterior.closed_form", "posterior.opinion_pool",
     },
     "explanation": {"checks", "decision", "ledger", "ledger_writer", "wording"},
+    "hindsight": set(),
+    "report": {"checks", "decision", "hindsight", "ledger", "ledger_writer", "wording"},
     "": {"decision", "explanation", "extrapolate", "predictive", "pruner", "version"},
     "curve_files": {"checks", "learning_curve", "study_record"},
     "replay": {"curve_files", "pruner", "study_record"},
     "backtest_report": {"curve_files"},
     "backtest": {"backtest_report", "curve_files", "replay"},
     "cli_explain": {"explanation"},
-    "cli": {"", "backtest", "backtest_report", "cli_explain", "curve_files", "replay"},
+    "cli_report": {"checks", "cli_explain", "report"},
+    "cli": {
+        "", "backtest", "backtest_report", "cli_explain", "cli_report", "curve_files", "replay",
+    },
 }  # fmt: skip
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
     "study_record", "publish", "ledger", "ledger_writer", "pruner", "curve_files", "replay",
-    "backtest", "explanation", "cli_explain", "cli",
+    "backtest", "explanation", "report", "cli_explain", "cli",
 }  # fmt: skip
 DRAWS = {"backtest_report"}  # imports matplotlib, inside the function that draws
 USES_SQLALCHEMY = {"ledger"}
