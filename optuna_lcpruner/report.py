@@ -213,31 +213,11 @@ def report(study: Study, *, ledger: Setting = None) -> Report:
         and same_start(row["trial_started"], trials[row["trial"]].datetime_start)
     ]
     maximize = study.direction == StudyDirection.MAXIMIZE
-    stops = _first_stops(rows)
-    pruned = [
-        row
-        for trial, row in stops.items()
-        if row["action"] == "prune" and trials[trial].state == TrialState.PRUNED
-    ]
-    control = [row for row in stops.values() if row["action"] == "control"]
+    pruned, control = _stops(rows, trials)
     ended = [row for row in control if _has_ended(trials[row["trial"]])]
-    sign = 1.0 if maximize else -1.0
-    final = np.array([trials[row["trial"]].value for row in ended], dtype=float)
-    best = np.array([row["incumbent"] for row in ended], dtype=float)
-    steps = [len(trials[row["trial"]].intermediate_values) - row["n_points"] for row in ended]
-    cost = pruning_cost(
-        Stops(
-            np.array([row["p_beat"] for row in (*pruned, *control)], dtype=float),
-            len(pruned),
-            len(control),
-            sign * final > sign * best,
-            np.array(steps, dtype=float),
-        )
-    )
     # A member of the control group stands for all trials that would be pruned.
     stand_for = (len(pruned) + len(control)) / len(ended) if ended else 1.0
-    weights = {row["trial"]: stand_for for row in ended}
-    looks = _looks(rows, trials, weights, maximize)
+    looks = _looks(rows, trials, {row["trial"]: stand_for for row in ended}, maximize)
     states = Counter(trial.state.name for trial in trials)
     return Report(
         study=study.study_name,
@@ -251,7 +231,7 @@ def report(study: Study, *, ledger: Setting = None) -> Report:
         log_scores=log_scores(looks),
         n_pruned=len(pruned),
         n_control=len(control),
-        cost=cost,
+        cost=_cost_of(pruned, control, ended, trials, maximize),
         savings=_saved(rows, trials),
         closest=[_call(row) for row in sorted(pruned, key=lambda row: -row["p_beat"])[:N_CLOSEST]],
     )
@@ -260,13 +240,40 @@ def report(study: Study, *, ledger: Setting = None) -> Report:
 _Row = Mapping[str, Any]
 
 
-def _first_stops(rows: Sequence[_Row]) -> dict[int, _Row]:
-    """The first look at each trial at which the forecast condemned it."""
-    found: dict[int, _Row] = {}
+def _stops(rows: Sequence[_Row], trials: Sequence[FrozenTrial]) -> tuple[list[_Row], list[_Row]]:
+    """The first look that condemned a trial by forecast: of pruned trials, of the control group."""
+    first: dict[int, _Row] = {}
     for row in rows:
         if row["action"] in ("prune", "control") and row["reason"] in _BY_FORECAST:
-            found.setdefault(row["trial"], row)
-    return found
+            first.setdefault(row["trial"], row)
+    pruned = [
+        row
+        for trial, row in first.items()
+        if row["action"] == "prune" and trials[trial].state == TrialState.PRUNED
+    ]
+    return pruned, [row for row in first.values() if row["action"] == "control"]
+
+
+def _cost_of(
+    pruned: Sequence[_Row],
+    control: Sequence[_Row],
+    ended: Sequence[_Row],
+    trials: Sequence[FrozenTrial],
+    maximize: bool,
+) -> PruningCost:
+    sign = 1.0 if maximize else -1.0
+    final = np.array([trials[row["trial"]].value for row in ended], dtype=float)
+    best = np.array([row["incumbent"] for row in ended], dtype=float)
+    steps = [len(trials[row["trial"]].intermediate_values) - row["n_points"] for row in ended]
+    return pruning_cost(
+        Stops(
+            np.array([row["p_beat"] for row in (*pruned, *control)], dtype=float),
+            len(pruned),
+            len(control),
+            sign * final > sign * best,
+            np.array(steps, dtype=float),
+        )
+    )
 
 
 def _has_ended(trial: FrozenTrial) -> bool:

@@ -116,7 +116,7 @@ class TestLogScores:
         assert found is not None
         np.testing.assert_allclose(found.forecast, -np.log(1e-4))
 
-    @pytest.mark.parametrize(("final", "value"), [(0.9, 0.9), (0.5, 0.5)])
+    @pytest.mark.parametrize(("final", "value"), [(0.9, 0.9), (0.5, 0.5), (0.7, 0.7)])
     def test_trainings_that_stand_still(self, final: float, value: float) -> None:
         found = log_scores(looks(2, final=final, value=value))
         assert found is not None
