@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.cli_explain import OpenStudy, add_source
-from optuna_lcpruner.report import report
+from optuna_lcpruner.study_report import report
 
 DEFAULT_HTML = "lcpruner-report.html"
 

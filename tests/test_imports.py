@@ -46,14 +46,17 @@ MAY_IMPORT = {
     },
     "explanation": {"checks", "decision", "ledger", "ledger_writer", "wording"},
     "hindsight": set(),
-    "report": {"checks", "decision", "hindsight", "ledger", "ledger_writer", "wording"},
-    "": {"decision", "explanation", "extrapolate", "predictive", "pruner", "version"},
+    "study_report": {"checks", "decision", "hindsight", "ledger", "ledger_writer", "wording"},
+    "": {
+        "decision", "explanation", "extrapolate", "predictive", "pruner", "study_report",
+        "version",
+    },
     "curve_files": {"checks", "learning_curve", "study_record"},
     "replay": {"curve_files", "pruner", "study_record"},
     "backtest_report": {"curve_files"},
     "backtest": {"backtest_report", "curve_files", "replay"},
     "cli_explain": {"explanation"},
-    "cli_report": {"checks", "cli_explain", "report"},
+    "cli_report": {"checks", "cli_explain", "study_report"},
     "cli": {
         "", "backtest", "backtest_report", "cli_explain", "cli_report", "curve_files", "replay",
     },
@@ -61,7 +64,7 @@ MAY_IMPORT = {
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
     "study_record", "publish", "ledger", "ledger_writer", "pruner", "curve_files", "replay",
-    "backtest", "explanation", "report", "cli_explain", "cli",
+    "backtest", "explanation", "study_report", "cli_explain", "cli",
 }  # fmt: skip
 DRAWS = {"backtest_report"}  # imports matplotlib, inside the function that draws
 USES_SQLALCHEMY = {"ledger"}
