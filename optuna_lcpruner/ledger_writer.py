@@ -10,6 +10,7 @@ from multiprocessing import util
 
 from optuna.logging import get_logger
 
+from optuna_lcpruner.forks import at_work
 from optuna_lcpruner.ledger import Address, Entry, Ledger, why
 
 _logger = get_logger("optuna.lcpruner")
@@ -101,10 +102,11 @@ class LedgerWriter:
                     self._condition.wait_for(
                         lambda: self._hurry > 0 or len(self._waiting) >= BATCH, PERIOD
                     )
-            self._work_out()
             try:
-                if self._unwritten:
-                    ledger.append(self._unwritten)
+                with at_work():
+                    self._work_out()
+                    if self._unwritten:
+                        ledger.append(self._unwritten)
             except Exception as error:  # locked, full, read-only, gone: the trials must not suffer
                 pause = min(max(1.0, 2.0 * pause), LONGEST_PAUSE)
                 self._warn(f"{why(error)}; decisions may be missing from it")

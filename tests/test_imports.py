@@ -13,6 +13,7 @@ ROOT = Path(optuna_lcpruner.__file__).parent
 # module -> what it may import from the package; each may import only modules above itself.
 MAY_IMPORT = {
     "checks": set(),
+    "forks": set(),
     "families": set(),
     "learning_curve": set(),
     "scale": set(),
@@ -36,9 +37,9 @@ MAY_IMPORT = {
     "study_record": {"learning_curve", "scale", "posterior.interface"},
     "control_group": set(),
     "version": set(),
-    "publish": {"decision"},
+    "publish": {"decision", "forks"},
     "ledger": {"checks", "decision", "predictive"},
-    "ledger_writer": {"ledger"},
+    "ledger_writer": {"forks", "ledger"},
     "pruner": {
         "checks", "control_group", "decision", "learning_curve", "ledger", "ledger_writer",
         "predictive", "publish", "scale", "study_record", "version", "posterior.interface",
