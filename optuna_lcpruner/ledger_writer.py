@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from multiprocessing import util
@@ -23,6 +24,9 @@ BATCH = 200
 
 PERIOD = 0.5
 """Seconds for which decisions are gathered before they are written."""
+
+DUTY = 0.1
+"""Share of the time spent on working decisions out while few of them wait."""
 
 LONGEST_PAUSE = 60.0
 """Seconds between two tries to write to a ledger that refuses, at most; 1 at first."""
@@ -102,9 +106,9 @@ class LedgerWriter:
                     self._condition.wait_for(
                         lambda: self._hurry > 0 or len(self._waiting) >= BATCH, PERIOD
                     )
+            self._work_out()
             try:
                 with at_work():
-                    self._work_out()
                     if self._unwritten:
                         ledger.append(self._unwritten)
             except Exception as error:  # locked, full, read-only, gone: the trials must not suffer
@@ -120,17 +124,26 @@ class LedgerWriter:
                     self._condition.notify_all()
 
     def _work_out(self) -> None:
-        """Turn a batch of what waits into entries."""
+        """Turn a batch of what waits into entries, with rests between them.
+
+        Python runs one thread at a time, so what is worked out here in one go would make the
+        training wait. The fuller the queue, the shorter the rests.
+        """
         while len(self._unwritten) < BATCH and self._waiting:
-            try:
-                worked_out = self._waiting[0]()
-            except Exception as error:
-                self._warn(f"a decision cannot be put on record: {error!r}")
-                worked_out = None
+            start = time.monotonic()
+            with at_work():
+                try:
+                    worked_out = self._waiting[0]()
+                except Exception as error:
+                    self._warn(f"a decision cannot be put on record: {error!r}")
+                    worked_out = None
+            took = time.monotonic() - start
             with self._condition:
                 self._waiting.popleft()
                 if worked_out is not None:
                     self._unwritten.append(worked_out)
+                duty = DUTY + (1.0 - DUTY) * min(1.0, self._n_waiting() / self._capacity)
+                self._condition.wait_for(lambda: self._hurry > 0, took * (1.0 / duty - 1.0))
 
     def _warn(self, message: str) -> None:
         if not self._warned:
