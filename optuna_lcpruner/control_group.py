@@ -7,6 +7,9 @@ import hashlib
 CONTROL_ATTRIBUTE = "lcpruner:control_since_step"
 """Trial user attribute of the control group: the step at which the trial would have been pruned."""
 
+SECOND_CHANCE_ATTRIBUTE = "lcpruner:second_chance_of"
+"""Trial user attribute of a trial enqueued to run again unpruned: the number of the pruned one."""
+
 
 def in_control_group(study_name: str, trial_number: int, fraction: float) -> bool:
     """Whether a trial belongs to the control group.

@@ -27,6 +27,7 @@ class Reason(Enum):
     UNDECIDED = "undecided"
     PATIENCE = "being patient"
     CONTROL = "control group, runs on"
+    SECOND_CHANCE = "second chance, runs on"
     MULTI_OBJECTIVE = "multi-objective study"
     FAILED = "could not decide"
     DIVERGED = "pruned: diverged"

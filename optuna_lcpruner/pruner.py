@@ -24,7 +24,11 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner import ledger as ledgers
 from optuna_lcpruner import ledger_writer, publish
 from optuna_lcpruner.checks import choice, integer, real
-from optuna_lcpruner.control_group import CONTROL_ATTRIBUTE, in_control_group
+from optuna_lcpruner.control_group import (
+    CONTROL_ATTRIBUTE,
+    SECOND_CHANCE_ATTRIBUTE,
+    in_control_group,
+)
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
 from optuna_lcpruner.posterior.closed_form import ClosedForm
@@ -282,14 +286,20 @@ class LearningCurvePruner(BasePruner):
             forecast=forecast,
             incumbent=incumbent,
         )
-        if judgement.reason.prunes and in_control_group(
-            study.study_name, trial.number, self._control_fraction
-        ):
-            judgement = replace(judgement, reason=Reason.CONTROL)
+        if judgement.reason.prunes:
+            judgement = replace(judgement, reason=self._spared(study, trial) or judgement.reason)
         return _Verdict(
             judgement.reason,
             lambda: describe(judgement, forecast(), incumbent, step, threshold),
         )
+
+    def _spared(self, study: Study, trial: FrozenTrial) -> Reason | None:
+        """Why a trial runs on although the forecast is against it, if so."""
+        if SECOND_CHANCE_ATTRIBUTE in trial.user_attrs:
+            return Reason.SECOND_CHANCE
+        if in_control_group(study.study_name, trial.number, self._control_fraction):
+            return Reason.CONTROL
+        return None
 
     def _ask(
         self, curve: LearningCurve, knowledge: StudyKnowledge, incumbent: float

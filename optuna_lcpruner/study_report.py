@@ -14,6 +14,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.control_group import SECOND_CHANCE_ATTRIBUTE
 from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.hindsight import (
     Accuracy,
@@ -83,6 +84,27 @@ class Call:
 
 
 @dataclass(frozen=True)
+class SecondChance:
+    """A trial that runs again, unpruned, what was pruned before.
+
+    Attributes:
+        first: The number of the pruned trial.
+        trial: Its own number.
+        state: What became of it.
+        value: Its objective value; None if it has not ended.
+        incumbent: The best value when the first was pruned.
+        beat: Whether ``value`` is better than that; None if it has not ended.
+    """
+
+    first: int
+    trial: int
+    state: str
+    value: float | None
+    incumbent: float
+    beat: bool | None
+
+
+@dataclass(frozen=True)
 class Savings:
     """What was not trained, against training every pruned trial to its horizon.
 
@@ -124,6 +146,7 @@ class Report:
         cost: What pruning by forecast cost and saved, by the control group.
         savings: What was not trained.
         closest: Prunes with the highest P(beat).
+        second_chances: Pruned trials that :func:`~optuna_lcpruner.second_chance.requeue` gave one.
     """
 
     study: str
@@ -140,6 +163,7 @@ class Report:
     cost: PruningCost
     savings: Savings
     closest: Sequence[Call]
+    second_chances: Sequence[SecondChance]
 
     def __str__(self) -> str:
         blocks = [self._title]
@@ -183,6 +207,7 @@ class Report:
             _reliability(self),
             _savings(self),
             _closest(self),
+            *([_chances(self)] if self.second_chances else []),
         ]
 
 
@@ -198,20 +223,7 @@ def report(study: Study, *, ledger: Setting = None) -> Report:
         InputError: If the study has several objectives.
         LedgerError: If there is no ledger or it cannot be read.
     """
-    if len(study.directions) > 1:
-        raise InputError(f"study {study.study_name!r} has {len(study.directions)} objectives.")
-    flush()
-    trials = study.get_trials(deepcopy=False)
-    columns = open_ledger(ledger, study).of_study(study.study_name, _READ)
-    rows = [
-        row
-        for row in (
-            dict(zip(columns, values, strict=True))
-            for values in zip(*columns.values(), strict=True)
-        )
-        if row["trial"] < len(trials)
-        and same_start(row["trial_started"], trials[row["trial"]].datetime_start)
-    ]
+    trials, rows = _on_record(study, ledger)
     maximize = study.direction == StudyDirection.MAXIMIZE
     pruned, control = _stops(rows, trials)
     ended = [row for row in control if _has_ended(trials[row["trial"]])]
@@ -233,11 +245,45 @@ def report(study: Study, *, ledger: Setting = None) -> Report:
         n_control=len(control),
         cost=_cost_of(pruned, control, ended, trials, maximize),
         savings=_saved(rows, trials),
-        closest=[_call(row) for row in sorted(pruned, key=lambda row: -row["p_beat"])[:N_CLOSEST]],
+        closest=_calls(pruned)[:N_CLOSEST],
+        second_chances=_second_chances(pruned, trials, maximize),
     )
 
 
+def calls(study: Study, *, ledger: Setting = None) -> list[Call]:
+    """All prunes by forecast, the closest calls first: by their chance to beat the best.
+
+    Args:
+        study: The study.
+        ledger: As for :func:`report`.
+
+    Raises:
+        InputError: If the study has several objectives.
+        LedgerError: If there is no ledger or it cannot be read.
+    """
+    trials, rows = _on_record(study, ledger)
+    return _calls(_stops(rows, trials)[0])
+
+
 _Row = Mapping[str, Any]
+
+
+def _on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[_Row]]:
+    """The study's trials and the decisions about them, in the order these were made."""
+    if len(study.directions) > 1:
+        raise InputError(f"study {study.study_name!r} has {len(study.directions)} objectives.")
+    flush()
+    trials = study.get_trials(deepcopy=False)
+    columns = open_ledger(ledger, study).of_study(study.study_name, _READ)
+    found = (
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    )
+    return trials, [
+        row
+        for row in found
+        if row["trial"] < len(trials)
+        and same_start(row["trial_started"], trials[row["trial"]].datetime_start)
+    ]
 
 
 def _stops(rows: Sequence[_Row], trials: Sequence[FrozenTrial]) -> tuple[list[_Row], list[_Row]]:
@@ -290,12 +336,17 @@ def _looks(
     weights: Mapping[int, float],
     maximize: bool,
 ) -> Looks:
-    """Looks with a forecast at trials that ran to their end, oriented."""
+    """Looks with a forecast at trials that ran to their end, oriented.
+
+    Second chances are left out: they were chosen for their high P(beat).
+    """
     needed = ("p_beat", "value", "incumbent", "horizon", "q05", "q25", "q50", "q75", "q95")
     scored = [
         row
         for row in rows
-        if _has_ended(trials[row["trial"]]) and all(row[name] is not None for name in needed)
+        if _has_ended(trials[row["trial"]])
+        and SECOND_CHANCE_ATTRIBUTE not in trials[row["trial"]].user_attrs
+        and all(row[name] is not None for name in needed)
     ]
     sign = 1.0 if maximize else -1.0
     column = {name: np.array([row[name] for row in scored], dtype=float) for name in needed}
@@ -336,9 +387,24 @@ def _saved(rows: Sequence[_Row], trials: Sequence[FrozenTrial]) -> Savings:
     return Savings(sum(len(trial.intermediate_values) for trial in trials), saved, seconds)
 
 
-def _call(row: _Row) -> Call:
+def _calls(pruned: Sequence[_Row]) -> list[Call]:
     names = ("trial", "step", "p_beat", "threshold", "q50", "q05", "q95", "incumbent")
-    return Call(*(row[name] for name in names))
+    ordered = sorted(pruned, key=lambda row: -row["p_beat"])
+    return [Call(*(row[name] for name in names)) for row in ordered]
+
+
+def _second_chances(
+    pruned: Sequence[_Row], trials: Sequence[FrozenTrial], maximize: bool
+) -> list[SecondChance]:
+    incumbents = {row["trial"]: row["incumbent"] for row in pruned}
+    found = []
+    for trial in trials:
+        first = trial.user_attrs.get(SECOND_CHANCE_ATTRIBUTE)
+        if isinstance(first, int) and first in incumbents:
+            best, value = incumbents[first], trial.value if _has_ended(trial) else None
+            beat = None if value is None else (value > best if maximize else value < best)
+            found.append(SecondChance(first, trial.number, trial.state.name, value, best, beat))
+    return found
 
 
 def _decisions(found: Report) -> _Section:
@@ -483,6 +549,22 @@ def _closest(found: Report) -> _Section:
     return _Section(
         "Closest calls", ("Prunes with the highest chance to beat the best.",), header, rows
     )
+
+
+def _chances(found: Report) -> _Section:
+    rows = tuple(
+        (
+            str(chance.first),
+            str(chance.trial),
+            chance.state.lower(),
+            "" if chance.value is None else number(chance.value),
+            number(chance.incumbent),
+            "" if chance.beat is None else "yes" if chance.beat else "no",
+        )
+        for chance in found.second_chances
+    )
+    header = ("pruned", "again", "state", "value", "best when pruned", "beat it")
+    return _Section("Second chances", ("Pruned trials that ran again unpruned.",), header, rows)
 
 
 def _percent(share: float) -> str:

@@ -47,10 +47,13 @@ MAY_IMPORT = {
     },
     "explanation": {"checks", "decision", "ledger", "ledger_writer", "wording"},
     "hindsight": set(),
-    "study_report": {"checks", "decision", "hindsight", "ledger", "ledger_writer", "wording"},
+    "study_report": {
+        "checks", "control_group", "decision", "hindsight", "ledger", "ledger_writer", "wording",
+    },
+    "second_chance": {"checks", "control_group", "ledger", "study_report"},
     "": {
-        "decision", "explanation", "extrapolate", "predictive", "pruner", "study_report",
-        "version",
+        "decision", "explanation", "extrapolate", "predictive", "pruner", "second_chance",
+        "study_report", "version",
     },
     "curve_files": {"checks", "learning_curve", "study_record"},
     "replay": {"curve_files", "pruner", "study_record"},
@@ -65,7 +68,8 @@ MAY_IMPORT = {
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
     "study_record", "publish", "ledger", "ledger_writer", "pruner", "curve_files", "replay",
-    "backtest", "explanation", "study_report", "cli_explain", "cli",
+    "backtest", "explanation", "study_report", "second_chance",
+    "cli_explain", "cli",
 }  # fmt: skip
 DRAWS = {"backtest_report"}  # imports matplotlib, inside the function that draws
 USES_SQLALCHEMY = {"ledger"}

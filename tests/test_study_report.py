@@ -43,6 +43,7 @@ class History:
         n: int = 20,
         state: TrialState = TrialState.COMPLETE,
         seconds: float | None = None,
+        attrs: dict[str, Any] | None = None,
     ) -> None:
         """A trial with n reports; its decisions' metric values are turned to the direction."""
         number = len(self.study.get_trials(deepcopy=False))
@@ -50,7 +51,7 @@ class History:
         self.study.add_trial(
             FrozenTrial(
                 number=number, trial_id=-1, state=state, params={}, distributions={},
-                user_attrs={}, system_attrs={},
+                user_attrs=attrs or {}, system_attrs={},
                 value=None if value is None else self.sign * value,
                 intermediate_values=dict.fromkeys(range(n), 0.5),
                 datetime_start=STARTED,
