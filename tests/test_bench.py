@@ -241,6 +241,14 @@ def test_speed() -> None:
         assert re.search(rf"^ +{storage} +4 ", output, re.MULTILINE)
 
 
+def test_ledger() -> None:
+    output = run("ledger.py", "--trials", "2", "--rows", "300", "--gaps", "1")
+    assert "on record: 50 of 50" in output
+    assert re.search(r"should_prune with a ledger +50 ", output)
+    assert "300 decisions, written in batches of 200" in output
+    assert "report: " in output
+
+
 def test_front(recorded: list[str], tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     run(

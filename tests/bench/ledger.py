@@ -13,14 +13,23 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import optuna
 from optuna.storages import RDBStorage
 
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason, ledger_writer
-from optuna_lcpruner.ledger import Address, Circumstances, Ledger, address, entry
+from optuna_lcpruner import (
+    Decision,
+    LearningCurvePruner,
+    Reason,
+    __version__,
+    ledger_writer,
+    report,
+)
+from optuna_lcpruner.ledger import Address, Circumstances, Entry, Ledger, address, entry
 
 N_STEPS = 50
 
@@ -103,31 +112,59 @@ def on_the_thread(n_trials: int, gap: float) -> None:
 
 
 def reading(n: int) -> None:
-    """A ledger of n decisions: to write and to read."""
+    """A ledger of n decisions about completed trials: to write, to read and to report on."""
+    study = optuna.create_study(study_name="s")
+    started = datetime(2026, 1, 1)
+    for _ in range(-(-n // 50)):
+        study.add_trial(
+            optuna.trial.FrozenTrial(
+                number=0,
+                trial_id=-1,
+                state=optuna.trial.TrialState.COMPLETE,
+                value=0.4,
+                datetime_start=started,
+                datetime_complete=started,
+                params={},
+                distributions={},
+                user_attrs={},
+                system_attrs={},
+                intermediate_values={49: 0.4},
+            )
+        )
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Address(f"sqlite:///{folder}/l.db"))
+        url = f"sqlite:///{folder}/l.db"
+        ledger = Ledger(Address(url))
         decision = Decision(Reason.UNDECIDED, "undecided: " + 120 * "x", 3, 0.1, 0.01, 0.9)
+        decision = replace(decision, forecast=0.45, low=0.3, high=0.6)
         facts = Circumstances("pool", n_points=4, value=0.5, look=4, horizon=50)
         start = time.perf_counter()
         for first in range(0, n, 200):
             ledger.append(
-                [
-                    entry(
-                        decision, facts, study="s", trial=i // 50, trial_started=None, version="1"
-                    )
-                    for i in range(first, min(n, first + 200))
-                ]
+                [row(decision, facts, i // 50, started) for i in range(first, min(n, first + 200))]
             )
         wrote = time.perf_counter() - start
         start = time.perf_counter()
         ledger.of_study("s")
         read = time.perf_counter() - start
         start = time.perf_counter()
-        ledger.of_trial("s", n // 100, None)
+        ledger.of_trial("s", n // 100, started)
         one = time.perf_counter() - start
+        start = time.perf_counter()
+        text = str(report(study, ledger=url))
+        reported = time.perf_counter() - start
+        assert f"{n} decisions" in text
         size = (Path(folder) / "l.db").stat().st_size
     print(f"{n} decisions, written in batches of 200: {wrote:.1f} s, {size / n:.0f} bytes each")
-    print(f"read all: {read:.1f} s; read one trial's: {1e3 * one:.0f} ms")
+    print(f"read all: {read:.1f} s; read one trial's: {1e3 * one:.0f} ms; report: {reported:.1f} s")
+
+
+def row(decision: Decision, facts: Circumstances, trial: int, started: datetime) -> Entry:
+    """A row about a trial, with quartiles, as if it had come from a forecast."""
+    made = entry(
+        decision, facts, study="s", trial=trial, trial_started=started, version=__version__
+    )
+    made.mean, made.q25, made.q75 = 0.45, 0.42, 0.48
+    return made
 
 
 if __name__ == "__main__":
@@ -136,7 +173,8 @@ if __name__ == "__main__":
     )
     parser.add_argument("--trials", type=int, default=80)
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--gaps", type=int, nargs="*", default=[2, 20], help="milliseconds")
     options = parser.parse_args()
-    for milliseconds in (2, 20):
+    for milliseconds in options.gaps:
         on_the_thread(options.trials, milliseconds / 1e3)
     reading(options.rows)
