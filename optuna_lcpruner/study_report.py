@@ -223,7 +223,7 @@ def report(study: Study, *, ledger: Setting = None) -> Report:
         InputError: If the study has several objectives.
         LedgerError: If there is no ledger or it cannot be read.
     """
-    trials, rows = _on_record(study, ledger)
+    trials, rows = on_record(study, ledger)
     maximize = study.direction == StudyDirection.MAXIMIZE
     pruned, control = _stops(rows, trials)
     ended = [row for row in control if _has_ended(trials[row["trial"]])]
@@ -261,15 +261,29 @@ def calls(study: Study, *, ledger: Setting = None) -> list[Call]:
         InputError: If the study has several objectives.
         LedgerError: If there is no ledger or it cannot be read.
     """
-    trials, rows = _on_record(study, ledger)
+    trials, rows = on_record(study, ledger)
     return _calls(_stops(rows, trials)[0])
 
 
-_Row = Mapping[str, Any]
+Row = Mapping[str, Any]
+"""A decision on record: column name -> value."""
 
 
-def _on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[_Row]]:
-    """The study's trials and the decisions about them, in the order these were made."""
+def on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[Row]]:
+    """The study's trials and the decisions about them, in the order these were made.
+
+    Args:
+        study: The study.
+        ledger: As for :func:`report`.
+
+    Returns:
+        The trials, and one row a decision with its columns by name, see
+        :class:`~optuna_lcpruner.ledger.Entry`.
+
+    Raises:
+        InputError: If the study has several objectives.
+        LedgerError: If there is no ledger or it cannot be read.
+    """
     if len(study.directions) > 1:
         raise InputError(f"study {study.study_name!r} has {len(study.directions)} objectives.")
     flush()
@@ -286,9 +300,9 @@ def _on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[_
     ]
 
 
-def _stops(rows: Sequence[_Row], trials: Sequence[FrozenTrial]) -> tuple[list[_Row], list[_Row]]:
+def _stops(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> tuple[list[Row], list[Row]]:
     """The first look that condemned a trial by forecast: of pruned trials, of the control group."""
-    first: dict[int, _Row] = {}
+    first: dict[int, Row] = {}
     for row in rows:
         if row["action"] in ("prune", "control") and row["reason"] in _BY_FORECAST:
             first.setdefault(row["trial"], row)
@@ -301,9 +315,9 @@ def _stops(rows: Sequence[_Row], trials: Sequence[FrozenTrial]) -> tuple[list[_R
 
 
 def _cost_of(
-    pruned: Sequence[_Row],
-    control: Sequence[_Row],
-    ended: Sequence[_Row],
+    pruned: Sequence[Row],
+    control: Sequence[Row],
+    ended: Sequence[Row],
     trials: Sequence[FrozenTrial],
     maximize: bool,
 ) -> PruningCost:
@@ -331,7 +345,7 @@ def _has_ended(trial: FrozenTrial) -> bool:
 
 
 def _looks(
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     trials: Sequence[FrozenTrial],
     weights: Mapping[int, float],
     maximize: bool,
@@ -370,31 +384,43 @@ def _looks(
     )
 
 
-def _saved(rows: Sequence[_Row], trials: Sequence[FrozenTrial]) -> Savings:
-    """Reports and time not spent on pruned trials; a diverged one had the usual horizon."""
+def left_out(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> dict[int, int]:
+    """Reports that each trial pruned on record did not make; a diverged one had the usual horizon.
+
+    Args:
+        rows: The decisions about the study, see :func:`on_record`.
+        trials: Its trials.
+    """
     horizons = {row["trial"]: row["horizon"] for row in rows if row["horizon"] is not None}
     usual = int(np.median(list(horizons.values()))) if horizons else 0
-    saved, seconds = 0, None
-    for trial in {row["trial"] for row in rows if row["action"] == "prune"}:
-        stopped = trials[trial]
-        if stopped.state != TrialState.PRUNED:
-            continue
-        made = len(stopped.intermediate_values)
-        left = max(0, horizons.get(trial, usual) - made)
-        saved += left
-        if stopped.duration is not None and made:
-            seconds = (seconds or 0.0) + stopped.duration.total_seconds() / made * left
-    return Savings(sum(len(trial.intermediate_values) for trial in trials), saved, seconds)
+    stopped = {row["trial"] for row in rows if row["action"] == "prune"}
+    return {
+        trial: max(0, horizons.get(trial, usual) - len(trials[trial].intermediate_values))
+        for trial in sorted(stopped)
+        if trials[trial].state == TrialState.PRUNED
+    }
 
 
-def _calls(pruned: Sequence[_Row]) -> list[Call]:
+def _saved(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> Savings:
+    left = left_out(rows, trials)
+    seconds = None
+    for i, reports in left.items():
+        trial = trials[i]
+        if trial.duration is not None and trial.intermediate_values:
+            pace = trial.duration.total_seconds() / len(trial.intermediate_values)
+            seconds = (seconds or 0.0) + pace * reports
+    made = sum(len(trial.intermediate_values) for trial in trials)
+    return Savings(made, sum(left.values()), seconds)
+
+
+def _calls(pruned: Sequence[Row]) -> list[Call]:
     names = ("trial", "step", "p_beat", "threshold", "q50", "q05", "q95", "incumbent")
     ordered = sorted(pruned, key=lambda row: -row["p_beat"])
     return [Call(*(row[name] for name in names)) for row in ordered]
 
 
 def _second_chances(
-    pruned: Sequence[_Row], trials: Sequence[FrozenTrial], maximize: bool
+    pruned: Sequence[Row], trials: Sequence[FrozenTrial], maximize: bool
 ) -> list[SecondChance]:
     incumbents = {row["trial"]: row["incumbent"] for row in pruned}
     found = []

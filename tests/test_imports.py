@@ -59,6 +59,9 @@ MAY_IMPORT = {
     "replay": {"curve_files", "pruner", "study_record"},
     "backtest_report": {"curve_files"},
     "backtest": {"backtest_report", "curve_files", "replay"},
+    "visualization.charts": {"checks", "explanation", "ledger", "study_report", "wording"},
+    "visualization": {"ledger", "visualization.charts"},
+    "visualization.matplotlib": {"ledger", "visualization.charts"},
     "cli_explain": {"explanation"},
     "cli_report": {"checks", "cli_explain", "study_report"},
     "cli": {
@@ -69,9 +72,12 @@ RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
     "study_record", "publish", "ledger", "ledger_writer", "pruner", "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",
-    "cli_explain", "cli",
+    "cli_explain", "cli", "visualization.charts", "visualization", "visualization.matplotlib",
 }  # fmt: skip
-DRAWS = {"backtest_report"}  # imports matplotlib, inside the function that draws
+DRAWS = {
+    "backtest_report",
+    "visualization.matplotlib",
+}  # imports matplotlib, inside the function that draws
 USES_SQLALCHEMY = {"ledger"}
 THIRD_PARTY = {"numpy", "scipy", "optuna"}
 

@@ -1,0 +1,309 @@
+"""What the figures show, before any plotting library: lines, bands and points under a title.
+
+Colours are those of Okabe & Ito 2008, "Color universal design", which the colour-blind can tell
+apart; what matters differs in dash or symbol as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.explanation import explain
+from optuna_lcpruner.ledger import Setting
+from optuna_lcpruner.study_report import Row, left_out, on_record, report
+from optuna_lcpruner.wording import number, probability
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#808080"
+
+Numbers = Sequence[float | None]
+"""None is a gap."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line; ``dash`` is solid, dash or dot."""
+
+    x: Numbers
+    y: Numbers
+    name: str
+    color: str
+    dash: str = "solid"
+    width: float = 2.0
+    opacity: float = 1.0
+
+
+@dataclass(frozen=True)
+class Band:
+    """The area between two lines."""
+
+    x: Numbers
+    low: Numbers
+    high: Numbers
+    name: str
+    color: str
+
+
+@dataclass(frozen=True)
+class Points:
+    """Markers; ``symbol`` is circle, x, diamond or star, ``text`` what each says under the mouse.
+
+    ``low`` and ``high`` are the ends of error bars.
+    """
+
+    x: Numbers
+    y: Numbers
+    name: str
+    color: str
+    symbol: str = "circle"
+    size: float = 8.0
+    text: Sequence[str] = ()
+    low: Numbers = ()
+    high: Numbers = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One pair of axes.
+
+    Attributes:
+        title: Title.
+        x_label: Label of the x axis, with its unit.
+        y_label: Label of the y axis, with its unit.
+        layers: What is drawn, from the back to the front.
+        log_y: Whether the y axis is logarithmic.
+        x_range: Ends of the x axis; None for what the layers need.
+        y_range: Ends of the y axis.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    layers: Sequence[Line | Band | Points]
+    log_y: bool = False
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+
+
+def metric_name(study: Study) -> str:
+    """The metric's name as the study has it, else Optuna's words for it."""
+    names = study.metric_names
+    return names[0] if names else "Objective Value"
+
+
+def forecast_chart(study: Study, trial: int | FrozenTrial, ledger: Setting) -> Chart:
+    """One trial: its curve, the forecast of its final value at each look, the best, decisions."""
+    wanted = trial.number if isinstance(trial, FrozenTrial) else trial
+    found = explain(study, wanted, ledger=ledger)
+    trials = study.get_trials(deepcopy=False)
+    steps, values = _curve(trials[found.trial])
+    looks = [entry for entry in found.decisions if entry.q50 is not None]
+    at = [entry.step for entry in looks]
+    median = [entry.q50 for entry in looks]
+    layers: list[Line | Band | Points] = [
+        Band(
+            at,
+            [entry.q05 for entry in looks],
+            [entry.q95 for entry in looks],
+            "Forecast of the final value, 90 %",
+            BLUE,
+        ),
+        Line(at, median, "Forecast of the final value, median", BLUE, "dash"),
+        Line(at, [entry.incumbent for entry in looks], "Best value at that time", ORANGE, "dot"),
+        Line(steps, values, f"Trial {found.trial}", "#000000"),
+    ]
+    for action, name, color, symbol in (
+        ("continue", "Runs on", GREEN, "circle"),
+        ("control", "Control group", ORANGE, "diamond"),
+        ("prune", "Pruned", RED, "x"),
+    ):
+        chosen = [
+            entry for entry in found.decisions if entry.action == action and entry.value is not None
+        ]
+        if chosen:
+            layers.append(
+                Points(
+                    [entry.step for entry in chosen],
+                    [entry.value for entry in chosen],
+                    name,
+                    color,
+                    symbol,
+                    text=[entry.message for entry in chosen],
+                )
+            )
+    if found.state == TrialState.COMPLETE and found.value is not None and steps:
+        layers.append(Points([steps[-1]], [found.value], "Final value", "#000000", "star", 12.0))
+    return Chart(
+        f"Forecast of Trial {found.trial} ({found.state.name.lower()})",
+        "Step",
+        metric_name(study),
+        layers,
+    )
+
+
+def forecasts_chart(study: Study, ledger: Setting) -> Chart:
+    """All running trials: their curves, and where the newest forecast of each says they end."""
+    trials, rows = on_record(study, ledger)
+    newest = {row["trial"]: row for row in rows if row["q50"] is not None}
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    curves = _joined([_curve(trial) for trial in running])
+    layers: list[Line | Band | Points] = [Line(*curves, "Reported", GREY, width=1.0, opacity=0.8)]
+    seen = [newest[trial.number] for trial in running if trial.number in newest]
+    if seen:
+        last = max(row["step"] for row in seen)
+        first = min(min(trial.intermediate_values, default=last) for trial in running)
+        # Beside the curves, one under the other's ends would hide it.
+        place = [last + 0.04 * (last - first + 1) * (1 + i / len(seen)) for i in range(len(seen))]
+        layers.append(
+            Points(
+                place,
+                [row["q50"] for row in seen],
+                "Forecast of the final value, 90 %",
+                BLUE,
+                "diamond",
+                text=[
+                    f"trial {row['trial']}, P(beat) {probability(row['p_beat'])}" for row in seen
+                ],
+                low=[row["q05"] for row in seen],
+                high=[row["q95"] for row in seen],
+            )
+        )
+        best = seen[-1]["incumbent"]
+        layers.append(Line([first, max(place)], [best, best], "Best value", ORANGE, "dot"))
+    title = f"Forecasts of {len(running)} Running Trial{'s' if len(running) != 1 else ''}"
+    return Chart(title, "Step", metric_name(study), layers)
+
+
+def calibration_chart(study: Study, ledger: Setting) -> Chart:
+    """How often trials beat the best against the P(beat) that they were given."""
+    groups = report(study, ledger=ledger).reliability
+    layers: list[Line | Band | Points] = [
+        Line([0.0, 1.0], [0.0, 1.0], "As often as it says", GREY, "dash", 1.0),
+        Points(
+            [group.p_beat for group in groups],
+            [group.beat for group in groups],
+            "Looks at completed trials",
+            BLUE,
+            size=10.0,
+            text=[
+                f"{group.n_looks} looks at {group.n_trials} trials, P(beat) in "
+                f"[{group.low:g}, {group.high:g}]"
+                for group in groups
+            ],
+        ),
+    ]
+    return Chart(
+        "Calibration of P(beat best)",
+        "Mean P(beat best)",
+        "Share that beat the best",
+        layers,
+        x_range=(-0.02, 1.02),
+        y_range=(-0.02, 1.02),
+    )
+
+
+def savings_chart(study: Study, ledger: Setting) -> Chart:
+    """Reports made, trial by trial, against training every pruned trial to its horizon."""
+    trials, rows = on_record(study, ledger)
+    left = left_out(rows, trials)
+    made = np.cumsum([len(trial.intermediate_values) for trial in trials], dtype=float)
+    saved = np.cumsum([left.get(trial.number, 0) for trial in trials], dtype=float)
+    numbers = [trial.number for trial in trials]
+    whole = made + saved
+    title = "Reports Saved by Pruning"
+    if whole.size and whole[-1] > 0:
+        title += f": {100 * saved[-1] / whole[-1]:.0f} % of {number(whole[-1])}"
+    return Chart(
+        title,
+        "Trial",
+        "Reports, all trials so far",
+        [
+            Band(numbers, made.tolist(), whole.tolist(), "Saved", GREEN),
+            Line(numbers, whole.tolist(), "Every trial to its horizon", GREY, "dash"),
+            Line(numbers, made.tolist(), "Made", BLUE),
+        ],
+    )
+
+
+def decisions_chart(study: Study, ledger: Setting) -> Chart:
+    """P(beat) at every look at every trial; where trials were pruned."""
+    trials, rows = on_record(study, ledger)
+    by_trial: dict[int, list[Row]] = {}
+    for row in rows:
+        if row["p_beat"] is not None and row["step"] is not None:
+            by_trial.setdefault(row["trial"], []).append(row)
+    layers: list[Line | Band | Points] = []
+    for states, name, color, dash in (
+        ((TrialState.PRUNED,), "Pruned", GREY, "solid"),
+        ((TrialState.COMPLETE,), "Completed", BLUE, "solid"),
+        ((TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING), "Running or failed", GREEN,
+         "dash"),
+    ):  # fmt: skip
+        chosen = [looks for i, looks in by_trial.items() if trials[i].state in states]
+        if chosen:
+            curves = _joined(
+                [
+                    ([row["step"] for row in looks], [_shown(row["p_beat"]) for row in looks])
+                    for looks in chosen
+                ]
+            )
+            opacity = max(0.15, min(0.8, 20.0 / len(chosen)))
+            layers.append(Line(*curves, f"{name} ({len(chosen)})", color, dash, 1.0, opacity))
+    stops = [row for looks in by_trial.values() for row in looks if row["action"] == "prune"]
+    if stops:
+        layers.append(
+            Points(
+                [row["step"] for row in stops],
+                [_shown(row["p_beat"]) for row in stops],
+                "Stopped here",
+                RED,
+                "x",
+                6.0,
+                [
+                    f"trial {row['trial']}: {probability(row['p_beat'])} < "
+                    f"{probability(row['threshold'])}"
+                    for row in stops
+                ],
+            )
+        )
+    return Chart(
+        f"Decisions About {len(by_trial)} Trial{'s' if len(by_trial) != 1 else ''}",
+        "Step",
+        "P(beat best)",
+        layers,
+        log_y=True,
+    )
+
+
+def _shown(p: float) -> float:
+    """A logarithmic axis has no zero."""
+    return max(p, 1e-8)
+
+
+Curve = tuple[list[float], list[float]]
+
+
+def _curve(trial: FrozenTrial) -> Curve:
+    """Steps in order, and the values reported; those that are not finite are left out."""
+    reports = sorted((s, v) for s, v in trial.intermediate_values.items() if np.isfinite(v))
+    return [float(step) for step, _ in reports], [value for _, value in reports]
+
+
+def _joined(curves: Sequence[Curve]) -> tuple[Numbers, Numbers]:
+    """Many curves as one line with gaps: a figure of 1 000 trials stays quick."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for steps, values in curves:
+        x += [*steps, None]
+        y += [*values, None]
+    return x, y
+
+
+def missing(library: str) -> InputError:
+    """What to say where a plotting library is not installed."""
+    return InputError(f"figures need {library}: pip install {library}")

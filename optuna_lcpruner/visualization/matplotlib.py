@@ -1,0 +1,113 @@
+"""The figures of :mod:`optuna_lcpruner.visualization` with matplotlib, which see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_lcpruner.ledger import Setting
+from optuna_lcpruner.visualization.charts import (
+    Band,
+    Chart,
+    Line,
+    Numbers,
+    Points,
+    calibration_chart,
+    decisions_chart,
+    forecast_chart,
+    forecasts_chart,
+    missing,
+    savings_chart,
+)
+
+__all__ = [
+    "plot_calibration",
+    "plot_decisions",
+    "plot_forecast",
+    "plot_forecasts",
+    "plot_savings",
+]
+
+_DASHES = {"solid": "-", "dash": "--", "dot": ":"}
+_MARKERS = {"circle": "o", "x": "x", "diamond": "D", "star": "*"}
+
+
+def plot_forecast(study: Study, trial: int | FrozenTrial, *, ledger: Setting = None) -> Any:
+    """See :func:`optuna_lcpruner.visualization.plot_forecast`; returns ``Axes``."""
+    return _axes(forecast_chart(study, trial, ledger))
+
+
+def plot_forecasts(study: Study, *, ledger: Setting = None) -> Any:
+    """See :func:`optuna_lcpruner.visualization.plot_forecasts`; returns ``Axes``."""
+    return _axes(forecasts_chart(study, ledger))
+
+
+def plot_calibration(study: Study, *, ledger: Setting = None) -> Any:
+    """See :func:`optuna_lcpruner.visualization.plot_calibration`; returns ``Axes``."""
+    return _axes(calibration_chart(study, ledger))
+
+
+def plot_savings(study: Study, *, ledger: Setting = None) -> Any:
+    """See :func:`optuna_lcpruner.visualization.plot_savings`; returns ``Axes``."""
+    return _axes(savings_chart(study, ledger))
+
+
+def plot_decisions(study: Study, *, ledger: Setting = None) -> Any:
+    """See :func:`optuna_lcpruner.visualization.plot_decisions`; returns ``Axes``."""
+    return _axes(decisions_chart(study, ledger))
+
+
+def _axes(chart: Chart) -> Any:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise missing("matplotlib") from error
+    _, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for layer in chart.layers:
+        _draw(axes, layer)
+    axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
+    if chart.log_y:
+        axes.set_yscale("log")
+    if chart.x_range is not None:
+        axes.set_xlim(chart.x_range)
+    if chart.y_range is not None:
+        axes.set_ylim(chart.y_range)
+    axes.grid(alpha=0.3)
+    if chart.layers:
+        axes.legend(fontsize="small")
+    return axes
+
+
+def _draw(axes: Any, layer: Line | Band | Points) -> None:
+    x = _floats(layer.x)
+    if isinstance(layer, Line):
+        axes.plot(
+            x,
+            _floats(layer.y),
+            _DASHES[layer.dash],
+            label=layer.name,
+            color=layer.color,
+            lw=0.75 * layer.width,
+            alpha=layer.opacity,
+        )
+    elif isinstance(layer, Band):
+        axes.fill_between(
+            x, _floats(layer.low), _floats(layer.high), color=layer.color, alpha=0.2, lw=0,
+            label=layer.name,
+        )  # fmt: skip
+    else:
+        y = _floats(layer.y)
+        axes.plot(
+            x, y, _MARKERS[layer.symbol], color=layer.color, ms=0.75 * layer.size, ls="",
+            label=layer.name,
+        )  # fmt: skip
+        if layer.low:
+            axes.vlines(x, _floats(layer.low), _floats(layer.high), color=layer.color, lw=1)
+
+
+def _floats(values: Numbers) -> Any:
+    """As an array, a gap as NaN."""
+    return np.array(values, dtype=float)
