@@ -152,13 +152,16 @@ def forecasts_chart(study: Study, ledger: Setting) -> Chart:
     newest = {row["trial"]: row for row in rows if row["q50"] is not None}
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     curves = _joined([_curve(trial) for trial in running])
-    layers: list[Line | Band | Points] = [Line(*curves, "Reported", GREY, width=1.0, opacity=0.8)]
+    layers: list[Line | Band | Points] = []
+    if running:
+        layers.append(Line(*curves, "Reported", GREY, width=1.0, opacity=0.8))
     seen = [newest[trial.number] for trial in running if trial.number in newest]
     if seen:
         last = max(row["step"] for row in seen)
         first = min(min(trial.intermediate_values, default=last) for trial in running)
-        # Beside the curves, one under the other's ends would hide it.
-        place = [last + 0.04 * (last - first + 1) * (1 + i / len(seen)) for i in range(len(seen))]
+        # Beside the curves and side by side: at one place they would hide each other.
+        width = last - first + 1
+        place = [last + width * (0.06 + 0.3 * i / len(seen)) for i in range(len(seen))]
         layers.append(
             Points(
                 place,
@@ -252,7 +255,7 @@ def decisions_chart(study: Study, ledger: Setting) -> Chart:
                     for looks in chosen
                 ]
             )
-            opacity = max(0.15, min(0.8, 20.0 / len(chosen)))
+            opacity = max(0.25, min(0.8, 20.0 / len(chosen)))  # many lie over each other
             layers.append(Line(*curves, f"{name} ({len(chosen)})", color, dash, 1.0, opacity))
     stops = [row for looks in by_trial.values() for row in looks if row["action"] == "prune"]
     if stops:

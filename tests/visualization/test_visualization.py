@@ -1,0 +1,303 @@
+"""Figures: what they show, with both libraries, for one trial and for a thousand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import optuna
+import pytest
+from helpers import N_STEPS, good_trials, make_study, reports, saturating, sqlite, watch
+from optuna.trial import TrialState
+from test_study_report import History, judged
+
+from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, visualization
+from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.ledger import Address, Ledger, LedgerError
+from optuna_lcpruner.visualization import matplotlib as with_matplotlib
+from optuna_lcpruner.visualization.charts import (
+    Band,
+    Chart,
+    Line,
+    Points,
+    calibration_chart,
+    decisions_chart,
+    forecast_chart,
+    forecasts_chart,
+    savings_chart,
+)
+
+OKABE_ITO = {"#0072B2", "#E69F00", "#009E73", "#D55E00", "#808080", "#000000"}
+
+STUDY_FIGURES = ("plot_forecasts", "plot_calibration", "plot_savings", "plot_decisions")
+
+
+@pytest.fixture(autouse=True)
+def figures_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    """Five complete trials, trial 5 pruned, 6 complete, 7 and 8 running."""
+    study = make_study(
+        good_trials(),
+        storage=sqlite(f"sqlite:///{tmp_path}/study.db"),
+        pruner=LearningCurvePruner(N_STEPS, threshold=0.05),
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        curve = saturating(0.3 if trial.number == 5 else 0.95)
+        for step, value in enumerate(curve):
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return float(curve[-1])
+
+    study.optimize(objective, n_trials=2)
+    for end in (0.9, 0.93):
+        watch(study, LearningCurvePruner(N_STEPS), reports(saturating(end)[:8]))
+    return study
+
+
+def layer(chart: Chart, name: str) -> Any:
+    (found,) = [one for one in chart.layers if one.name.startswith(name)]
+    return found
+
+
+class TestForecast:
+    def test_of_a_pruned_trial(self, study: optuna.Study) -> None:
+        chart = forecast_chart(study, 5, None)
+        assert chart.title == "Forecast of Trial 5 (pruned)"
+        assert (chart.x_label, chart.y_label) == ("Step", "Objective Value")
+        trial = study.get_trials()[5]
+        curve = layer(chart, "Trial 5")
+        assert list(curve.x) == list(trial.intermediate_values)
+        np.testing.assert_allclose(curve.y, list(trial.intermediate_values.values()))
+        looks = [entry for entry in explain(study, 5).decisions if entry.q50 is not None]
+        band = layer(chart, "Forecast of the final value, 90 %")
+        assert isinstance(band, Band)
+        assert list(band.x) == [entry.step for entry in looks]
+        assert list(band.low) == [entry.q05 for entry in looks]
+        assert list(band.high) == [entry.q95 for entry in looks]
+        assert list(layer(chart, "Forecast of the final value, m").y) == [e.q50 for e in looks]
+        assert list(layer(chart, "Best").y) == [entry.incumbent for entry in looks]
+        assert list(layer(chart, "Pruned").x) == [trial.last_step]
+        assert len(layer(chart, "Runs on").x) == len(explain(study, 5).decisions) - 1
+        assert layer(chart, "Pruned").text[0].startswith("pruned: P = ")
+
+    def test_of_a_complete_trial(self, study: optuna.Study) -> None:
+        chart = forecast_chart(study, study.get_trials()[6], None)
+        assert list(layer(chart, "Final").y) == [study.get_trials()[6].value]
+        assert not [one for one in chart.layers if one.name == "Pruned"]
+
+    def test_of_a_trial_without_decisions(self, study: optuna.Study) -> None:
+        assert len(layer(forecast_chart(study, 0, None), "Trial 0").x) == N_STEPS
+
+    @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+    def test_metric_name(self, study: optuna.Study) -> None:
+        study.set_metric_names(["accuracy"])
+        assert forecast_chart(study, 5, None).y_label == "accuracy"
+
+    def test_reports_that_are_not_finite(self, study: optuna.Study) -> None:
+        watch(study, LearningCurvePruner(N_STEPS), {1: 0.5, 0: 0.1, 2: float("nan")})
+        assert list(layer(forecast_chart(study, 9, None), "Trial 9").x) == [0, 1]
+
+
+class TestForecasts:
+    def test_of_the_running_trials(self, study: optuna.Study) -> None:
+        chart = forecasts_chart(study, None)
+        assert chart.title == "Forecasts of 2 Running Trials"
+        assert list(layer(chart, "Reported").x) == [*range(8), None, *range(8), None]
+        ends = layer(chart, "Forecast")
+        newest = [explain(study, number).decisions[-1] for number in (7, 8)]
+        assert list(ends.y) == [entry.q50 for entry in newest]
+        assert list(ends.low) == [entry.q05 for entry in newest]
+        assert list(ends.high) == [entry.q95 for entry in newest]
+        assert min(ends.x) > 7
+        assert len(set(ends.x)) == 2
+        assert set(layer(chart, "Best").y) == {newest[-1].incumbent}
+
+    def test_nothing_runs(self, tmp_path: Path) -> None:
+        history = History(tmp_path)
+        history.trial(judged(1, Reason.UNDECIDED, 0.3), value=0.9)
+        history.report()
+        chart = forecasts_chart(history.study, history.url)
+        assert chart.title == "Forecasts of 0 Running Trials"
+        assert chart.layers == []
+
+
+def test_calibration(study: optuna.Study) -> None:
+    chart = calibration_chart(study, None)
+    groups = report(study).reliability
+    points = layer(chart, "Looks")
+    assert isinstance(points, Points)
+    assert list(points.x) == [group.p_beat for group in groups]
+    assert list(points.y) == [group.beat for group in groups]
+    assert layer(chart, "As often").x == layer(chart, "As often").y
+
+
+def test_savings(study: optuna.Study) -> None:
+    chart = savings_chart(study, None)
+    savings = report(study).savings
+    made, whole = layer(chart, "Made"), layer(chart, "Every trial")
+    assert made.y[-1] == savings.trained
+    assert whole.y[-1] == savings.trained + savings.saved
+    assert savings.saved > 5
+    assert list(made.y[:5]) == list(whole.y[:5]) == [20, 40, 60, 80, 100]
+    share = 100 * savings.saved / (savings.trained + savings.saved)
+    assert chart.title == f"Reports Saved by Pruning: {share:.0f} % of {whole.y[-1]:.0f}"
+
+
+def test_decisions(study: optuna.Study) -> None:
+    chart = decisions_chart(study, None)
+    assert chart.title == "Decisions About 4 Trials"
+    assert chart.log_y
+    assert {one.name for one in chart.layers} == {
+        "Pruned (1)", "Completed (1)", "Running or failed (2)", "Stopped here"
+    }  # fmt: skip
+    (stop,) = layer(chart, "Stopped").x
+    assert stop == study.get_trials()[5].last_step
+    pruned = layer(chart, "Pruned")
+    looks = [entry for entry in explain(study, 5).decisions if entry.p_beat is not None]
+    assert list(pruned.x) == [*(entry.step for entry in looks), None]
+    np.testing.assert_allclose(
+        np.array(pruned.y[:-1], dtype=float), [entry.p_beat for entry in looks]
+    )
+
+
+def test_a_chance_of_zero_is_shown_on_the_logarithmic_axis(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    history.trial(judged(1, Reason.UNDECIDED, 0.0), value=0.9)
+    history.report()
+    assert min(layer(decisions_chart(history.study, history.url), "Completed").y[:1]) > 0.0
+
+
+def thousand(folder: Path) -> History:
+    """A thousand trials, every other one pruned."""
+    history = History(folder)
+    for number in range(1000):
+        looks = [judged(step, Reason.UNDECIDED, 0.3) for step in range(1, 4)]
+        if number % 2:
+            stop = judged(4, Reason.HOPELESS, 0.01)
+            history.trial(*looks, stop, value=0.4, n=5, state=TrialState.PRUNED, seconds=1.0)
+        else:
+            history.trial(*looks, value=0.9)
+    Ledger(Address(history.url)).append(history.entries)
+    return history
+
+
+class TestBothLibraries:
+    def charts(self, study: optuna.Study) -> list[Chart]:
+        return [
+            forecast_chart(study, 5, None),
+            forecasts_chart(study, None),
+            calibration_chart(study, None),
+            savings_chart(study, None),
+            decisions_chart(study, None),
+        ]
+
+    @pytest.fixture(params=["plotly", "matplotlib"])
+    def drawn(self, request: pytest.FixtureRequest) -> Callable[..., list[Any]]:
+        module: Any = visualization if request.param == "plotly" else with_matplotlib
+
+        def drawn(study: optuna.Study, trial: int, **where: Any) -> list[Any]:
+            figures = [module.plot_forecast(study, trial, **where)]
+            figures += [getattr(module, name)(study, **where) for name in STUDY_FIGURES]
+            for figure in figures:
+                if request.param == "plotly":
+                    figure.to_json()
+                else:
+                    figure.figure.canvas.draw()
+            return figures
+
+        return drawn
+
+    def test_they_show_the_charts(
+        self, study: optuna.Study, drawn: Callable[..., list[Any]]
+    ) -> None:
+        for figure, chart in zip(drawn(study, 5), self.charts(study), strict=True):
+            if hasattr(figure, "get_title"):
+                title = figure.get_title()
+                labels = (figure.get_xlabel(), figure.get_ylabel(), figure.get_yscale())
+                names = figure.get_legend_handles_labels()[1]
+            else:
+                axes = figure.layout
+                title = axes.title.text
+                labels = (axes.xaxis.title.text, axes.yaxis.title.text, axes.yaxis.type)
+                names = [trace.name for trace in figure.data if trace.showlegend is not False]
+            assert title == chart.title
+            assert labels == (chart.x_label, chart.y_label, "log" if chart.log_y else "linear")
+            assert sorted(names) == sorted(one.name for one in chart.layers)
+
+    def test_error_bars(self, study: optuna.Study) -> None:
+        ends = layer(forecasts_chart(study, None), "Forecast")
+        (trace,) = [
+            trace for trace in visualization.plot_forecasts(study).data if trace.error_y.array
+        ]
+        y, up, down = (np.array(v) for v in (trace.y, trace.error_y.array,
+                                             trace.error_y.arrayminus))  # fmt: skip
+        np.testing.assert_allclose(y + up, ends.high)
+        np.testing.assert_allclose(y - down, ends.low)
+        axes = with_matplotlib.plot_forecasts(study)
+        segments = np.concatenate([c.get_segments() for c in axes.collections])
+        np.testing.assert_allclose(segments[:, :, 1], np.array([ends.low, ends.high]).T)
+
+    def test_colours_that_the_colour_blind_tell_apart(self, study: optuna.Study) -> None:
+        for chart in self.charts(study):
+            assert {one.color for one in chart.layers} <= OKABE_ITO
+            lines = [(one.color, one.dash) for one in chart.layers if isinstance(one, Line)]
+            assert len(lines) == len(set(lines))
+
+    def test_of_one_trial(self, tmp_path: Path, drawn: Callable[..., list[Any]]) -> None:
+        history = History(tmp_path)
+        history.trial(judged(1, Reason.UNDECIDED, 0.3), value=0.9)
+        history.report()
+        drawn(history.study, 0, ledger=history.url)
+
+    def test_of_a_thousand_trials(self, tmp_path: Path, drawn: Callable[..., list[Any]]) -> None:
+        history = thousand(tmp_path)
+        figures = drawn(history.study, 1, ledger=history.url)
+        for figure in figures:  # many trials are one line with gaps
+            n = len(figure.data) if hasattr(figure, "data") else len(figure.lines)
+            assert n <= 8
+
+    def test_no_ledger(self, drawn: Callable[..., list[Any]]) -> None:
+        with pytest.raises(LedgerError):
+            drawn(make_study(good_trials()), 0)
+
+    def test_no_trial(self, study: optuna.Study, drawn: Callable[..., list[Any]]) -> None:
+        with pytest.raises(InputError, match="no trial 99"):
+            drawn(study, 99)
+
+    @pytest.mark.parametrize(
+        ("module", "library", "name"),
+        [
+            (visualization, "plotly", "plotly.graph_objects"),
+            (with_matplotlib, "matplotlib", "matplotlib.pyplot"),
+        ],
+    )
+    def test_a_library_that_is_not_installed(
+        self,
+        module: Any,
+        library: str,
+        name: str,
+        study: optuna.Study,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(InputError, match=f"pip install {library}"):
+            module.plot_savings(study)
+
+
+def test_both_have_the_same_functions() -> None:
+    assert visualization.__all__ == with_matplotlib.__all__
+    assert set(visualization.__all__) == {"plot_forecast", *STUDY_FIGURES}
