@@ -77,7 +77,7 @@ def ours() -> dict[str, Factory]:
     factories: dict[str, Factory] = {
         "default": lambda n: LearningCurvePruner(n_steps=n, publish=False)
     }
-    for risk in (0.005, 0.01, 0.02, 0.03, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25):
+    for risk in (0.005, 0.01, 0.02, 0.03, 0.05, 0.06, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2, 0.25):
         factories[f"risk_{risk:g}"] = lambda n, r=risk: LearningCurvePruner(
             n_steps=n, risk=r, publish=False
         )
