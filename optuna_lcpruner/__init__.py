@@ -1,5 +1,6 @@
 """An Optuna pruner that extrapolates learning curves with a Bayesian ensemble."""
 
+from optuna_lcpruner.dashboard import publish_to_dashboard
 from optuna_lcpruner.decision import Decision, Reason
 from optuna_lcpruner.explanation import Explanation, explain
 from optuna_lcpruner.extrapolate import forecast
@@ -19,6 +20,7 @@ __all__ = [
     "__version__",
     "explain",
     "forecast",
+    "publish_to_dashboard",
     "report",
     "requeue",
 ]

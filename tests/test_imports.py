@@ -51,17 +51,18 @@ MAY_IMPORT = {
         "checks", "control_group", "decision", "hindsight", "ledger", "ledger_writer", "wording",
     },
     "second_chance": {"checks", "control_group", "ledger", "study_report"},
+    "visualization.charts": {"checks", "explanation", "ledger", "study_report", "wording"},
+    "visualization": {"ledger", "visualization.charts"},
+    "visualization.matplotlib": {"ledger", "visualization.charts"},
+    "dashboard": {"checks", "ledger", "visualization", "visualization.charts"},
     "": {
-        "decision", "explanation", "extrapolate", "predictive", "pruner", "second_chance",
-        "study_report", "version",
+        "dashboard", "decision", "explanation", "extrapolate", "predictive", "pruner",
+        "second_chance", "study_report", "version",
     },
     "curve_files": {"checks", "learning_curve", "study_record"},
     "replay": {"curve_files", "pruner", "study_record"},
     "backtest_report": {"curve_files"},
     "backtest": {"backtest_report", "curve_files", "replay"},
-    "visualization.charts": {"checks", "explanation", "ledger", "study_report", "wording"},
-    "visualization": {"ledger", "visualization.charts"},
-    "visualization.matplotlib": {"ledger", "visualization.charts"},
     "cli_explain": {"explanation"},
     "cli_report": {"checks", "cli_explain", "study_report"},
     "cli": {
@@ -73,6 +74,7 @@ USES_OPTUNA = {
     "study_record", "publish", "ledger", "ledger_writer", "pruner", "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",
     "cli_explain", "cli", "visualization.charts", "visualization", "visualization.matplotlib",
+    "dashboard",
 }  # fmt: skip
 DRAWS = {
     "backtest_report",

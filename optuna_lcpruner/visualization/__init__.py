@@ -49,7 +49,7 @@ def plot_forecast(study: Study, trial: int | FrozenTrial, *, ledger: Setting = N
         InputError: If there is no such trial, or plotly is not installed.
         LedgerError: If there is no ledger or it cannot be read.
     """
-    return _figure(forecast_chart(study, trial, ledger))
+    return figure_of(forecast_chart(study, trial, ledger))
 
 
 def plot_forecasts(study: Study, *, ledger: Setting = None) -> Any:
@@ -57,7 +57,7 @@ def plot_forecasts(study: Study, *, ledger: Setting = None) -> Any:
 
     Args, returns and errors as for :func:`plot_forecast`.
     """
-    return _figure(forecasts_chart(study, ledger))
+    return figure_of(forecasts_chart(study, ledger))
 
 
 def plot_calibration(study: Study, *, ledger: Setting = None) -> Any:
@@ -65,7 +65,7 @@ def plot_calibration(study: Study, *, ledger: Setting = None) -> Any:
 
     Args, returns and errors as for :func:`plot_forecast`.
     """
-    return _figure(calibration_chart(study, ledger))
+    return figure_of(calibration_chart(study, ledger))
 
 
 def plot_savings(study: Study, *, ledger: Setting = None) -> Any:
@@ -73,7 +73,7 @@ def plot_savings(study: Study, *, ledger: Setting = None) -> Any:
 
     Args, returns and errors as for :func:`plot_forecast`.
     """
-    return _figure(savings_chart(study, ledger))
+    return figure_of(savings_chart(study, ledger))
 
 
 def plot_decisions(study: Study, *, ledger: Setting = None) -> Any:
@@ -81,10 +81,15 @@ def plot_decisions(study: Study, *, ledger: Setting = None) -> Any:
 
     Args, returns and errors as for :func:`plot_forecast`.
     """
-    return _figure(decisions_chart(study, ledger))
+    return figure_of(decisions_chart(study, ledger))
 
 
-def _figure(chart: Chart) -> Any:
+def figure_of(chart: Chart) -> Any:
+    """A chart as a ``plotly.graph_objects.Figure``.
+
+    Raises:
+        InputError: If plotly is not installed.
+    """
     try:
         import plotly.graph_objects as go  # type: ignore[import-untyped]
     except ImportError as error:
