@@ -25,6 +25,8 @@ class Reason(Enum):
     ALREADY_BETTER = "already better than the best"
     UNDECIDED = "undecided"
     PATIENCE = "being patient"
+    UNDER_WAY = "forecast under way"
+    NOT_CONVERGED = "forecast without convergence"
     MULTI_OBJECTIVE = "multi-objective study"
     FAILED = "could not decide"
     DIVERGED = "pruned: diverged"

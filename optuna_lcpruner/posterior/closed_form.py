@@ -93,7 +93,7 @@ class ClosedForm:
         ahead = knots.nearest(wanted)
         observed, values = curve.on_knots()
         z = np.clip((values - knowledge.scale.location) / knowledge.scale.unit, -FAR, FAR)
-        z, stretch, shift = _tamed(z)
+        z, stretch, shift = tamed(z)
         grid = shape_grid(curve.horizon, self.families)
         noise = _noise_models(self.prior, curve.horizon, tuple(observed.tolist()))
         fit = _regress(grid, noise, self.prior, observed, z)
@@ -118,7 +118,7 @@ class ClosedForm:
         )
 
 
-def _tamed(z: Array) -> tuple[Array, float, float]:
+def tamed(z: Array) -> tuple[Array, float, float]:
     """Bring a curve into the range its prior is made for: ``z = stretch * tamed + shift``.
 
     A start at 1e4 or one exploding batch must not blow up the noise of a curve that has recovered,
