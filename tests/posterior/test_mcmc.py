@@ -24,6 +24,7 @@ from optuna_lcpruner.scale import Scale
 
 WORKING = StudyKnowledge(Scale(0.0, 1.0, True))
 BEST = replace(WORKING, target=Target.BEST)
+SMALL = MCMC(paper_prior(["pow3", "Janoschek", "ilog2"]))
 LONG = {"effective_sample_size": 2000.0, "n_components": 4000, "max_steps": 20_000}
 
 
@@ -94,17 +95,15 @@ def test_one_family_agrees_with_the_closed_form(family, n, all_shapes):
 # --- against rejection from the prior: no regression, no chain ---
 
 
-def by_rejection(prior, values, horizon, n_curves=400_000, seed=0):
-    """Posterior mean and deviation of f(T) by weighting curves of the prior, and the ESS."""
+def by_rejection(prior, values, horizon, n_curves, seed=0):
+    """Ends of curves of the prior in increasing order, and their posterior weights."""
     rng = np.random.default_rng(seed)
     curves, sigma = sample_curves(prior, horizon, n_curves, rng)
     seen = curves[:, : len(values)]
     log_p = np.sum(stats.norm.logpdf(values, seen, sigma[:, None]), axis=1)
     weights = np.exp(log_p - log_p.max())
-    weights /= weights.sum()
-    mean = weights @ curves[:, -1]
-    deviation = np.sqrt(weights @ (curves[:, -1] - mean) ** 2)
-    return mean, deviation, 1.0 / np.sum(weights**2)
+    order = np.argsort(curves[:, -1])
+    return curves[order, -1], weights[order] / weights.sum()
 
 
 @pytest.mark.slow
@@ -116,19 +115,23 @@ def test_agrees_with_rejection(which):
         "flat": ([0.5, 0.51, 0.49], paper_prior(["pow3", "vapor pressure", "pow4"])),
         "falling": ([0.5, 0.48, 0.46], paper_prior(["Weibull", "log power"])),
     }[which]
-    mean, deviation, effective = by_rejection(prior, np.array(values), 12)
+    n_curves = 150_000 if which == "LC-PFN" else 400_000
+    ends, weights = by_rejection(prior, np.array(values), 12, n_curves)
+    effective = 1.0 / np.sum(weights**2)
     assert effective > 100
     sampled = ask(MCMC(prior, **LONG), values, 12)
     assert sampled.diagnostics.converged
-    error = deviation * np.sqrt(1 / effective + 1 / sampled.diagnostics.effective_sample_size)
-    assert_allclose(sampled.mean(noise=False), mean, atol=4 * error)
-    assert_allclose(sampled.std(noise=False), deviation, rtol=4 / np.sqrt(effective))
+    # Distribution functions, not moments: the tails are heavy.
+    levels = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    at = ends[np.searchsorted(np.cumsum(weights), levels)]
+    error = np.sqrt(levels * (1 - levels) * (1 / effective + 1 / 2000))
+    assert np.all(np.abs(sampled.cdf(at, noise=False) - levels) < 4 * error)
 
 
 @pytest.mark.slow
 def test_a_long_run_agrees_with_a_short_one():
     values = saturating(40, 0.01)
-    short, long = ask(MCMC(), values, 80), ask(MCMC(**LONG, seed=5), values, 80)
+    short, long = ask(SMALL, values, 80), ask(replace(SMALL, **LONG, seed=5), values, 80)
     assert long.diagnostics.n_steps > 2 * short.diagnostics.n_steps
     error = long.std(noise=False) / np.sqrt(short.diagnostics.effective_sample_size)
     assert_allclose(short.mean(), long.mean(), atol=4 * error)
@@ -157,7 +160,7 @@ def test_curves_of_the_prior_are_covered():
     """Ranks of the truth in its own posterior are uniform."""
     prior = lcpfn_prior()
     rng = np.random.default_rng(3)
-    curves, sigma = sample_curves(prior, 40, 40, rng)
+    curves, sigma = sample_curves(prior, 40, 25, rng)
     engine = MCMC(prior, effective_sample_size=100.0)
     ranks = []
     for curve, deviation in zip(curves, sigma, strict=True):
@@ -167,8 +170,6 @@ def test_curves_of_the_prior_are_covered():
 
 
 # --- purity ---
-
-SMALL = MCMC(paper_prior(["pow3", "Janoschek", "ilog2"]))
 
 
 def test_the_same_curve_gets_the_same_answer():
