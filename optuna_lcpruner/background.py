@@ -58,6 +58,7 @@ def answer(engine: Engine, question: Question) -> Answer:
 
 @dataclass
 class _Slot:
+    in_flight: object | None = None  # a token of its own for each question sent
     future: Future[Answer] | None = None
     since: float = 0.0
     waiting: Question | None = None
@@ -96,52 +97,57 @@ class Background:
             self._slots.move_to_end(trial)
             if len(self._slots) > _MOST_TRIALS:
                 self._slots.popitem(last=False)
-            lost = slot.future is not None and time.monotonic() - slot.since > self._timeout
-            if lost and slot.future is not None:
-                slot.future.cancel()
-                slot.future = None
+            lost = None
+            overdue = time.monotonic() - slot.since > self._timeout
+            if slot.in_flight is not None and overdue:
+                lost, slot.in_flight, slot.future = slot.future, None, None
             slot.waiting = question
             taken, slot.answer = slot.answer, None
-        if lost:
+        # Executors are called without the lock: they may call back at once.
+        if lost is not None:
+            lost.cancel()
             self._warn("hung", f"no forecast after {self._timeout:g} s; trials go on without it.")
-        self._submit(slot)
+        self._send(slot)
         return taken
 
-    def _submit(self, slot: _Slot) -> None:
+    def _send(self, slot: _Slot) -> None:
         """Send the waiting question unless one is in flight."""
+        token = object()
         with self._lock:
-            if slot.future is not None or slot.waiting is None:
+            if slot.in_flight is not None or slot.waiting is None:
                 return
             question, slot.waiting = slot.waiting, None
-            try:
-                future = self._executor.submit(answer, self._engine, question)
-            except RuntimeError as error:  # broken, or shut down
-                problem: RuntimeError | None = error
-            else:
-                problem = None
-                slot.future, slot.since = future, time.monotonic()
-        if problem is not None:
-            self._warn("executor", f"the executor takes no work, trials go on: {problem!r}")
-        else:
-            future.add_done_callback(lambda done: self._done(slot, done))
-
-    def _done(self, slot: _Slot, future: Future[Answer]) -> None:
-        """Keep the answer, send the question that waits; called by the executor."""
+            slot.in_flight, slot.since = token, time.monotonic()
         try:
-            found, problem = future.result(), None
-        except (Exception, CancelledError) as error:
-            found, problem = None, error
+            future = self._executor.submit(answer, self._engine, question)
+        except RuntimeError as error:  # broken, or shut down
+            with self._lock:
+                slot.in_flight = None
+            self._warn("executor", f"the executor takes no work, trials go on: {error!r}")
+            return
         with self._lock:
-            if slot.future is not future:  # given up before it came
+            if slot.in_flight is token:
+                slot.future = future
+        future.add_done_callback(lambda done: self._done(slot, token, done))
+
+    def _done(self, slot: _Slot, token: object, future: Future[Answer]) -> None:
+        """Keep the answer, send the question that waits; called by the executor."""
+        found, problem = None, None
+        try:
+            found = future.result()
+        except (Exception, CancelledError) as error:
+            problem = error
+        with self._lock:
+            if slot.in_flight is not token:  # given up before it came
                 return
-            slot.future = None
+            slot.in_flight, slot.future = None, None
             if found is not None:
                 slot.answer = found
             else:
                 slot.waiting = None  # not again before the next check
         if problem is not None and not isinstance(problem, CancelledError):
             self._warn("worker", f"a forecast failed, the trial goes on: {problem!r}")
-        self._submit(slot)
+        self._send(slot)
 
 
 @contextmanager
