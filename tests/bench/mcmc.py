@@ -19,8 +19,11 @@ real    Recorded studies as for ``replay.py``: 20 completed runs of a study are 
         -10), median absolute error of the median, coverage of the 90 % interval. ``last`` is the
         last value, ``gain`` the last value plus the mean gain of the known runs from there, both
         with the known runs' deviation.
-time    Seconds and diagnostics of one posterior of the eleven families, 50 of 100 points.
-loop    Reports per second of training loops that prune: no pruner, in the background, waiting.
+time    Diagnostics of one posterior of the eleven families, 50 of 100 points.
+loop    Training loops in threads that ask after every report: reports per second and milliseconds
+        of a check. One worker process makes the forecasts in the background.
+
+Seconds are processor time but in ``loop``.
 """
 
 from __future__ import annotations
@@ -28,16 +31,21 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 from calibration import completed, knowledge_of, load
+from optuna.pruners import BasePruner
 from scipy import stats
 
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.background import worker_processes
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
-from optuna_lcpruner.posterior.curve_priors import lcpfn_prior, paper_prior
+from optuna_lcpruner.posterior.curve_priors import lcpfn_prior
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 from optuna_lcpruner.posterior.mcmc import MCMC
 from optuna_lcpruner.posterior.weighted_curves import Normal, WeightedCurves, sample_curves
@@ -61,11 +69,11 @@ def plus_minus(x: np.ndarray, digits: int = 3) -> str:
     return f"{np.mean(x):{digits + 4}.{digits}f} +- {np.std(x) / np.sqrt(len(x)):.{digits}f}"
 
 
-def curve_part(n_seeds: int) -> None:
+def curve_part(sampler: MCMC, n_seeds: int) -> None:
     truth = 0.86 - 0.62 * np.exp(-0.28 * np.arange(1.0, T + 1) ** 0.62)
     print(f"one curve, 50 of {T} seen, truth {truth[-1]:.4f}, {n_seeds} seeds of the noise")
     print(f"{'engine':12s} {'mean':>7s} {'sd':>7s} {'bias':>18s} {'|z| < 1.645':>12s}")
-    for name, engine in (("mcmc", MCMC()), ("closed_form", ClosedForm())):
+    for name, engine in (("mcmc", sampler), ("closed_form", ClosedForm())):
         rows = []
         for seed in range(n_seeds):
             noise = 0.004 * np.random.default_rng(seed).normal(size=T)
@@ -106,12 +114,12 @@ def fitted(prior: WeightedCurves) -> ClosedForm:
     return ClosedForm(own, tuple(member.family for member in prior.members))
 
 
-def prior_part(n_curves: int, n_ablated: int, effective: float, seed: int) -> None:
+def prior_part(sampler: MCMC, n_curves: int, n_ablated: int, seed: int) -> None:
     prior = lcpfn_prior()
     rng = np.random.default_rng(seed)
     curves, sigma = sample_curves(prior, T, n_curves, rng)
     reported = curves + sigma[:, None] * rng.normal(size=curves.shape)
-    sampler = MCMC(prior, effective_sample_size=effective, n_components=1024)
+    sampler = replace(sampler, prior=prior, n_components=1024)
     engines: dict[str, tuple[Engine, int]] = {
         "closed form": (fitted(prior), n_curves),
         "closed, default": (ClosedForm(), n_curves),
@@ -163,8 +171,8 @@ def recorded(paths: list[Path], n_curves: int) -> Iterator[tuple[np.ndarray, Stu
         yield curves[int(rng.integers(len(curves)))], knowledge, curves.shape[1]
 
 
-def real_part(paths: list[Path], n_curves: int) -> None:
-    engines: dict[str, Engine] = {"mcmc": MCMC(paper_prior()), "closed_form": ClosedForm()}
+def real_part(sampler: MCMC, paths: list[Path], n_curves: int) -> None:
+    engines: dict[str, Engine] = {"mcmc": sampler, "closed_form": ClosedForm()}
     print(f"{n_curves} recorded curves of {len(paths)} studies")
     print(f"{'engine':12s} {'seen':>5s} {'log density':>16s} {'|error|':>16s} ", end="")
     print(f"{'coverage':>16s} {'converged':>10s}")
@@ -222,7 +230,7 @@ def median_error(x: np.ndarray) -> float:
     return float(np.std([np.median(rng.choice(x, len(x))) for _ in range(200)]))
 
 
-def time_part(repeats: int) -> None:
+def time_part(sampler: MCMC, repeats: int) -> None:
     print("one posterior of the eleven families, 50 of 100 points")
     print(f"{'seconds':>8s} {'steps':>6s} {'tau':>6s} {'ESS':>6s} {'R-hat':>6s} {'accepted':>9s}")
     truth = 0.86 - 0.62 * np.exp(-0.28 * np.arange(1.0, T + 1) ** 0.62)
@@ -231,7 +239,7 @@ def time_part(repeats: int) -> None:
     for seed in range(repeats):
         values = truth + 0.004 * np.random.default_rng(seed).normal(size=T)
         start = time.process_time()
-        d = ask(MCMC(), values, 50).diagnostics
+        d = ask(sampler, values, 50).diagnostics
         times.append(time.process_time() - start)
         assert d is not None
         print(
@@ -240,6 +248,61 @@ def time_part(repeats: int) -> None:
             flush=True,
         )
     print(f"median {np.median(times):.2f} s\n")
+
+
+def loop_part(counts: list[int], n_steps: int, pause: float) -> None:
+    print(f"training loops of {n_steps} reports, {1e3 * pause:g} ms of training each")
+    print(
+        f"{'trials':>6s} {'pruner':24s} {'reports/s':>10s} {'check, median ms':>17s} {'99 %':>8s}"
+    )
+    for n_trials in counts:
+        with worker_processes(1) as executor:
+            executor.submit(ask, MCMC(max_steps=10), np.linspace(0.1, 0.5, T), 50).result()
+            settings = {"n_steps": n_steps, "threshold": 0.0, "publish": False}
+            pruners = {
+                "none": optuna.pruners.NopPruner(),
+                "closed_form": LearningCurvePruner(**settings, engine="closed_form"),
+                "mcmc, in the background": LearningCurvePruner(
+                    **settings, engine="mcmc", executor=executor
+                ),
+                "mcmc, waiting": LearningCurvePruner(**settings, engine="mcmc"),
+            }
+            for name, pruner in pruners.items():
+                few = 3 if name.endswith("waiting") else n_steps
+                rate, checks = train(pruner, n_trials, n_steps, few, pause)
+                middle, high = np.quantile(1e3 * checks, [0.5, 0.99])
+                print(
+                    f"{n_trials:6d} {name:24s} {rate:10.1f} {middle:17.3f} {high:8.2f}", flush=True
+                )
+    print()
+
+
+def train(
+    pruner: BasePruner, n_trials: int, n_steps: int, n_reports: int, pause: float
+) -> tuple[float, np.ndarray]:
+    """Reports per second of trials in parallel threads, and the seconds of each check."""
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        curve = rng.uniform(0.6, 0.9) - 0.5 * np.arange(1.0, n_steps + 1) ** -0.5
+        values = dict(enumerate(curve.tolist()))
+        study.add_trial(optuna.trial.create_trial(value=curve[-1], intermediate_values=values))
+    trials = [study.ask() for _ in range(n_trials)]
+    checks: list[float] = []
+
+    def run(trial: optuna.Trial) -> None:
+        own = np.random.default_rng(trial.number)
+        for step in range(n_reports):
+            time.sleep(pause)
+            trial.report(0.7 - 0.5 * (step + 1.0) ** -0.5 + 0.01 * own.normal(), step)
+            start = time.perf_counter()
+            trial.should_prune()
+            checks.append(time.perf_counter() - start)
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(n_trials) as threads:
+        list(threads.map(run, trials))
+    return n_trials * n_reports / (time.perf_counter() - start), np.array(checks)
 
 
 def main() -> None:
@@ -254,17 +317,20 @@ def main() -> None:
     parser.add_argument("--effective", type=float, default=200.0, help="effective draws wanted")
     parser.add_argument("--seed", type=int, default=0, help="of these curves")
     parser.add_argument("--recorded", type=int, default=300, help="recorded curves")
+    parser.add_argument("--trials", type=int, nargs="+", default=[1, 8], help="training loops")
+    parser.add_argument("--reports", type=int, default=100, help="reports of a training loop")
     parser.add_argument("--repeats", type=int, default=10, help="of the parts curve and time")
     arguments = parser.parse_args()
+    sampler = MCMC(effective_sample_size=arguments.effective)
     parts: dict[str, Callable[[], None]] = {
-        "curve": lambda: curve_part(arguments.repeats),
-        "prior": lambda: prior_part(
-            arguments.curves, arguments.ablated, arguments.effective, arguments.seed
-        ),
-        "time": lambda: time_part(arguments.repeats),
+        "curve": lambda: curve_part(sampler, arguments.repeats),
+        "prior": lambda: prior_part(sampler, arguments.curves, arguments.ablated, arguments.seed),
+        "time": lambda: time_part(sampler, arguments.repeats),
+        "loop": lambda: loop_part(arguments.trials, arguments.reports, 0.02),
     }
     if arguments.studies:
-        parts["real"] = lambda: real_part(arguments.studies, arguments.recorded)
+        parts["real"] = lambda: real_part(sampler, arguments.studies, arguments.recorded)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     np.seterr(all="ignore")
     for name in arguments.parts or parts:
         parts[name]()
