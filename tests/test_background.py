@@ -140,8 +140,10 @@ def test_a_hung_worker_is_given_up() -> None:
     assert executor.steps == [5, 6]
     running.set_result(answer(ClosedForm(), question(5)))  # comes after all: dropped
     executor.work.pop(0)
+    background._timeout = 60.0  # patient from here on
+    assert background.exchange("a", question(7)) is None
     executor.finish()
-    found = background.exchange("a", question(7))
+    found = background.exchange("a", question(8))
     assert found is not None
     assert found.question.step == 6
 

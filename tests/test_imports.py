@@ -29,8 +29,11 @@ MAY_IMPORT = {
         "learning_curve", "predictive", "posterior.interface", "posterior.analogues",
         "posterior.closed_form",
     },
-    "posterior.weighted_curves": {"families", "learning_curve"},
-    "posterior.curve_priors": {"families", "posterior.weighted_curves"},
+    "posterior.distributions": set(),
+    "posterior.weighted_curves": {"families", "learning_curve", "posterior.distributions"},
+    "posterior.curve_priors": {
+        "families", "posterior.distributions", "posterior.weighted_curves",
+    },
     "posterior.moves": set(),
     "posterior.mcmc": {
         "diagnostics", "learning_curve", "predictive", "posterior.interface",

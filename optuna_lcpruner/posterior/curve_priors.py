@@ -31,15 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_lcpruner.families import FAMILIES
-from optuna_lcpruner.posterior.weighted_curves import (
-    Exponential,
-    LogNormal,
-    Member,
-    Normal,
-    Parts,
-    Uniform,
-    WeightedCurves,
-)
+from optuna_lcpruner.posterior.distributions import Exponential, LogNormal, Normal, Uniform
+from optuna_lcpruner.posterior.weighted_curves import Member, Parts, WeightedCurves
 
 Array = NDArray[np.float64]
 

@@ -46,9 +46,10 @@ from optuna_lcpruner.background import worker_processes
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.curve_priors import lcpfn_prior
+from optuna_lcpruner.posterior.distributions import Normal
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 from optuna_lcpruner.posterior.mcmc import MCMC
-from optuna_lcpruner.posterior.weighted_curves import Normal, WeightedCurves, sample_curves
+from optuna_lcpruner.posterior.weighted_curves import WeightedCurves, sample_curves
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import Scale
 

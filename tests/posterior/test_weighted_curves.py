@@ -9,12 +9,9 @@ from scipy import integrate, stats
 
 from optuna_lcpruner.families import FAMILIES
 from optuna_lcpruner.posterior.curve_priors import END, RISE, lcpfn_prior, paper_prior
+from optuna_lcpruner.posterior.distributions import Exponential, LogNormal, Normal, Uniform
 from optuna_lcpruner.posterior.weighted_curves import (
     Data,
-    Exponential,
-    LogNormal,
-    Normal,
-    Uniform,
     design,
     linear_part,
     log_density,
