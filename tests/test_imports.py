@@ -35,9 +35,17 @@ MAY_IMPORT = {
         "families", "posterior.distributions", "posterior.weighted_curves",
     },
     "posterior.moves": set(),
+    "posterior.curve_draws": {
+        "diagnostics", "learning_curve", "predictive", "posterior.interface",
+        "posterior.closed_form", "posterior.weighted_curves",
+    },
+    "posterior.closed_sum": {
+        "learning_curve", "predictive", "posterior.interface", "posterior.distributions",
+        "posterior.curve_draws", "posterior.curve_priors", "posterior.weighted_curves",
+    },
     "posterior.mcmc": {
         "diagnostics", "learning_curve", "predictive", "posterior.interface",
-        "posterior.closed_form", "posterior.curve_priors", "posterior.weighted_curves",
+        "posterior.curve_draws", "posterior.curve_priors", "posterior.weighted_curves",
         "posterior.moves",
     },
     "posterior.engines": {

@@ -24,24 +24,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
 
 from optuna_lcpruner.diagnostics import Diagnostics, autocorrelation_time, split_r_hat
 from optuna_lcpruner.learning_curve import LearningCurve
-from optuna_lcpruner.posterior.closed_form import FAR, tamed
+from optuna_lcpruner.posterior.curve_draws import Draws, Setting, draws_of
 from optuna_lcpruner.posterior.curve_priors import paper_prior
-from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.posterior.weighted_curves import (
-    Data,
-    WeightedCurves,
-    curves_of,
-    design,
-    linear_part,
-    log_density,
-    moments,
-    regress,
-)
-from optuna_lcpruner.predictive import Component, Forecast
+from optuna_lcpruner.posterior.interface import StudyKnowledge
+from optuna_lcpruner.posterior.weighted_curves import Data, WeightedCurves, log_density
+from optuna_lcpruner.predictive import Forecast
 
 Array = NDArray[np.float64]
 
@@ -106,38 +96,14 @@ class MCMC:
         The forecast's ``diagnostics`` say whether the run has converged; decisions abstain on one
         that has not.
         """
-        knots, scale = curve.knots, knowledge.scale
-        wanted = np.array([curve.horizon], float) if positions is None else positions
-        observed, values = curve.on_knots()
-        z = np.clip((values - scale.location) / scale.unit, -FAR, FAR)
-        z, stretch, shift = tamed(z)
-        best = knowledge.target is Target.BEST
-        later = np.arange(min(observed[-1] + 1, knots.size - 1), knots.size)
-        ahead = later if best else knots.nearest(wanted)
-        seed = _seed(self.seed, curve.horizon, knots.positions[observed], z)
-        data = Data(max(curve.horizon, 2), knots.positions[observed], z)
+        setting = Setting.of(curve, knowledge, positions)
+        data = setting.data
+        seed = _seed(self.seed, data.horizon, data.t, data.z)
         with np.errstate(all="ignore"):
-            draws, diagnostics = self._sample(data, knots.positions[ahead], seed)
-        floor = -np.inf
-        if best:
-            reached = (np.max(curve.values) - scale.location) / scale.unit
-            floor = float(np.clip(reached, -FAR, FAR))
-            draws = draws.best_by(np.clip(knots.nearest(wanted) - later[0], 0, later.size - 1))
-        latent = np.maximum(np.sqrt(draws.variance), draws.smoothing)
-        observable = np.sqrt(draws.variance + draws.sigma**2)
-        return Forecast(
-            positions=np.asarray(wanted, float),
-            weights=np.full(draws.sigma.size, 1.0 / draws.sigma.size),
-            observed=Component(draws.mean * stretch + shift, observable * stretch),
-            latent=Component(draws.mean * stretch + shift, latent * stretch),
-            df=np.inf,
-            scale=scale,
-            floor=floor,
-            shares=draws.shares,
-            diagnostics=diagnostics,
-        )
+            draws, diagnostics = self._sample(data, setting.ahead, seed)
+        return setting.forecast(draws, diagnostics)
 
-    def _sample(self, data: Data, ahead: Array, seed: int) -> tuple[_Draws, Diagnostics]:
+    def _sample(self, data: Data, ahead: Array, seed: int) -> tuple[Draws, Diagnostics]:
         """Run until the draws are good enough or the budget is spent."""
         from optuna_lcpruner.posterior.moves import ensemble_sampler, state_of
 
@@ -152,7 +118,7 @@ class MCMC:
         sampler = ensemble_sampler(n_walkers, self.prior.blocks, density)
         start = _dispersed(self.prior, data, n_walkers, rng)
         if len(start) < n_walkers:
-            draws = _draws(
+            draws = draws_of(
                 self.prior, data, rng.normal(size=(n_walkers, self.prior.n_coordinates)), ahead
             )
             return draws, _unfit(n_walkers)
@@ -173,41 +139,9 @@ class MCMC:
             if diagnostics.converged or spent:
                 kept = sampler.get_chain(discard=n // 2, flat=True)
                 size = min(self.n_components, len(kept))
-                return _draws(
+                return draws_of(
                     self.prior, data, rng.choice(kept, size, replace=False), ahead
                 ), diagnostics
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """Equally weighted draws: curve moments (P, C), noise (C,), the families' mean shares.
-
-    ``smoothing`` is the least deviation of a curve, (P, 1): draws without a variance of their own
-    are smoothed by the normal reference rule.
-    """
-
-    mean: Array
-    variance: Array
-    sigma: Array
-    shares: dict[str, float]
-    smoothing: Array
-
-    def best_by(self, ahead: NDArray[np.int64]) -> _Draws:
-        """The best value from the first position to each of ``ahead``.
-
-        The highest expected point on the way, plus the expected maximum of m draws of the noise,
-        sigma Phi^-1((m - 3/8) / (m + 1/4)) (Blom 1958).
-        """
-        highest = np.array([np.argmax(self.mean[: i + 1], axis=0) for i in ahead])
-        blom = np.maximum(ndtri((ahead + 0.625) / (ahead + 1.25)), 0.0)[:, None]
-        every = np.arange(self.sigma.size)
-        return _Draws(
-            self.mean[highest, every] + blom * self.sigma,
-            self.variance[highest, every],
-            self.sigma,
-            self.shares,
-            self.smoothing[ahead],
-        )
 
 
 def _seed(*parts: ArrayLike) -> int:
@@ -250,23 +184,6 @@ def _dispersed(
     # The largest of log weight + Gumbel noise are a draw without replacement (Efraimidis 2006).
     order = np.argsort(-(low * log_likelihood + rng.gumbel(size=len(v))))
     return v[order[:n_walkers]]
-
-
-def _draws(prior: WeightedCurves, data: Data, v: Array, ahead: Array) -> _Draws:
-    """Draws for the forecast from coordinates."""
-    found = regress(prior, v, data, data.ends)
-    there = design(prior, data.horizon, v, ahead)
-    if prior.is_gaussian:
-        mean, variance = moments(found, there)
-        smoothing = np.full(ahead.size, _LEAST_DEVIATION)
-    else:
-        mean = np.clip(np.nan_to_num(curves_of(there, linear_part(prior, v, found))), -FAR, FAR)
-        variance = np.zeros_like(mean)
-        smoothing = np.maximum(1.06 * len(v) ** -0.2 * mean.std(axis=0), _LEAST_DEVIATION)
-    return _Draws(mean.T, variance.T, there.sigma, prior.shares(v), smoothing[:, None])
-
-
-_LEAST_DEVIATION = 1e-9
 
 
 def _unfit(n_walkers: int) -> Diagnostics:

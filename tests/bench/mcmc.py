@@ -13,7 +13,8 @@ prior   The protocol of LC-PFN (Adriaensen et al. 2023): curves from its prior, 
         Rows: the sampled posterior under that prior; the same without the range, and with Gaussians
         of the same moments for the uniform priors; the closed-form engine with its own prior fitted
         to the same curves (families one at a time instead of added up); the same engine with its
-        default prior and all families.
+        default prior and all families; the sum of families with Gaussians for the uniform priors in
+        closed form, on 1 024 and on 4 096 points instead of a chain.
 real    Recorded studies as for ``replay.py``: 20 completed runs of a study are known, others are
         forecast. On the working scale: mean log density of the final value (no curve counts below
         -10), median absolute error of the median, coverage of the 90 % interval. ``last`` is the
@@ -45,8 +46,8 @@ from optuna_lcpruner import LearningCurvePruner
 from optuna_lcpruner.background import worker_processes
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
+from optuna_lcpruner.posterior.closed_sum import ClosedSum, gaussian
 from optuna_lcpruner.posterior.curve_priors import lcpfn_prior
-from optuna_lcpruner.posterior.distributions import Normal
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 from optuna_lcpruner.posterior.mcmc import MCMC
 from optuna_lcpruner.posterior.weighted_curves import WeightedCurves, sample_curves
@@ -74,7 +75,11 @@ def curve_part(sampler: MCMC, n_seeds: int) -> None:
     truth = 0.86 - 0.62 * np.exp(-0.28 * np.arange(1.0, T + 1) ** 0.62)
     print(f"one curve, 50 of {T} seen, truth {truth[-1]:.4f}, {n_seeds} seeds of the noise")
     print(f"{'engine':12s} {'mean':>7s} {'sd':>7s} {'bias':>18s} {'|z| < 1.645':>12s}")
-    for name, engine in (("mcmc", sampler), ("closed_form", ClosedForm())):
+    for name, engine in (
+        ("mcmc", sampler),
+        ("closed_sum", ClosedSum()),
+        ("closed_form", ClosedForm()),
+    ):
         rows = []
         for seed in range(n_seeds):
             noise = 0.004 * np.random.default_rng(seed).normal(size=T)
@@ -87,15 +92,6 @@ def curve_part(sampler: MCMC, n_seeds: int) -> None:
             f"{plus_minus(mean - truth[-1], 4):>18s} {covered:12.2f}"
         )
     print()
-
-
-def gaussian(prior: WeightedCurves) -> WeightedCurves:
-    """The prior with Gaussians of the same moments for its linear parameters, and no range."""
-    members = tuple(
-        replace(m, linear=tuple(Normal(p.mean, p.deviation) for p in m.linear))
-        for m in prior.members
-    )
-    return replace(prior, members=members, within=None)
 
 
 def fitted(prior: WeightedCurves) -> ClosedForm:
@@ -115,7 +111,7 @@ def fitted(prior: WeightedCurves) -> ClosedForm:
     return ClosedForm(own, tuple(member.family for member in prior.members))
 
 
-def prior_part(sampler: MCMC, n_curves: int, n_ablated: int, seed: int) -> None:
+def prior_part(sampler: MCMC, n_curves: int, n_ablated: int, seed: int, rows: list[str]) -> None:
     prior = lcpfn_prior()
     rng = np.random.default_rng(seed)
     curves, sigma = sample_curves(prior, T, n_curves, rng)
@@ -124,6 +120,8 @@ def prior_part(sampler: MCMC, n_curves: int, n_ablated: int, seed: int) -> None:
     engines: dict[str, tuple[Engine, int]] = {
         "closed form": (fitted(prior), n_curves),
         "closed, default": (ClosedForm(), n_curves),
+        "closed, sum": (ClosedSum(gaussian(prior)), n_curves),
+        "sum, 4096 points": (ClosedSum(gaussian(prior), 4096), n_curves),
         "mcmc": (sampler, n_curves),
         "mcmc, no range": (replace(sampler, prior=replace(prior, within=None)), n_ablated),
         "mcmc, Gaussian": (replace(sampler, prior=gaussian(prior)), n_ablated),
@@ -134,11 +132,11 @@ def prior_part(sampler: MCMC, n_curves: int, n_ablated: int, seed: int) -> None:
     scores: dict[str, np.ndarray] = {}
     for fraction in SEEN:
         n = round(fraction * T)
-        for name in sorted(engines, key=lambda name: name != "mcmc"):
+        for name in rows or sorted(engines, key=lambda name: name != "mcmc"):
             engine, count = engines[name]
-            rows = [score(engine, values, n) for values in reported[:count]]
-            scores[name], seconds, converged = np.array(rows).T
-            gap = scores[name] - scores["mcmc"][:count]
+            found = [score(engine, values, n) for values in reported[:count]]
+            scores[name], seconds, converged = np.array(found).T
+            gap = scores[name] - scores.get("mcmc", np.full(n_curves, np.nan))[:count]
             print(
                 f"{name:16s} {fraction:5.0%} {count:7d} {plus_minus(scores[name]):>18s} "
                 f"{plus_minus(gap):>18s} {np.median(seconds):8.4f} {np.mean(converged):10.3f}",
@@ -173,7 +171,11 @@ def recorded(paths: list[Path], n_curves: int) -> Iterator[tuple[np.ndarray, Stu
 
 
 def real_part(sampler: MCMC, paths: list[Path], n_curves: int) -> None:
-    engines: dict[str, Engine] = {"mcmc": sampler, "closed_form": ClosedForm()}
+    engines: dict[str, Engine] = {
+        "mcmc": sampler,
+        "closed_sum": ClosedSum(),
+        "closed_form": ClosedForm(),
+    }
     print(f"{n_curves} recorded curves of {len(paths)} studies")
     print(f"{'engine':12s} {'seen':>5s} {'log density':>16s} {'|error|':>16s} ", end="")
     print(f"{'coverage':>16s} {'converged':>10s}")
@@ -317,6 +319,7 @@ def main() -> None:
     parser.add_argument("--ablated", type=int, default=50, help="of these, for the ablations")
     parser.add_argument("--effective", type=float, default=200.0, help="effective draws wanted")
     parser.add_argument("--seed", type=int, default=0, help="of these curves")
+    parser.add_argument("--rows", nargs="+", default=[], help="of the part prior; default all")
     parser.add_argument("--recorded", type=int, default=300, help="recorded curves")
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 8], help="training loops")
     parser.add_argument("--reports", type=int, default=100, help="reports of a training loop")
@@ -325,7 +328,9 @@ def main() -> None:
     sampler = MCMC(effective_sample_size=arguments.effective)
     parts: dict[str, Callable[[], None]] = {
         "curve": lambda: curve_part(sampler, arguments.repeats),
-        "prior": lambda: prior_part(sampler, arguments.curves, arguments.ablated, arguments.seed),
+        "prior": lambda: prior_part(
+            sampler, arguments.curves, arguments.ablated, arguments.seed, arguments.rows
+        ),
         "time": lambda: time_part(sampler, arguments.repeats),
         "loop": lambda: loop_part(arguments.trials, arguments.reports, 0.02),
     }
