@@ -263,8 +263,9 @@ class LearningCurvePruner(BasePruner):
                 return _Verdict.of(abstain(Reason.UNDER_WAY, "", step))
             looks, step = list(answer.question.curves), answer.question.step
             answers = [_answer(forecast, incumbent) for forecast in answer.forecasts]
-        if answers[0].doubt:
-            return _Verdict.of(abstain(Reason.NOT_CONVERGED, answers[0].doubt, step))
+        doubt = next((answer.doubt for answer in answers if answer.doubt), "")
+        if doubt:
+            return _Verdict.of(abstain(Reason.NOT_CONVERGED, doubt, step))
         thresholds = [self._threshold(look, knowledge) for look in looks]
         judgement = self._rule.judge(
             answers[0].p,
