@@ -1,9 +1,22 @@
 """An Optuna pruner that extrapolates learning curves with a Bayesian ensemble."""
 
 from optuna_lcpruner.decision import Decision, Reason
+from optuna_lcpruner.explanation import Explanation, explain
 from optuna_lcpruner.extrapolate import forecast
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.pruner import LearningCurvePruner
+from optuna_lcpruner.study_report import Report, report
+from optuna_lcpruner.version import __version__
 
-__all__ = ["Decision", "Forecast", "LearningCurvePruner", "Reason", "forecast"]
-__version__ = "0.1.0"
+__all__ = [
+    "Decision",
+    "Explanation",
+    "Forecast",
+    "LearningCurvePruner",
+    "Reason",
+    "Report",
+    "__version__",
+    "explain",
+    "forecast",
+    "report",
+]

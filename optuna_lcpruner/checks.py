@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 
+class InputError(ValueError):
+    """What was given cannot be used; the message says what and what to give instead."""
+
+
 def integer(name: str, value: object, low: int) -> int:
     """The value, an integer of at least ``low``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from optuna_lcpruner.predictive import Forecast
+from optuna_lcpruner.wording import number, probability
 
 
 class Reason(Enum):
@@ -27,6 +28,7 @@ class Reason(Enum):
     PATIENCE = "being patient"
     UNDER_WAY = "forecast under way"
     NOT_CONVERGED = "forecast without convergence"
+    CONTROL = "control group, runs on"
     MULTI_OBJECTIVE = "multi-objective study"
     FAILED = "could not decide"
     DIVERGED = "pruned: diverged"
@@ -76,33 +78,37 @@ def abstain(reason: Reason, detail: str = "", step: int | None = None) -> Decisi
     return Decision(reason, f"{reason.value}: {detail}" if detail else reason.value, step)
 
 
+MANY_TRIALS = 25
+"""Completed trials from which on the threshold shrinks as any trial's chance does."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """Prune when P(beat the best) is below the threshold, ``patience`` looks in a row.
 
     The threshold is a fixed probability, or follows the study:
 
-        threshold = risk * fresh * (1 - n / T)
+        threshold = risk * min(1, 25 / (N + 1)) * (1 - n / T)
 
-    where ``fresh`` is the chance of a fresh trial to beat the best and 1 - n / T the part of the
-    training that is left to pay for: a trial goes on as long as its chance of a new best per
-    remaining step is at least ``risk`` times a fresh trial's.
+    With many completed trials N nearly every trial has a small chance to become the best, so from
+    25 on the threshold shrinks with the chance of a fresh one, 1 / (N + 1). The last factor is the
+    part of the training that is left to pay for: the less there is to save, the surer it takes.
 
-    Why ``risk`` bounds the share of would-be best trials that are lost, however many looks there
-    are: stopped at look n with P < risk * fresh, a trial would have been the best with probability
-    P, so P(stopped and would-be best) < risk * fresh; and a trial is a would-be best one with
-    probability ``fresh``. So P(stopped | would-be best) < risk. This takes P / fresh to be right:
-    what the curve adds, not the chance before it.
+    Why ``risk`` bounds the chance of losing a would-be best trial, however many looks there are: a
+    trial is stopped at the first look with P < risk, and then would have become the best with
+    probability P. So of the trials that are stopped a share of less than ``risk`` would have, and
+    of all trials still less. This takes P to be right.
 
     Attributes:
-        risk: Bound, under this condition, of the chance that a would-be best trial is pruned.
+        risk: Bound, under this condition, of the chance that a stopped trial would have become the
+            best.
         threshold: The paper's delta, a fixed probability in [0, 1], instead of ``risk``.
         patience: Consecutive looks below the threshold that it takes; at least 1.
         stop_below_std: The paper's optimistic rule: stop as well once the predictive standard
             deviation (metric units) is below this and its median is not better than the best.
     """
 
-    risk: float = 0.5
+    risk: float = 0.04
     threshold: float | None = None
     patience: int = 1
     stop_below_std: float | None = None
@@ -116,7 +122,7 @@ class Rule:
         """
         if self.threshold is not None:
             return self.threshold
-        return self.risk * fresh * (1.0 - seen)
+        return self.risk * min(1.0, MANY_TRIALS * fresh) * (1.0 - seen)
 
     def judge(
         self,
@@ -144,14 +150,14 @@ class Rule:
         stops a trial whose forecast median beats the incumbent.
         """
         if ahead:
-            return Judgement(Reason.ALREADY_BETTER, f"P = {_probability(p)}", p)
+            return Judgement(Reason.ALREADY_BETTER, f"P = {probability(p)}", p)
         if p < threshold:
             below = 1
             for previous, its_threshold in earlier:
                 if previous >= its_threshold:
                     break
                 below += 1
-            comparison = f"P = {_probability(p)} < {threshold:.3g}"
+            comparison = f"P = {probability(p)} < {threshold:.3g}"
             if below >= self.patience:
                 return Judgement(Reason.HOPELESS, comparison, p)
             looks = f"{comparison} for {below} of {self.patience} looks"
@@ -161,9 +167,9 @@ class Rule:
             median, std = float(end.quantile(0.5)), end.std()
             behind = median < incumbent if end.scale.maximize else median > incumbent
             if behind and std < self.stop_below_std:
-                comparison = f"sd = {_number(std)} < {self.stop_below_std:.3g}"
+                comparison = f"sd = {number(std)} < {self.stop_below_std:.3g}"
                 return Judgement(Reason.SETTLED, comparison, p)
-        return Judgement(Reason.UNDECIDED, f"P = {_probability(p)}", p)
+        return Judgement(Reason.UNDECIDED, f"P = {probability(p)}", p)
 
 
 @dataclass(frozen=True)
@@ -182,11 +188,11 @@ def describe(
     low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
     message = (
         f"{judgement.reason.value}: {judgement.detail} at step {step}, "
-        f"forecast {_number(middle)} [{_number(low)}, {_number(high)}] "
-        f"against best {_number(incumbent)}"
+        f"forecast {number(middle)} [{number(low)}, {number(high)}] "
+        f"against best {number(incumbent)}"
     )
     if forecast.opinions:
-        voices = (f"{name} {_probability(q)}" for name, q in forecast.opinions.items())
+        voices = (f"{name} {probability(q)}" for name, q in forecast.opinions.items())
         message += f"; P by {', '.join(voices)}"
     return Decision(
         judgement.reason,
@@ -199,11 +205,3 @@ def describe(
         low,
         high,
     )
-
-
-def _probability(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
-
-
-def _number(x: float) -> str:
-    return f"{x:.4g}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,7 @@ class LearningCurve:
         """The knots of this training."""
         return Knots(self.horizon)
 
+    @cached_property
     def on_knots(self) -> tuple[IntArray, Array]:
         """Observed knots and the mean of the values at each, shapes (k,) and (k,)."""
         return average_on_knots(self.knots, self.positions, self.values)

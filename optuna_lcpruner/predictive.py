@@ -204,7 +204,7 @@ class Forecast:
         return np.where(z < self.floor, 0.0, below)
 
     def _mixture_cdf(self, z: Array, location: Array, scale: Array) -> Array:
-        below = _t_cdf((z[:, None] - location) / scale, self.df) @ self.weights
+        below = t_cdf((z[:, None] - location) / scale, self.df) @ self.weights
         return np.clip(below, 0.0, 1.0)
 
     def _excess(self, z: Array, location: Array, scale: Array) -> Array:
@@ -263,15 +263,16 @@ class Forecast:
         previous = np.full(levels.size, np.inf)
         for _ in range(200):
             u = (z[:, None] - location) / scale
-            error = _t_cdf(u, self.df) @ self.weights - levels
-            if np.all((np.abs(error) < 1e-9) | (high - low <= 1e-14 * np.abs(z))):
+            error = t_cdf(u, self.df) @ self.weights - levels
+            found = (np.abs(error) < 1e-9) | (high - low <= 1e-14 * np.abs(z))
+            if found.all():
                 break
             low = np.where(error < 0, z, low)
             high = np.where(error > 0, z, high)
             slope = (_t_pdf(u, self.df) / scale) @ self.weights
             step = z - error / np.maximum(slope, 1e-300)
             good = (step > low) & (step < high) & (np.abs(error) < 0.5 * previous)
-            z = np.where(good, step, 0.5 * low + 0.5 * high)
+            z = np.where(found, z, np.where(good, step, 0.5 * low + 0.5 * high))
             previous = np.abs(error)
         return z
 
@@ -283,7 +284,8 @@ def _first_at(target: float, x: Array, weights: Array) -> float:
     return float(x[order[min(index, x.size - 1)]])
 
 
-def _t_cdf(x: Array, df: float) -> Array:
+def t_cdf(x: Array, df: float) -> Array:
+    """Distribution function of Student's t, any shape; of the Gaussian for ``df = inf``."""
     if df == 4.0:  # in closed form, ten times faster than stdtr; 3 / x^4 is the tail's limit
         size = np.minimum(np.abs(x), 1e50)
         square = size * size
@@ -315,6 +317,6 @@ def _t_quantile(q: Array, df: float) -> Array:
 
 def _t_excess(x: Array, df: float) -> Array:
     """E[(X - x)+] for a standard Student-t or Gaussian X."""
-    tail = _t_cdf(-x, df)
+    tail = t_cdf(-x, df)
     spread = np.ones_like(x) if np.isinf(df) else (df + x * x) / (df - 1.0)
     return np.asarray(spread * _t_pdf(x, df) - x * tail)

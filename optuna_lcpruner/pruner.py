@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,15 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner import publish
+from optuna_lcpruner import ledger as ledgers
+from optuna_lcpruner import ledger_writer, publish
 from optuna_lcpruner.background import Background, Question
 from optuna_lcpruner.checks import choice, integer, real
+from optuna_lcpruner.control_group import CONTROL_ATTRIBUTE, in_control_group
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
 from optuna_lcpruner.posterior.engines import engine_of
-from optuna_lcpruner.posterior.interface import Engine, QuickEngine, StudyKnowledge, Target
+from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import oriented
 from optuna_lcpruner.study_record import (
@@ -36,6 +39,7 @@ from optuna_lcpruner.study_record import (
     StudySummary,
     announced_n_steps,
 )
+from optuna_lcpruner.version import __version__
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -64,7 +68,8 @@ class LearningCurvePruner(BasePruner):
     to its end by a Bayesian ensemble of eleven parametric curves and by what similar earlier trials
     went on to gain. With ``N`` completed trials the trial is pruned iff
 
-        P(y_T beats the best value | y_1..y_n, the study)  <  risk / (N + 1) * (1 - n / T),
+        P(y_T beats the best value | y_1..y_n, the study)
+            <  risk * min(1, 25 / (N + 1)) * (1 - n / T),
 
     or, if ``threshold`` is given, iff that probability is below it.
 
@@ -80,9 +85,9 @@ class LearningCurvePruner(BasePruner):
         n_steps: Steps of a full training, in the unit of the steps given to ``trial.report``
             (epochs: the number of epochs). By default the trial's user attribute
             ``lcpruner:n_steps``, else what completed trials show.
-        risk: From careful to aggressive, in [0, 1]: bounds the chance of stopping a trial that
-            would have become the best, as far as what a curve adds to P is right (measured in
-            docs/benchmarks.md); 0 never prunes by forecast.
+        risk: From careful to aggressive, in [0, 1]: bounds the chance that a trial which is stopped
+            would have become the best, as far as P is right (measured in docs/benchmarks.md); 0
+            never prunes by forecast.
         threshold: Prune below this fixed probability instead; in [0, 1]. The paper's rule is
             ``threshold=0.05`` with ``engine="closed_form"``.
         n_startup_trials: Completed trials needed before anything is pruned by forecast.
@@ -99,6 +104,14 @@ class LearningCurvePruner(BasePruner):
         publish: Show each decision as user attributes of the trial: ``lcpruner:p_beat_best``,
             ``lcpruner:forecast``, ``lcpruner:forecast_low``, ``lcpruner:forecast_high``,
             ``lcpruner:decided_at_step``, ``lcpruner:reason``.
+        control_fraction: Share of the trials, in [0, 1], that run on although they would be pruned
+            by forecast, so that what pruning costs can be estimated; 0.05 is a good value, by
+            default 0. Which ones depends on the study's name and the trial's number alone. They
+            have the user attribute ``lcpruner:control_since_step``.
+        ledger: Keeps every decision, those that do not prune too, in this database (an SQLAlchemy
+            URL). By default, for a study in an SQLite file, in a file of that name with
+            ``.lcpruner`` after it; for one in another database there, in tables of our own; for
+            one in memory or in a journal nowhere. False: nowhere.
         engine: The posterior: ``"pool"`` as above, ``"closed_form"`` for the ensemble of curves
             alone, ``"mcmc"`` for the paper's weighted combination (a second or two a look), or any
             callable like :class:`~optuna_lcpruner.posterior.interface.Engine`.
@@ -119,7 +132,7 @@ class LearningCurvePruner(BasePruner):
         self,
         n_steps: int | None = None,
         *,
-        risk: float = 0.5,
+        risk: float = 0.04,
         threshold: float | None = None,
         n_startup_trials: int = 3,
         n_warmup_steps: int = 0,
@@ -129,6 +142,8 @@ class LearningCurvePruner(BasePruner):
         nan_policy: str = "prune",
         stop_below_std: float | None = None,
         publish: bool = True,
+        control_fraction: float = 0.0,
+        ledger: str | Literal[False] | None = None,
         engine: str | Engine = "pool",
         executor: Executor | None = None,
         executor_timeout: float = 60.0,
@@ -150,7 +165,10 @@ class LearningCurvePruner(BasePruner):
         if not isinstance(publish, bool):
             raise TypeError(f"publish must be True or False, but got {publish!r}.")
         self._publish = publish
+        self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
+        self._ledger = ledgers.checked(ledger)
         self._engine = engine_of(engine)
+        self._engine_name = _name_of(engine)
         if executor is not None and not isinstance(executor, Executor):
             raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}.")
         timeout = real("executor_timeout", executor_timeout, 0.0, math.inf)
@@ -178,6 +196,11 @@ class LearningCurvePruner(BasePruner):
         self._background = None
         self._forget()
 
+    @property
+    def ledger(self) -> str | Literal[False] | None:
+        """The setting ``ledger``."""
+        return self._ledger
+
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises."""
         return self._verdict(study, trial).prune
@@ -193,25 +216,32 @@ class LearningCurvePruner(BasePruner):
             return self._failed(error)
 
     def _verdict(self, study: Study, trial: FrozenTrial) -> _Verdict:
+        facts = ledgers.Circumstances(self._engine_name)
         try:
             memo, key = self._memo(study), _key(trial)
             known = memo.verdicts.get(key)
             if known is not None:
                 return known
+            start = time.perf_counter()
             with np.errstate(all="ignore"):  # whatever the caller has made errors
-                verdict = self._judge(study, trial, memo)
+                verdict = self._judge(study, trial, memo, facts)
+            facts.milliseconds = 1e3 * (time.perf_counter() - start)
             if verdict.prune:
                 verdict.decision  # noqa: B018 - a trial is not stopped without a reason in words
         except Exception as error:
-            return _Verdict.of(self._failed(error))
+            verdict = _Verdict.of(self._failed(error))
+            self._record(study, trial, verdict, facts)
+            return verdict
         if verdict.reason is Reason.UNDER_WAY:  # asked again, there may be a forecast
             return verdict
         with self._lock:
             # Two threads may have decided at once; both take the first answer.
-            verdict = memo.verdicts.setdefault(key, verdict)
+            mine, verdict = verdict, memo.verdicts.setdefault(key, verdict)
             if len(memo.verdicts) > _MAX_REMEMBERED:
                 memo.verdicts.popitem(last=False)
         self._show(study, trial, verdict)
+        if verdict is mine:
+            self._record(study, trial, verdict, facts)
         return verdict
 
     def _failed(self, error: Exception) -> Decision:
@@ -223,7 +253,9 @@ class LearningCurvePruner(BasePruner):
             studies = self._memos.setdefault(study._storage, {})
             return studies.setdefault((study._study_id, study.directions[0]), _Memo())
 
-    def _judge(self, study: Study, trial: FrozenTrial, memo: _Memo) -> _Verdict:
+    def _judge(
+        self, study: Study, trial: FrozenTrial, memo: _Memo, facts: ledgers.Circumstances
+    ) -> _Verdict:
         """The ladder: guards that need no storage, guards that need the study, the forecast."""
         if len(study.directions) > 1:
             return _Verdict.of(abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective"))
@@ -231,14 +263,18 @@ class LearningCurvePruner(BasePruner):
             return _Verdict.of(abstain(Reason.NOTHING_REPORTED))
         reported, raw = ordered(trial.intermediate_values)
         step = int(reported[-1])
+        finite = usable(raw)
+        facts.n_points = int(np.count_nonzero(finite))
+        facts.value = float(raw[finite][-1]) if facts.n_points else None
+        facts.look = int(np.count_nonzero(self._looks(reported)))
         early = self._guard_without_storage(reported, raw, step)
         if early is not None:
             return _Verdict.of(early)
         maximize = study.direction == StudyDirection.MAXIMIZE
-        finite = usable(raw)
         steps, values = reported[finite], oriented(raw[finite], maximize)
 
         record, summary = self._summary(study, memo, maximize)
+        facts.incumbent_trial = summary.incumbent_trial
         refusal = self._guard_with_study(summary, step)
         if refusal is not None:
             return _Verdict.of(refusal)
@@ -266,6 +302,7 @@ class LearningCurvePruner(BasePruner):
         doubt = next((answer.doubt for answer in answers if answer.doubt), "")
         if doubt:
             return _Verdict.of(abstain(Reason.NOT_CONVERGED, doubt, step))
+        facts.horizon, facts.forecast = curve.horizon, answers[0].forecast
         thresholds = [self._threshold(look, knowledge) for look in looks]
         judgement = self._rule.judge(
             answers[0].p,
@@ -275,6 +312,10 @@ class LearningCurvePruner(BasePruner):
             forecast=answers[0].forecast,
             incumbent=incumbent,
         )
+        if judgement.reason.prunes and in_control_group(
+            study.study_name, trial.number, self._control_fraction
+        ):
+            judgement = replace(judgement, reason=Reason.CONTROL)
         return _Verdict(
             judgement.reason,
             lambda: describe(judgement, answers[0].forecast(), incumbent, step, thresholds[0]),
@@ -282,8 +323,9 @@ class LearningCurvePruner(BasePruner):
 
     def _ask(self, curve: LearningCurve, knowledge: StudyKnowledge, incumbent: float) -> _Answer:
         """P(beat) and the forecast, which most decisions need not wait for."""
-        if isinstance(self._engine, QuickEngine):
-            p, forecast = self._engine.quick(curve, knowledge)
+        quick = getattr(self._engine, "quick", None)  # isinstance of a protocol takes longer
+        if quick is not None:
+            p, forecast = quick(curve, knowledge)
             return _Answer(p, cache(forecast))
         return _answer(self._engine(curve, knowledge), incumbent)
 
@@ -387,12 +429,48 @@ class LearningCurvePruner(BasePruner):
             level = logging.INFO if verdict.prune else logging.DEBUG
             if _logger.isEnabledFor(level):
                 _logger.log(level, f"Trial {trial.number}: {verdict.decision.message}")
+            if verdict.reason is Reason.CONTROL:
+                self._mark(study, trial)
             if not self._publish or verdict.reason in _NOT_SHOWN:
                 return
             send = publish.writer().write if verdict.prune else publish.writer().submit
             send(study._storage, trial._trial_id, lambda: publish.attributes(verdict.decision))
         except Exception as error:
             self._say_once("publish", f"cannot publish decisions: {error!r}")
+
+    def _mark(self, study: Study, trial: FrozenTrial) -> None:
+        """Mark a trial as one of the control group, at the first step that would have ended it."""
+        with self._lock:
+            marked = self._memo(study).marked
+            if trial._trial_id in marked:
+                return
+            marked.add(trial._trial_id)
+        step = max(trial.intermediate_values)
+        publish.writer().write(study._storage, trial._trial_id, {CONTROL_ATTRIBUTE: step})
+
+    def _record(
+        self, study: Study, trial: FrozenTrial, verdict: _Verdict, facts: ledgers.Circumstances
+    ) -> None:
+        """Hand the decision to the ledger; its words and numbers are worked out there."""
+        if self._ledger is False:
+            return
+        try:
+            where = self._memo(study).ledger_of(self._ledger, study._storage)
+            if where is None:
+                return
+            name, number, started = study.study_name, trial.number, trial.datetime_start
+            ledger_writer.writer(where).submit(
+                lambda: ledgers.entry(
+                    verdict.decision,
+                    facts,
+                    study=name,
+                    trial=number,
+                    trial_started=started,
+                    version=__version__,
+                )
+            )
+        except Exception as error:
+            self._say_once("ledger", f"cannot keep a ledger: {error!r}")
 
     def _say_once(self, topic: str, message: str) -> None:
         with self._lock:
@@ -416,6 +494,14 @@ class _Memo:
 
     record: StudyRecord | None = None
     verdicts: OrderedDict[tuple[Any, ...], _Verdict] = field(default_factory=OrderedDict)
+    ledger: list[ledgers.Address | None] = field(default_factory=list)
+    marked: set[int] = field(default_factory=set)
+
+    def ledger_of(self, setting: ledgers.Setting, storage: BaseStorage) -> ledgers.Address | None:
+        """Where the study's ledger is, worked out once."""
+        if not self.ledger:
+            self.ledger.append(ledgers.address(setting, storage))
+        return self.ledger[0]
 
 
 @dataclass(frozen=True)
@@ -458,3 +544,7 @@ def _key(trial: FrozenTrial) -> tuple[Any, ...]:
     reports = trial.intermediate_values
     newest = next(reversed(reports.items()), None) if reports else None
     return (trial._trial_id, trial.number, trial.datetime_start, len(reports), newest)
+
+
+def _name_of(engine: str | Engine) -> str:
+    return engine if isinstance(engine, str) else getattr(engine, "__name__", type(engine).__name__)

@@ -17,6 +17,7 @@ from optuna.logging import get_logger
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from optuna_lcpruner.decision import Decision
+from optuna_lcpruner.forks import at_work
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -97,7 +98,7 @@ class AttributeWriter:
                 self._busy = True
             start = time.monotonic()
             # Taken under the writing lock, so that a later write() cannot be overtaken.
-            with self._writing:
+            with at_work(), self._writing:
                 with self._condition:
                     key = next(iter(self._waiting), None)
                     item = self._waiting.pop(key) if key is not None else None

@@ -146,6 +146,7 @@ def announced_n_steps(user_attrs: object) -> float | None:
 
 
 _COLUMNS = (
+    "number",
     "value",
     "first",
     "last",
@@ -234,6 +235,7 @@ class StudyRecord:
             self._table = np.concatenate([self._table, np.empty_like(self._table)])
         worsens = np.nan if trial.worsens is None else float(trial.worsens)
         self._table[self._n] = (
+            trial.number,
             trial.value,
             trial.first,
             trial.last,
@@ -297,6 +299,7 @@ class StudySummary:
         maximize: The study's direction.
         n_completed: Completed trials with a finite value.
         incumbent: Best objective value of these; ``-inf`` without any.
+        incumbent_trial: The number of the first trial that has it; None without any.
         stride: Typical gap between reports; None before any trial reported twice.
         first_step: Typical first step; None before any trial reported.
         n_steps: The horizon, in the unit of the constructor's ``n_steps``, that completed trials
@@ -311,6 +314,7 @@ class StudySummary:
     maximize: bool
     n_completed: int
     incumbent: float
+    incumbent_trial: int | None
     stride: float | None
     first_step: float | None
     n_steps: float | None
@@ -329,6 +333,7 @@ class StudySummary:
         began = table["first_step"][reporting]
         first_step = float(np.median(began)) if began.size else None
         incumbent = float(np.max(table["value"], initial=-np.inf))
+        having = table["number"][table["value"] == incumbent]
         typical = _inner(np.concatenate([first, last, table["value"]]))
         target, problem = _relation(value, last, best, typical)
         if problem is None and _wrong_direction(table["worsens"][reporting]):
@@ -341,6 +346,7 @@ class StudySummary:
             maximize,
             table["value"].size,
             incumbent,
+            int(np.min(having)) if having.size else None,
             stride,
             first_step,
             _shown_n_steps(first_step, table["last_step"][reporting], stride),

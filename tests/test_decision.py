@@ -100,10 +100,11 @@ def test_a_probability_equal_to_the_threshold_does_not_prune(maximize):
     ("rule", "fresh", "seen", "threshold"),
     [
         (Rule(risk=0.4), 1.0, 0.0, 0.4),
-        (Rule(risk=0.4), 0.05, 0.0, 0.02),
-        (Rule(risk=0.4), 0.05, 0.25, 0.015),
+        (Rule(risk=0.4), 0.04, 0.0, 0.4),  # up to 24 completed trials
+        (Rule(risk=0.4), 0.02, 0.0, 0.2),
+        (Rule(risk=0.4), 0.02, 0.25, 0.15),
         (Rule(risk=0.4), 0.25, 1.0, 0.0),
-        (Rule(risk=1.0), 0.2, 0.5, 0.1),
+        (Rule(risk=1.0), 0.2, 0.5, 0.5),
         (Rule(risk=0.0), 0.2, 0.5, 0.0),
         (Rule(threshold=0.05), 0.05, 0.25, 0.05),
         (Rule(threshold=0.0), 0.05, 0.25, 0.0),

@@ -112,7 +112,7 @@ def test_knots_need_a_horizon():
 
 def test_short_trainings_keep_every_report():
     values = [0.3, 0.1, 0.7]
-    index, means = LearningCurve([1, 2, 4], values, 128).on_knots()
+    index, means = LearningCurve([1, 2, 4], values, 128).on_knots
     assert_array_equal(index, [0, 1, 3])
     assert_array_equal(means, values)
 
@@ -121,7 +121,7 @@ def test_long_trainings_are_averaged_into_knots():
     positions = np.arange(1.0, 1001.0)
     values = np.random.default_rng(0).normal(size=1000)
     curve = LearningCurve(positions, values, 2000)
-    index, means = curve.on_knots()
+    index, means = curve.on_knots
     owner = curve.knots.nearest(positions)
     assert_array_equal(index, np.unique(owner))
     assert_allclose(means, [values[owner == i].mean() for i in index], rtol=1e-12)
@@ -148,7 +148,7 @@ def test_averaging_huge_values_stays_finite_and_between_them(values):
 
 def test_gaps_leave_knots_out():
     positions = np.r_[1.0:200.0, 900.0:1000.0]
-    index, _ = LearningCurve(positions, np.zeros(positions.size), 1000).on_knots()
+    index, _ = LearningCurve(positions, np.zeros(positions.size), 1000).on_knots
     assert np.all(np.diff(index) >= 1)
     assert np.max(np.diff(index)) > 80
 

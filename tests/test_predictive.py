@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
+from optuna_lcpruner import predictive
 from optuna_lcpruner.predictive import Component, Forecast, Recalibration
 from optuna_lcpruner.scale import Scale
 
@@ -138,6 +139,20 @@ def test_quantile_and_cdf_are_inverse(parts, df, maximize, level):
     # The tolerance of the level becomes one of x where the density is low.
     room = 1e-7 / max(float(forecast.pdf(x)), 1e-7)
     assert_allclose(forecast.quantile(forecast.cdf(x)), x, rtol=1e-9, atol=room)
+
+
+def test_a_quantile_that_is_found_stays_found(monkeypatch):
+    """Newton steps take a handful of looks at the distribution function, whatever the others do."""
+    calls = []
+    original = predictive.t_cdf
+    monkeypatch.setattr(predictive, "t_cdf", lambda x, df: calls.append(1) or original(x, df))
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        parts = np.column_stack(
+            [rng.normal(0, 1, 10), rng.uniform(0.01, 0.04, 10), rng.uniform(0.05, 1, 10)]
+        )
+        of_components(parts, 4.0, True).quantile([0.05, 0.5, 0.95])
+    assert len(calls) < 50 * 10
 
 
 @settings(deadline=None, max_examples=100)

@@ -207,9 +207,10 @@ def test_scale_and_direction_do_not_matter(
     factor = sign * 10.0**magnitude
     plain = decide(curve)
     other = decide(curve, factor, shift * abs(factor))
-    # A value equal to the best may fall on either side of it by rounding.
-    np.testing.assert_allclose(other.p_beat, plain.p_beat, rtol=1e-6, atol=1e-9)
-    if abs(plain.p_beat - 0.05) > 1e-6 and Reason.ALREADY_BETTER not in (
+    # By rounding, a value equal to the best may fall on either side of it, and other components may
+    # represent a vague posterior.
+    np.testing.assert_allclose(other.p_beat, plain.p_beat, rtol=1e-4, atol=1e-9)
+    if abs(plain.p_beat - 0.05) > 1e-5 and Reason.ALREADY_BETTER not in (
         plain.reason,
         other.reason,
     ):

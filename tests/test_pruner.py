@@ -104,6 +104,9 @@ class TestConstructor:
             ("stop_below_std", -0.1, ValueError, "between 0 and inf"),
             ("stop_below_std", NAN, ValueError, "between 0 and inf"),
             ("stop_below_std", "0.005", TypeError, "number"),
+            ("control_fraction", -0.1, ValueError, "between 0 and 1"),
+            ("control_fraction", 1.1, ValueError, "between 0 and 1"),
+            ("control_fraction", True, TypeError, "number"),
             ("engine", "gp", ValueError, "'closed_form'"),
             ("engine", 3, TypeError, "callable"),
             ("engine", None, TypeError, "callable"),
@@ -149,16 +152,20 @@ class TestConstructor:
         assert decision.reason is Reason.BEYOND_HORIZON
 
     @pytest.mark.parametrize("n_reports", [2, 12, 19])
-    def test_by_default_the_threshold_follows_the_study(self, n_reports: int) -> None:
+    @pytest.mark.parametrize("more", [0, 43])
+    def test_by_default_the_threshold_follows_the_study(self, n_reports: int, more: int) -> None:
         pruned = [finished(reports(BAD[:4]), state=TrialState.PRUNED)] * 3
         without_reports = [finished({0: NAN}, value=0.2)]
-        study = make_study([*good_trials(), *pruned, *without_reports])
+        others = [finished(reports(saturating(0.7)))] * more
+        study = make_study([*good_trials(), *pruned, *without_reports, *others])
         decision = judge(
             study, make_pruner(threshold=None, risk=0.4), reports(saturating(0.8)[:n_reports])
         )
-        # Six completed trials with a value; the pruned ones do not count.
+        # Six completed trials with a value and those; the pruned ones do not count.
         np.testing.assert_allclose(
-            decision.threshold, 0.4 / 7 * (1 - n_reports / N_STEPS), rtol=1e-12
+            decision.threshold,
+            0.4 * min(1.0, 25 / (7 + more)) * (1 - n_reports / N_STEPS),
+            rtol=1e-12,
         )
 
     def test_threshold_is_what_the_probability_is_compared_with(self) -> None:
@@ -191,7 +198,7 @@ class TestConstructor:
     def test_defaults_prune_the_hopeless_and_spare_the_promising(self) -> None:
         pruner = LearningCurvePruner()
         study = make_study(good_trials())
-        assert judge(study, pruner, reports(BAD[:18])).reason is Reason.HOPELESS
+        assert judge(study, pruner, reports(BAD[:5])).reason is Reason.HOPELESS
         assert not judge(study, pruner, reports(PROMISING)).prune
 
     def test_defaults_wait_for_three_completed_trials(self) -> None:
@@ -199,7 +206,7 @@ class TestConstructor:
         assert judge(make_study(good_trials()[:2]), pruner, reports(DOOMED)).reason.name == (
             "STARTUP"
         )
-        assert judge(make_study(good_trials()[:3]), pruner, reports(BAD[:18])).prune
+        assert judge(make_study(good_trials()[:3]), pruner, reports(BAD[:5])).prune
 
 
 class TestLadder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -374,7 +375,15 @@ class TestIncremental:
             finished(reports(peaking(0.7)), value=0.6),
             finished({}, value=0.3),
         ]
-        assert summary_of([trials[i] for i in order]) == summary_of(trials)
+        found, expected = summary_of([trials[i] for i in order]), summary_of(trials)
+        best = 4  # of good_trials()
+        assert found.incumbent_trial == order.index(best)
+        assert replace(found, incumbent_trial=best) == expected
+
+    def test_the_incumbent_is_the_first_trial_that_has_the_value(self) -> None:
+        summary = summary_of([finished({}, value=value) for value in (0.5, 0.9, 0.9, 0.1)])
+        assert summary.incumbent_trial == 1
+        assert summary_of([]).incumbent_trial is None
 
     def test_each_trial_is_read_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         read: list[int] = []

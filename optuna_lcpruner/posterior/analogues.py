@@ -59,8 +59,8 @@ class LogRegret:
         """The x of oriented values, any shape; kept between -20 and 1e6."""
         behind = (self.best - values) / self.gap
         with np.errstate(all="ignore"):
-            x = np.where(behind >= 0.0, -np.log1p(np.maximum(behind, 0.0)), -behind)
-        return np.clip(x, _HOPELESS, _BOUNDLESS)
+            x = -np.log1p(np.maximum(behind, 0.0)) - np.minimum(behind, 0.0)
+        return np.asarray(np.minimum(np.maximum(x, _HOPELESS), _BOUNDLESS))
 
     def to_values(self, x: Array) -> Array:
         """Oriented values of x, any shape."""
@@ -135,7 +135,7 @@ def find(
 
     now = float(np.mean(x[-smoothed:]))
     start = np.mean(theirs[:, -smoothed:], axis=1)
-    later = np.vstack([regret.of_values(completed[:, ahead[:-1]]).T, regret.of_values(final)])
+    later = regret.of_values(np.vstack([completed[:, ahead[:-1]].T, final]))
     gains = later - start
     at_end = gains[-1]
     spread = weights @ (at_end - weights @ at_end) ** 2

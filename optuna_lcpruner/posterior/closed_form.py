@@ -27,6 +27,7 @@ weights, and a falling or flat curve is unlikely a priori instead of impossible.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -38,7 +39,7 @@ from optuna_lcpruner.families import FAMILIES
 from optuna_lcpruner.learning_curve import Knots, LearningCurve
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.posterior.shapes import ShapeGrid, shape_grid
-from optuna_lcpruner.predictive import Component, Forecast
+from optuna_lcpruner.predictive import Component, Forecast, t_cdf
 
 Array = NDArray[np.float64]
 
@@ -86,36 +87,49 @@ class ClosedForm:
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> Forecast:
         """See :class:`~optuna_lcpruner.posterior.interface.Engine`."""
-        knots = curve.knots
-        wanted = (
-            np.array([curve.horizon], float) if positions is None else np.asarray(positions, float)
-        )
-        ahead = knots.nearest(wanted)
-        observed, values = curve.on_knots()
+        return self.quick(curve, knowledge, positions)[1]()
+
+    def quick(
+        self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
+    ) -> tuple[float, Callable[[], Forecast]]:
+        """See :class:`~optuna_lcpruner.posterior.interface.QuickEngine`."""
+        observed, values = curve.on_knots
         z = np.clip((values - knowledge.scale.location) / knowledge.scale.unit, -FAR, FAR)
         z, stretch, shift = tamed(z)
         grid = shape_grid(curve.horizon, self.families)
-        noise = _noise_models(self.prior, curve.horizon, tuple(observed.tolist()))
-        fit = _regress(grid, noise, self.prior, observed, z)
-        seen = curve.seen
-        predictive = _predict(grid, noise, self.prior, observed, z, fit, ahead, seen)
+        design = _design(self.prior, self.families, curve.horizon, observed.tobytes())
+        fit = _regress(design, self.prior, z)
+        ahead = _Ahead(grid, design.noise, self.prior, observed, z, fit, curve.seen)
         floor = -np.inf
         if knowledge.target is Target.BEST:
             best = (np.max(curve.values) - knowledge.scale.location) / knowledge.scale.unit
             floor = float(np.clip(best, -FAR, FAR))
-            predictive = _best_of_path(
-                grid, noise, self.prior, observed, z, fit, ahead, seen, predictive
+
+        def component(knots: NDArray[np.int64], noise: bool) -> Component:
+            path = ahead.best_of_path if knowledge.target is Target.BEST else ahead.value
+            location, scale = path(knots, noise)
+            return Component(location * stretch + shift, scale * stretch)
+
+        at_end = component(np.array([curve.knots.size - 1]), True)
+
+        def forecast() -> Forecast:
+            wanted = np.array([curve.horizon] if positions is None else positions, dtype=float)
+            knots = curve.knots.nearest(wanted)
+            return Forecast(
+                positions=wanted,
+                weights=fit.weights,
+                observed=at_end if positions is None else component(knots, True),
+                latent=component(knots, False),
+                df=self.prior.df,
+                scale=knowledge.scale,
+                floor=floor,
+                shares=_family_shares(grid, fit),
             )
-        return Forecast(
-            positions=wanted,
-            weights=fit.weights,
-            observed=Component(predictive[0] * stretch + shift, predictive[1] * stretch),
-            latent=Component(predictive[2] * stretch + shift, predictive[3] * stretch),
-            df=self.prior.df,
-            scale=knowledge.scale,
-            floor=floor,
-            shares=_family_shares(grid, fit),
-        )
+
+        if floor > 1.0:  # its best report is its value, and it beats the best already
+            return 1.0, forecast
+        above = t_cdf((at_end.location[0] - 1.0) / at_end.scale[0], self.prior.df)
+        return float(above @ fit.weights), forecast
 
 
 def tamed(z: Array) -> tuple[Array, float, float]:
@@ -168,12 +182,6 @@ class _NoiseModels:
         )
 
 
-@lru_cache(maxsize=256)
-def _noise_models(prior: CurvePrior, horizon: int, observed: tuple[int, ...]) -> _NoiseModels:
-    fraction = Knots(horizon).positions / horizon
-    return _NoiseModels.of(prior, np.array(observed, dtype=np.int64), fraction)
-
-
 def _ar1(rho: Array, gap: Array) -> tuple[Array, Array]:
     """Decay and innovation variance of x over a gap; rho = 1 is the random walk."""
     decay = rho**gap
@@ -205,61 +213,89 @@ _NEGLIGIBLE = 2e-4
 _MOST_COMPONENTS = 512
 
 
-def _regress(
-    grid: ShapeGrid, noise: _NoiseModels, prior: CurvePrior, observed: NDArray[np.int64], z: Array
-) -> _Fit:
+@dataclass(frozen=True)
+class _Design:
+    """What the regressions on the n observed knots have in common whatever the values there."""
+
+    noise: _NoiseModels
+    psi: Array  # (S, n)
+    g_11: Array  # (J, 1, 1)
+    g_1p: Array  # (J, 1, S)
+    g_pp: Array  # (J, 1, S)
+    det: Array  # (J, L, S), of the posterior precision
+    log_weight: Array  # (J, L, S), of prior and evidence, the part that the values do not enter
+
+    @classmethod
+    def of(
+        cls, prior: CurvePrior, noise: _NoiseModels, grid: ShapeGrid, observed: NDArray[np.int64]
+    ) -> _Design:
+        n = observed.size
+        if observed[-1] == n - 1:  # the usual case: every knot up to now, no copies
+            psi, square, product = grid.psi[:, :n], grid.square[:, :n], grid.product[:, : n - 1]
+        else:
+            psi = grid.psi[:, observed]
+            square, product = psi**2, psi[:, :-1] * psi[:, 1:]
+        one = _times(noise, np.ones(n))  # (J, n)
+        g_11 = one.sum(axis=1)[:, None, None]
+        g_1p = (one @ psi.T)[:, None, :]
+        g_pp = (noise.diagonal @ square.T + 2.0 * noise.beside @ product.T)[:, None, :]
+        sigma = np.array(prior.sigma)[None, :, None]
+        precision = sigma**-2.0
+        det = (prior.asymptote[1] ** -2 + g_11 * precision) * (
+            prior.rise[1] ** -2 + g_pp * precision
+        ) - (g_1p * precision) ** 2
+        mean, deviation = prior.log_sigma
+        log_weight = (
+            np.log(grid.mass.sum(axis=1))
+            - 0.5 * ((np.log(sigma) - mean) / deviation) ** 2
+            - n * np.log(sigma)
+            - 0.5 * (noise.log_det[:, None, None] + np.log(det))
+        )
+        return cls(noise, psi, g_11, g_1p, g_pp, det, log_weight)
+
+
+@lru_cache(maxsize=128)
+def _design(prior: CurvePrior, families: tuple[str, ...], horizon: int, observed: bytes) -> _Design:
+    """The design of a training's first knots; `observed` are the bytes of their indices."""
+    seen = np.frombuffer(observed, dtype=np.int64)
+    noise = _NoiseModels.of(prior, seen, Knots(horizon).positions / horizon)
+    return _Design.of(prior, noise, shape_grid(horizon, families), seen)
+
+
+def _regress(design: _Design, prior: CurvePrior, z: Array) -> _Fit:
     (m_c, s_c), (m_a, s_a) = prior.asymptote, prior.rise
     k_c, k_a = s_c**-2, s_a**-2
-    n = observed.size
-    sigma = np.array(prior.sigma)[None, :, None]
+    precision = np.array(prior.sigma)[None, :, None] ** -2.0
 
-    weighted_one = _times(noise, np.ones(n))  # (J, n)
-    weighted_z = _times(noise, z)
-    if observed[-1] == n - 1:  # the usual case: every knot up to now, no copies
-        psi, square, product = grid.psi[:, :n], grid.square[:, :n], grid.product[:, : n - 1]
-    else:
-        psi = grid.psi[:, observed]
-        square, product = psi**2, psi[:, :-1] * psi[:, 1:]
-    g_11 = weighted_one.sum(axis=1)[:, None, None]
+    weighted_z = _times(design.noise, z)  # (J, n)
     g_1z = weighted_z.sum(axis=1)[:, None, None]
     g_zz = (weighted_z @ z)[:, None, None]
-    g_1p = (weighted_one @ psi.T)[:, None, :]
-    g_pz = (weighted_z @ psi.T)[:, None, :]
-    g_pp = (noise.diagonal @ square.T + 2.0 * noise.beside @ product.T)[:, None, :]
+    g_pz = (weighted_z @ design.psi.T)[:, None, :]
 
-    precision = sigma**-2.0
-    p_cc = k_c + g_11 * precision
-    p_aa = k_a + g_pp * precision
-    p_ca = g_1p * precision
+    p_cc = k_c + design.g_11 * precision
+    p_aa = k_a + design.g_pp * precision
+    p_ca = design.g_1p * precision
     h_c = k_c * m_c + g_1z * precision
     h_a = k_a * m_a + g_pz * precision
-    det = p_cc * p_aa - p_ca**2
-    c = (p_aa * h_c - p_ca * h_a) / det
-    a = (p_cc * h_a - p_ca * h_c) / det
-    square_sum = g_zz * precision + k_c * m_c**2 + k_a * m_a**2 - (h_c * c + h_a * a)
-    mean, deviation = prior.log_sigma
-    log_prior_sigma = -0.5 * ((np.log(sigma) - mean) / deviation) ** 2
-    log_weight = (
-        np.log(grid.mass.sum(axis=1))
-        + log_prior_sigma
-        - n * np.log(sigma)
-        - 0.5 * (noise.log_det[:, None, None] + square_sum + np.log(det))
-    )
+    # The mean of (c, a) is (c, a) / det.
+    c = p_aa * h_c - p_ca * h_a
+    a = p_cc * h_a - p_ca * h_c
+    explained = (h_c * c + h_a * a) / design.det
+    log_weight = design.log_weight + 0.5 * (explained - g_zz * precision)
     weight = np.exp(log_weight - log_weight.max())
-    model, level, shape = np.nonzero(weight > _NEGLIGIBLE)
-    here = (model, level, shape)
+    model, level, shape = here = np.nonzero(weight > _NEGLIGIBLE)
     kept = weight[here]
     if kept.size > _MOST_COMPONENTS:
-        chosen, kept = _representatives(kept, c[here])
+        chosen, kept = _representatives(kept, c[here] / design.det[here])
         model, level, shape = here = (model[chosen], level[chosen], shape[chosen])
-    det = det[here]
+    det = design.det[here]
     return _Fit(
         model=model,
         shape=shape,
         sigma=np.array(prior.sigma)[level],
         weights=kept / kept.sum(),
-        c=c[here],
-        a=a[here],
+        c=c[here] / det,
+        a=a[here] / det,
         var_c=p_aa[here] / det,
         var_a=p_cc[model, level, 0] / det,
         cov=-p_ca[here] / det,
@@ -271,9 +307,11 @@ def _representatives(weights: Array, location: Array) -> tuple[NDArray[np.int64]
 
     In order of location, component i is taken as often as the points (k + 1/2) / _MOST_COMPONENTS
     fall into its part of the cumulative weight: no mass is lost, and the distribution of locations
-    changes by less than 1 / _MOST_COMPONENTS anywhere.
+    changes by less than 1 / _MOST_COMPONENTS anywhere, up to 1 / 32767 of their range.
     """
-    order = np.argsort(location, kind="stable")
+    low, high = location.min(), location.max()
+    place = ((location - low) * (32767.0 / max(high - low, 1e-9))).astype(np.int16)
+    order = np.argsort(place, kind="stable")  # small integers: by radix, ten times faster
     cumulative = np.cumsum(weights[order])
     points = (np.arange(_MOST_COMPONENTS) + 0.5) / _MOST_COMPONENTS * cumulative[-1]
     counts = np.bincount(np.searchsorted(cumulative, points), minlength=weights.size)
@@ -289,85 +327,66 @@ def _times(noise: _NoiseModels, x: Array) -> Array:
     return result
 
 
-def _predict(
-    grid: ShapeGrid,
-    noise: _NoiseModels,
-    prior: CurvePrior,
-    observed: NDArray[np.int64],
-    z: Array,
-    fit: _Fit,
-    ahead: NDArray[np.int64],
-    seen: float,
-) -> tuple[Array, Array, Array, Array]:
-    """Location and scale at the knots `ahead`: of the reported value, then of the curve; (P, C).
+@dataclass(frozen=True)
+class _Ahead:
+    """The components' predictive distributions at later knots, given what was seen."""
 
-    Given what was seen the noise is expected to be  h e_n,  e_n = z_n - c - a psi(t_n),
-    h = rho^g s / s_n, so the value is  (1 - h) c + (psi - h psi_n) a + h z_n + fresh noise.
-    A random walk is a drift of the training, not noise of the measurement: it stays in the curve.
-    """
-    last = observed[-1]
-    gap = np.maximum(ahead - last, 0)[:, None]
-    rho = noise.rho[fit.model]
-    decay, innovation = _ar1(rho, gap)
-    spread = noise.spread[fit.model[None, :], ahead[:, None]]
-    carry = decay * spread / noise.spread[fit.model, last]
-    fresh = (fit.sigma * spread) ** 2 * innovation
-    psi = grid.psi[fit.shape[None, :], ahead[:, None]]
-    psi_last = grid.psi[fit.shape, last]
-    error = _model_error(prior, seen) ** 2
+    grid: ShapeGrid
+    noise: _NoiseModels
+    prior: CurvePrior
+    observed: NDArray[np.int64]
+    z: Array
+    fit: _Fit
+    seen: float
 
-    def moments(h: Array) -> tuple[Array, Array]:
-        x_c, x_a = 1.0 - h, psi - h * psi_last
-        location = x_c * fit.c + x_a * fit.a + h * z[-1]
+    def value(self, knots: NDArray[np.int64], noise: bool) -> tuple[Array, Array]:
+        """Location and scale of the reported value, or without `noise` of the curve; (P, C).
+
+        Given what was seen the noise is expected to be  h e_n,  e_n = z_n - c - a psi(t_n),
+        h = rho^g s / s_n, so the value is  (1 - h) c + (psi - h psi_n) a + h z_n + fresh noise.
+        A random walk is a drift of the training, not noise of the measurement: it stays in the
+        curve.
+        """
+        fit, last = self.fit, self.observed[-1]
+        rho = self.noise.rho[fit.model]
+        decay, innovation = _ar1(rho, np.maximum(knots - last, 0)[:, None])
+        spread = self.noise.spread[fit.model[None, :], knots[:, None]]
+        h = decay * spread / self.noise.spread[fit.model, last]
+        fresh = (fit.sigma * spread) ** 2 * innovation
+        if not noise:
+            drifts = rho == 1.0
+            h, fresh = np.where(drifts, h, 0.0), np.where(drifts, fresh, 0.0)
+        psi = self.grid.psi[fit.shape[None, :], knots[:, None]]
+        x_c, x_a = 1.0 - h, psi - h * self.grid.psi[fit.shape, last]
+        location = x_c * fit.c + x_a * fit.a + h * self.z[-1]
         variance = x_c**2 * fit.var_c + 2.0 * x_c * x_a * fit.cov + x_a**2 * fit.var_a
-        return location, variance
+        error = _model_error(self.prior, self.seen) ** 2
+        return location, np.sqrt(np.maximum(variance, 0.0) + fresh + error)
 
-    location, variance = moments(carry)
-    drifts = rho == 1.0
-    latent_location, latent_variance = moments(np.where(drifts, carry, 0.0))
-    latent_variance = latent_variance + np.where(drifts, fresh, 0.0)
-    return (
-        location,
-        np.sqrt(np.maximum(variance, 0.0) + fresh + error),
-        latent_location,
-        np.sqrt(np.maximum(latent_variance, 0.0) + error),
-    )
+    def best_of_path(self, knots: NDArray[np.int64], noise: bool) -> tuple[Array, Array]:
+        """The same of the best value from now to each knot.
 
-
-def _best_of_path(
-    grid: ShapeGrid,
-    noise: _NoiseModels,
-    prior: CurvePrior,
-    observed: NDArray[np.int64],
-    z: Array,
-    fit: _Fit,
-    ahead: NDArray[np.int64],
-    seen: float,
-    at_end: tuple[Array, Array, Array, Array],
-) -> tuple[Array, Array, Array, Array]:
-    """Turn the value at each knot ahead into the best value from now to that knot.
-
-    A shape is monotone and the carried-over noise decays, so a component's expected path has its
-    maximum at the next knot or at the end. On top comes the expected maximum of the fresh noise:
-    of m independent draws  sd * Phi^-1((m - 3/8) / (m + 1/4))  (Blom 1958), m knots counting as
-    m (1 - rho); of a random walk  sd * sqrt(2 / pi)  (reflection principle).
-    """
-    next_knot = np.array([min(observed[-1] + 1, grid.psi.shape[1] - 1)])
-    at_next = _predict(grid, noise, prior, observed, z, fit, next_knot, seen)
-    rho = noise.rho[fit.model]
-    n_ahead = np.maximum(ahead - observed[-1], 1)[:, None]
-    effective = np.maximum(n_ahead * (1.0 - rho), 1.0)
-    blom = ndtri((effective - 0.375) / (effective + 0.25))
-    sd = fit.sigma * noise.spread[fit.model[None, :], ahead[:, None]]
-    lift = np.where(rho == 1.0, sd * np.sqrt(2.0 / np.pi * n_ahead), sd * np.maximum(blom, 0.0))
-    location, scale, latent_location, latent_scale = at_end
-    drift = np.where(rho == 1.0, lift, 0.0)
-    return (
-        np.maximum(location, at_next[0]) + lift,
-        np.where(location >= at_next[0], scale, at_next[1]),
-        np.maximum(latent_location, at_next[2]) + drift,
-        np.where(latent_location >= at_next[2], latent_scale, at_next[3]),
-    )
+        A shape is monotone and the carried-over noise decays, so a component's expected path has
+        its maximum at the next knot or at the end. On top comes the expected maximum of the fresh
+        noise: of m independent draws  sd * Phi^-1((m - 3/8) / (m + 1/4))  (Blom 1958), m knots
+        counting as m (1 - rho); of a random walk  sd * sqrt(2 / pi)  (reflection principle).
+        """
+        fit, last = self.fit, self.observed[-1]
+        location, scale = self.value(knots, noise)
+        next_knot = np.array([min(last + 1, self.grid.psi.shape[1] - 1)])
+        next_location, next_scale = self.value(next_knot, noise)
+        rho = self.noise.rho[fit.model]
+        n_ahead = np.maximum(knots - last, 1)[:, None]
+        sd = fit.sigma * self.noise.spread[fit.model[None, :], knots[:, None]]
+        lift = np.where(rho == 1.0, sd * np.sqrt(2.0 / np.pi * n_ahead), 0.0)
+        if noise:
+            effective = np.maximum(n_ahead * (1.0 - rho), 1.0)
+            blom = ndtri((effective - 0.375) / (effective + 0.25))
+            lift = np.where(rho == 1.0, lift, sd * np.maximum(blom, 0.0))
+        return (
+            np.maximum(location, next_location) + lift,
+            np.where(location >= next_location, scale, next_scale),
+        )
 
 
 def _model_error(prior: CurvePrior, seen: float) -> float:

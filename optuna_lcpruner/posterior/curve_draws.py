@@ -114,7 +114,7 @@ class Setting:
         """Prepare what an engine is asked, see :class:`Engine`."""
         knots, scale = curve.knots, knowledge.scale
         wanted = np.asarray([curve.horizon] if positions is None else positions, dtype=float)
-        observed, values = curve.on_knots()
+        observed, values = curve.on_knots
         z = np.clip((values - scale.location) / scale.unit, -FAR, FAR)
         z, stretch, shift = tamed(z)
         if knowledge.target is Target.BEST:

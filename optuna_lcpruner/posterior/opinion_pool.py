@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior import analogues
 from optuna_lcpruner.posterior.closed_form import FAR, ClosedForm
-from optuna_lcpruner.posterior.interface import StudyKnowledge
+from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.predictive import Component, Forecast, Recalibration
 
 Array = NDArray[np.float64]
 
-_SUREST = 1e-4
+_SUREST = 1e-5
 """No single opinion counts as surer than this."""
 
 
@@ -68,24 +68,30 @@ class OpinionPool:
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> tuple[float, Callable[[], Forecast]]:
         """See :class:`~optuna_lcpruner.posterior.interface.QuickEngine`."""
-        alone = self.ensemble(curve, knowledge, positions)
+        p_ensemble, alone = self.ensemble.quick(curve, knowledge, positions)
         if knowledge.final.size == 0:
-            return _p_beat(alone), lambda: alone
-        voices = self._voices(alone, curve, knowledge)
-        return voices.p_beat, lambda: _mixture(alone, voices, knowledge)
+            return p_ensemble, alone
+        voices = self._voices(p_ensemble, curve, knowledge, positions)
+        return voices.p_beat, lambda: _mixture(alone(), voices, knowledge)
 
-    def _voices(self, alone: Forecast, curve: LearningCurve, knowledge: StudyKnowledge) -> _Voices:
+    def _voices(
+        self,
+        p_ensemble: float,
+        curve: LearningCurve,
+        knowledge: StudyKnowledge,
+        positions: Array | None,
+    ) -> _Voices:
         found = analogues.find(
             _without_gaps(curve),
             knowledge.completed,
             knowledge.final,
-            curve.knots.nearest(alone.positions),
+            curve.knots.nearest([curve.horizon] if positions is None else positions),
             knowledge.best,
             knowledge.scale.unit,
         )
-        p_ensemble = _p_beat(alone)
         p_analogues = float(found.p_above(np.array([knowledge.best]))[0])
-        if alone.floor > 1.0:  # its best report is its value, and it beats the best already
+        already = knowledge.target is Target.BEST and float(curve.values.max()) > knowledge.best
+        if already:  # its best report is its value
             p_beat = 1.0
         else:
             a, e = self.evidence
@@ -102,10 +108,6 @@ class OpinionPool:
 
 _BEST = np.array([1.0])
 """The best value of the study on the working scale."""
-
-
-def _p_beat(alone: Forecast) -> float:
-    return float(1.0 - alone._cdf(_BEST, None, True)[0])
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _mixture(alone: Forecast, voices: _Voices, knowledge: StudyKnowledge) -> For
 
 def _without_gaps(curve: LearningCurve) -> Array:
     """Values on the knots from the first to the last seen, gaps filled on straight lines."""
-    observed, values = curve.on_knots()
+    observed, values = curve.on_knots
     if observed[-1] == observed.size - 1:
         return values
     return np.interp(np.arange(observed[-1] + 1), observed, values)

@@ -4,8 +4,8 @@
 
 Recorded studies as for ``replay.py``. Every variant is replayed at three settings of its knob;
 regrets at equal cost are read off the straight lines between them. A variant whose posterior lacks
-an opinion uses constants fitted without it, by ``fit_pool.py``; like the shipped ones these are of
-an earlier fit.
+an opinion uses constants fitted without it, by ``fit_pool.py``, and so does "constants of other
+sources" for each source.
 """
 
 from __future__ import annotations
@@ -37,34 +37,53 @@ class CostBlind(Rule):
         return super().threshold_at(fresh, 0.0)
 
 
-ANALOGUES = OpinionPool(offset=0.98, fade=0.77, evidence=(0.40, 0.0))
-ENSEMBLE = OpinionPool(offset=0.83, fade=-0.17, evidence=(0.0, 0.52))
+@dataclass(frozen=True)
+class Proportional(Rule):
+    """A threshold in proportion to any trial's chance, 1 / (N + 1), from the first trial on."""
+
+    def threshold_at(self, fresh: float, seen: float) -> float:
+        return self.risk * fresh * (1.0 - seen)
+
+
+ANALOGUES = OpinionPool(offset=0.79, fade=0.96, evidence=(0.36, 0.0))
+ENSEMBLE = OpinionPool(offset=0.80, fade=-0.15, evidence=(0.0, 0.54))
 UNFITTED = OpinionPool(offset=0.0, fade=0.0, evidence=(0.5, 0.5))
 WHITE = OpinionPool(ensemble=ClosedForm(CurvePrior(rho=(0.0,), kappa=(0.0,))))
 THREE = OpinionPool(ensemble=ClosedForm(families=("pow3", "Janoschek", "ilog2")))
-RISKS = (0.3, 0.6, 0.9)
-FIXED = (0.01, 0.03, 0.1)
+RISKS = (0.02, 0.04, 0.08)
 
+LEFT_OUT = {
+    "algoperf": OpinionPool(offset=0.98, fade=0.81, evidence=(0.28, 0.28)),
+    "deepobs": OpinionPool(offset=1.21, fade=0.8, evidence=(0.28, 0.28)),
+    "nas": OpinionPool(offset=0.99, fade=0.96, evidence=(0.27, 0.27)),
+    "taskset": OpinionPool(offset=0.91, fade=0.9, evidence=(0.26, 0.26)),
+}
+"""Source (a file's name up to the first underscore) -> constants fitted without it."""
+RULES: dict[str, type[Rule]] = {"blind": CostBlind, "proportional": Proportional}
 VARIANTS: dict[str, tuple[str, tuple[float, ...], OpinionPool | ClosedForm]] = {
     "full": ("risk", RISKS, OpinionPool()),
     "without the ensemble": ("risk", RISKS, ANALOGUES),
     "without the analogues": ("risk", RISKS, ENSEMBLE),
+    "constants of other sources": ("left out", RISKS, OpinionPool()),
     "constants not fitted": ("risk", RISKS, UNFITTED),
     "independent noise": ("risk", RISKS, WHITE),
     "three families": ("risk", RISKS, THREE),
     "remaining cost ignored": ("blind", RISKS, OpinionPool()),
-    "fixed threshold": ("threshold", FIXED, OpinionPool()),
-    "one curve, fixed threshold": ("threshold", FIXED, ClosedForm()),
+    "threshold in proportion": ("proportional", (0.3, 0.5, 0.8), OpinionPool()),
+    "fixed threshold": ("threshold", RISKS, OpinionPool()),
+    "one curve, fixed threshold": ("threshold", RISKS, ClosedForm()),
 }
 
 
-def pruner(variant: str, knob: float, n_steps: int) -> LearningCurvePruner:
-    """The pruner of a variant."""
+def pruner(variant: str, knob: float, source: str, n_steps: int) -> LearningCurvePruner:
+    """The pruner of a variant for a study from this source."""
     kind, _, engine = VARIANTS[variant]
+    if kind == "left out":
+        engine = LEFT_OUT.get(source, engine)
     setting = {"threshold": knob} if kind == "threshold" else {"risk": knob}
     made = LearningCurvePruner(n_steps=n_steps, engine=engine, publish=False, **setting)
-    if kind == "blind":
-        made._rule = CostBlind(risk=knob)
+    if kind in RULES:
+        made._rule = RULES[kind](risk=knob)
     return made
 
 
@@ -73,7 +92,8 @@ def one(task: tuple[str, float, Path, int], n_trials: int) -> Replay:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     variant, knob, path, order = task
-    return replay(path, order, partial(pruner, variant, knob), n_trials, None)
+    source = path.stem.split("_")[0]
+    return replay(path, order, partial(pruner, variant, knob, source), n_trials, None)
 
 
 def main() -> None:

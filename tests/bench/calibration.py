@@ -1,7 +1,7 @@
 """Is the forecast better than the last value, and does P(beat) come true? On recorded studies.
 
     python tests/bench/calibration.py STUDY.npz ...
-    python tests/bench/calibration.py STUDY.npz ... --risks 0.5 0.2 0.8
+    python tests/bench/calibration.py STUDY.npz ... --risks 0.04 0.02 0.08
 
 Recorded studies as for ``replay.py``. The tables:
 
@@ -14,8 +14,9 @@ reliability  The configurations come in four orders: random, good first, bad fir
              before the worse half, random within) and as TPESampler proposes them. At a few
              fractions: predicted P(beat the best so far) against what came true, in bins of P, and
              how often the end lay inside the 90 % interval.
-risk         The same replays at several settings of `risk`: the share of would-be best trials that
-             were stopped, which `risk` is meant to bound.
+risk         The same replays at several settings of `risk`: the share of the stopped trials that
+             would have become the best, which `risk` is meant to bound, and the share of would-be
+             best trials that were stopped.
 """
 
 from __future__ import annotations
@@ -147,11 +148,12 @@ class Looks:
 
     Attributes:
         asked: Rows (fraction, P, won, inside the 90 % interval or NaN without an end).
-        lost: For each would-be best trial, whether it was stopped.
+        fates: For each trial that could be stopped, whether it was, and whether it would have
+            become the best.
     """
 
     asked: list[tuple] = field(default_factory=list)
-    lost: list[bool] = field(default_factory=list)
+    fates: list[tuple[bool, bool]] = field(default_factory=list)
 
 
 def look(order: str, path: Path, seed: int, n_trials: int, risk: float, engine: str) -> Looks:
@@ -177,8 +179,8 @@ def look(order: str, path: Path, seed: int, n_trials: int, risk: float, engine: 
                     looks.asked.append((at[step], decision.p_beat, would_win, inside))
             if stopped:
                 break
-        if would_win and len(values) >= 3:
-            looks.lost.append(stopped)
+        if len(values) >= 3:
+            looks.fates.append((stopped, would_win))
         finish(study, trial, curve, stopped)
     return looks
 
@@ -210,16 +212,23 @@ def reliability(results: dict[str, Looks], risk: float) -> None:
 
 
 def risk_table(results: dict[float, dict[str, Looks]]) -> None:
-    """Print the share of would-be best trials stopped, +- its standard error."""
+    """Print how many of the stopped would have become the best, +- the standard error."""
     orders = next(iter(results.values()))
-    print("share of would-be best trials that were stopped")
-    print(f"{'risk':>6s}" + "".join(f"{order:>16s}" for order in orders))
-    for risk, by_order in results.items():
-        cells = []
-        for looks in by_order.values():
-            lost = np.array(looks.lost, dtype=float)
-            cells.append(f"{lost.mean():8.2f} +- {lost.std() / np.sqrt(lost.size):4.2f}")
-        print(f"{risk:6.2f}" + "".join(cells), flush=True)
+    head = f"{'risk':>6s}" + "".join(f"{order:>20s}" for order in orders)
+    for title, given, counted in (
+        ("share of the stopped trials that would have become the best", 0, 1),
+        ("share of the would-be best trials that were stopped", 1, 0),
+    ):
+        print(f"{title}\n{head}")
+        for risk, by_order in results.items():
+            cells = []
+            for looks in by_order.values():
+                fates = np.array(looks.fates, dtype=bool).T
+                share = fates[counted][fates[given]].astype(float)
+                error = share.std() / np.sqrt(max(1, share.size))
+                cells.append(f"{share.mean() if share.size else 0.0:11.3f} +- {error:5.3f}")
+            print(f"{risk:6.2f}" + "".join(cells), flush=True)
+        print()
 
 
 def main() -> None:
@@ -234,7 +243,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="replays in each order")
     parser.add_argument("--trials", type=int, default=100, help="trials of a replay")
     parser.add_argument(
-        "--risks", type=float, nargs="*", default=[0.5], help="the first is used for reliability"
+        "--risks", type=float, nargs="*", default=[0.04], help="the first is used for reliability"
     )
     parser.add_argument("--orders", nargs="+", default=ORDERS, choices=ORDERS)
     arguments = parser.parse_args()
@@ -249,7 +258,7 @@ def main() -> None:
             for path, seed in itertools.product(arguments.studies, range(arguments.seeds)):
                 one = look(order, path, seed, arguments.trials, risk, arguments.engine)
                 looks.asked += one.asked
-                looks.lost += one.lost
+                looks.fates += one.fates
         if len(results) == 1:
             reliability(results[risk], risk)
     if results:

@@ -24,6 +24,7 @@ from scipy.special import ndtri
 
 from optuna_lcpruner.decision import Rule
 from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.posterior import opinion_pool
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.study_record import StudyRecord
@@ -111,7 +112,7 @@ def normal_score(value: float, others: np.ndarray) -> float:
 
 def logit(p: np.ndarray) -> np.ndarray:
     """Log odds, clipped as in the pool."""
-    p = np.clip(p, 1e-4, 1 - 1e-4)
+    p = np.clip(p, opinion_pool._SUREST, 1 - opinion_pool._SUREST)
     return np.log(p / (1 - p))
 
 

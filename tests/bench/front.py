@@ -1,6 +1,6 @@
 """Draw cost against regret from the results of ``replay.py --json``.
 
-    python tests/bench/front.py RESULTS.json FIGURE.png
+    python tests/bench/front.py RESULTS.json ... FIGURE.png
 
 Ours is the line of its one knob; every other pruner is a point. Lower left is better. Bars are the
 standard errors of the mean over replays.
@@ -33,13 +33,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("figure", type=Path)
     arguments = parser.parse_args()
-    points = {k: summary(v) for k, v in json.loads(arguments.results.read_text()).items() if v}
+    results = {k: v for path in arguments.results for k, v in json.loads(path.read_text()).items()}
+    points = {k: summary(v) for k, v in results.items() if v}
     points.pop("none", None)
     ours = {
-        "risk 0.5 (default)" if name == "default" else name.replace("_", " "): point
+        "risk 0.04 (default)" if name == "default" else name.replace("_", " "): point
         for name, point in points.items()
         if name == "default" or name.startswith("risk_")
     }

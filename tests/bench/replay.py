@@ -26,8 +26,10 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -43,29 +45,9 @@ from optuna.pruners import (
 from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.replay import KeepTopPruner
 
 Factory = Callable[[int], BasePruner]
-
-
-class KeepTopAfter(BasePruner):
-    """i-Epoch: after `step` reports keep a trial only if it is in the top share of all so far."""
-
-    def __init__(self, step: int, share: float, n_startup_trials: int = 5) -> None:
-        self._step, self._share, self._n_startup_trials = step, share, n_startup_trials
-
-    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
-        if trial.last_step != self._step:
-            return False
-        sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
-        others = [
-            sign * t.intermediate_values[self._step]
-            for t in study.get_trials(deepcopy=False)
-            if t.number != trial.number and self._step in t.intermediate_values
-        ]
-        if len(others) < self._n_startup_trials:
-            return False
-        value = sign * trial.intermediate_values[self._step]
-        return not value >= np.nanquantile(others, 1.0 - self._share)
 
 
 def peers() -> dict[str, Factory]:
@@ -80,9 +62,7 @@ def peers() -> dict[str, Factory]:
     factories["hyperband"] = lambda n: HyperbandPruner(1, n, 3)
     factories["patient_median"] = lambda n: PatientPruner(MedianPruner(5, 3), 2)
     for steps, share in ((3, 0.1), (3, 0.2), (10, 0.2)):
-        factories[f"top{share:.0%}_after{steps}"] = lambda n, s=steps, q=share: KeepTopAfter(
-            s - 1, q
-        )
+        factories[f"top{share:.0%}_after{steps}"] = lambda n, s=steps, q=share: KeepTopPruner(s, q)
     try:  # pip install surestop
         from surestop import ConformalPruner
     except ImportError:
@@ -93,11 +73,11 @@ def peers() -> dict[str, Factory]:
 
 
 def ours() -> dict[str, Factory]:
-    """LearningCurvePruner at its default settings, along its knob, and with the paper's rule."""
+    """LearningCurvePruner at its default settings, along its knob, and with fixed thresholds."""
     factories: dict[str, Factory] = {
         "default": lambda n: LearningCurvePruner(n_steps=n, publish=False)
     }
-    for risk in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0):
+    for risk in (0.005, 0.01, 0.02, 0.03, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25):
         factories[f"risk_{risk:g}"] = lambda n, r=risk: LearningCurvePruner(
             n_steps=n, risk=r, publish=False
         )
@@ -280,6 +260,13 @@ def replay(
     return Replay(str(data["name"]), order, spent / whole, regret, float(got >= best), ms)
 
 
+def by_name(path: Path, order: int, name: str, *rest: Any) -> Replay:
+    """The same with a pruner of :func:`peers` or :func:`ours`, in a worker."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    return replay(path, order, (peers() | ours())[name], *rest)
+
+
 def table(results: dict[str, list[Replay]]) -> Iterable[str]:
     """One line a pruner, means over studies and orders with the standard error of the regret."""
     yield f"{'pruner':18s} {'cost':>6s} {'regret':>7s} {'+-':>6s} {'kept':>5s} {'ms':>6s} replays"
@@ -309,34 +296,34 @@ def main() -> None:
     parser.add_argument(
         "--sampler", choices=("random", "tpe"), default="random", help="who picks the next"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--per-study", action="store_true", help="a table for each study as well")
     parser.add_argument("--json", type=Path, help="write all replays to this file")
     arguments = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore")
     factories = peers() | ours()
     unknown = set(arguments.pruners or ()) - set(factories)
     if unknown:
         parser.error(f"unknown pruners {sorted(unknown)}; known are {', '.join(factories)}")
-    results: dict[str, list[Replay]] = {name: [] for name in arguments.pruners or factories}
-    for path in arguments.studies:
-        for order in range(arguments.orders):
-            for name, rows in results.items():
-                rows.append(
-                    replay(
-                        path,
-                        order,
-                        factories[name],
-                        arguments.trials,
-                        arguments.budget,
-                        arguments.sampler,
-                    )
-                )
-        if arguments.per_study:
-            study = rows[-1].study
-            print(f"\n{study}")
-            mine = {n: [r for r in rows if r.study == study] for n, rows in results.items()}
-            print("\n".join(table(mine)), flush=True)
+    names = arguments.pruners or list(factories)
+    results: dict[str, list[Replay]] = {name: [] for name in names}
+    rest = (arguments.trials, arguments.budget, arguments.sampler)
+    with ProcessPoolExecutor(arguments.jobs) as workers:
+        running = {
+            path: [
+                (name, workers.submit(by_name, path, order, name, *rest))
+                for order in range(arguments.orders)
+                for name in names
+            ]
+            for path in arguments.studies
+        }
+        for futures in running.values():
+            mine: dict[str, list[Replay]] = {name: [] for name in names}
+            for name, future in futures:
+                mine[name].append(future.result())
+                results[name].append(future.result())
+            if arguments.per_study:
+                print(f"\n{mine[names[0]][0].study}")
+                print("\n".join(table(mine)), flush=True)
     print("\nall studies")
     print("\n".join(table(results)))
     if arguments.json:

@@ -87,7 +87,7 @@ def assert_same_as_dense(prior, families, horizon, positions, seed=0, rtol=1e-8)
         horizon,
         positions,
     )
-    knots, z = curve.on_knots()
+    knots, z = curve.on_knots
     grid = curve.knots.positions
     ahead = np.unique(np.linspace(knots[-1] + 1, len(grid) - 1, 4).astype(int))
     forecast = ClosedForm(prior, families)(curve, WORKING, grid[ahead])

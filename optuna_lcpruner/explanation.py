@@ -1,0 +1,270 @@
+"""Why a trial was pruned, or why it was not: the ledger's decisions about it, in words."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from optuna.study import Study, StudyDirection
+from optuna.trial import TrialState
+
+from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.decision import Reason
+from optuna_lcpruner.ledger import COLUMNS, Entry, Setting, open_ledger
+from optuna_lcpruner.ledger_writer import flush
+from optuna_lcpruner.wording import number, probability, table
+
+_HEADER = (
+    "step",
+    "reports",
+    "value",
+    "forecast",
+    "90 % interval",
+    "P(beat)",
+    "threshold",
+    "best",
+    "of trial",
+    "decision",
+)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The story of a trial's decisions; ``print`` shows it.
+
+    Attributes:
+        study: The study's name.
+        trial: The trial's number.
+        state: What became of the trial.
+        value: Its objective value, None without one.
+        maximize: The study's direction.
+        decisions: The decisions about it, in the order they were made.
+    """
+
+    study: str
+    trial: int
+    state: TrialState
+    value: float | None
+    maximize: bool
+    decisions: tuple[Entry, ...]
+
+    @property
+    def summary(self) -> str:
+        """One sentence: what became of the trial, and why."""
+        if not self.decisions:
+            return f"{self._fate()}; no decision about it is on record."
+        stop = next((entry for entry in reversed(self.decisions) if entry.action == "prune"), None)
+        if stop is not None:
+            pruned = self.state == TrialState.PRUNED
+            fate = f"Trial {self.trial}" if pruned else f"{self._fate()}, though it"
+            return f"{fate} was {'pruned' if pruned else 'to stop'} at step {stop.step}, " + (
+                f"{_why_pruned(stop)}."
+            )
+        return f"{self._fate()}; {_why_not(self.decisions)}."
+
+    def table(self, max_rows: int | None = None) -> str:
+        """The decisions as a table; a run of looks without a forecast is one line.
+
+        Args:
+            max_rows: Lines to show, from the start and the end; by default all.
+        """
+        rows = [
+            line
+            for (_, judged), run in groupby(
+                self.decisions, key=lambda entry: (entry.reason, entry.p_beat is not None)
+            )
+            for line in ([_row([one]) for one in run] if judged else [_row(list(run))])
+        ]
+        if max_rows is None or len(rows) <= max_rows:
+            return table(_HEADER, rows, left=(9,))
+        end = max_rows // 2
+        shown = table(_HEADER, [*rows[: max_rows - end], *rows[len(rows) - end :]], left=(9,))
+        lines = shown.splitlines()
+        lines.insert(1 + max_rows - end, f"... {len(rows) - max_rows} more ...")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        parts = [self.summary]
+        if self.decisions:
+            parts.append(self.table(max_rows=40))
+        return "\n\n".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in plain types, as ``--json`` prints it; times in ISO 8601."""
+        return {
+            "study": self.study,
+            "trial": self.trial,
+            "state": self.state.name,
+            "value": self.value,
+            "direction": "maximize" if self.maximize else "minimize",
+            "summary": self.summary,
+            "decisions": [
+                {name: _plain(getattr(entry, name)) for name in COLUMNS} for entry in self.decisions
+            ],
+        }
+
+    def _fate(self) -> str:
+        ends = {
+            TrialState.COMPLETE: "ran to its end",
+            TrialState.PRUNED: "was pruned, but by no decision on record",
+            TrialState.FAIL: "failed",
+            TrialState.RUNNING: "is running",
+            TrialState.WAITING: "has not begun",
+        }
+        with_value = self.value is not None and self.state == TrialState.COMPLETE
+        value = f" with {number(float(self.value or 0.0))}" if with_value else ""
+        return f"Trial {self.trial} {ends[self.state]}{value}"
+
+
+def explain(study: Study, trial_number: int, *, ledger: Setting = None) -> Explanation:
+    """Why a trial was pruned, or why it was not.
+
+    Args:
+        study: The study.
+        trial_number: The trial's number.
+        ledger: Where the decisions are, as for
+            :class:`~optuna_lcpruner.pruner.LearningCurvePruner`; by default beside the study.
+
+    Returns:
+        The decisions about the trial with a summary; ``print`` shows both.
+
+    Raises:
+        InputError: If the study has no such trial.
+        LedgerError: If there is no ledger or it cannot be read.
+    """
+    trials = study.get_trials(deepcopy=False)
+    number = -1 if isinstance(trial_number, bool) else operator.index(trial_number)
+    if not 0 <= number < len(trials):
+        raise InputError(
+            f"study {study.study_name!r} has no trial {trial_number}: "
+            f"it has {len(trials)}, counted from 0."
+        )
+    trial = trials[number]
+    flush()
+    found = open_ledger(ledger, study).of_trial(study.study_name, number, trial.datetime_start)
+    single = len(study.directions) == 1
+    return Explanation(
+        study.study_name,
+        number,
+        trial.state,
+        trial.value if single else None,
+        single and study.direction == StudyDirection.MAXIMIZE,
+        tuple(found),
+    )
+
+
+def _why_pruned(stop: Entry) -> str:
+    if stop.reason != Reason.HOPELESS.name or stop.p_beat is None or stop.threshold is None:
+        return f"{_look(stop)}: {_detail(stop)}"
+    return (
+        f"{_look(stop)}: its chance to beat the best, P = {probability(stop.p_beat)}, was below "
+        f"the threshold {probability(stop.threshold)}; {_outlook(stop)}"
+    )
+
+
+def _why_not(decisions: Sequence[Entry]) -> str:
+    judged = [
+        entry for entry in decisions if entry.p_beat is not None and entry.threshold is not None
+    ]
+    if judged:
+        why = _why_not_judged(judged)
+    else:
+        counts = Counter(entry.reason for entry in decisions).most_common()
+        reasons = ", ".join(f"{_phrase(name)} ({n})" for name, n in counts)
+        why = f"not pruned: no decision about it came to a forecast: {reasons}"
+    failed = [entry for entry in decisions if entry.reason == Reason.FAILED.name]
+    if failed and judged:
+        why += f"; {_times(len(failed))} deciding failed ({failed[-1].message})"
+    return why
+
+
+def _why_not_judged(judged: Sequence[Entry]) -> str:
+    if all(entry.threshold == 0.0 for entry in judged):
+        return "not pruned: the threshold is 0, nothing is pruned by forecast"
+    below = [entry for entry in judged if _margin(entry) < 1.0]
+    closest = min(judged, key=_margin)
+    numbers = (
+        f"at step {closest.step} with P = {probability(closest.p_beat or 0.0)} "
+        f"against {probability(closest.threshold or 0.0)}"
+    )
+    looks = _times(len(judged), "look")
+    if not below:
+        return (
+            f"not pruned: at {looks} its chance to beat the best was never below the threshold, "
+            f"closest {numbers}; there {_outlook(closest)}"
+        )
+    reasons = ", ".join(dict.fromkeys(_phrase(entry.reason) for entry in below))
+    return (
+        f"not pruned: its chance to beat the best was below the threshold at {len(below)} of "
+        f"{looks}, lowest {numbers}, but it was spared: {reasons}"
+    )
+
+
+def _margin(entry: Entry) -> float:
+    """P(beat) in units of the threshold; below 1 the rule stops the trial."""
+    p, threshold = entry.p_beat or 0.0, entry.threshold or 0.0
+    return p / threshold if threshold > 0.0 else float("inf")
+
+
+def _outlook(entry: Entry) -> str:
+    if entry.q50 is None or entry.q05 is None or entry.q95 is None or entry.incumbent is None:
+        return "no forecast is on record"
+    of = "" if entry.incumbent_trial is None else f" of trial {entry.incumbent_trial}"
+    return (
+        f"the forecast was {number(entry.q50)} [{number(entry.q05)}, {number(entry.q95)}] against "
+        f"the best, {number(entry.incumbent)}{of}"
+    )
+
+
+def _look(entry: Entry) -> str:
+    if entry.look % 100 in (11, 12, 13):
+        return f"its {entry.look}th look"
+    return f"its {entry.look}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(entry.look % 10, 'th') } look"
+
+
+def _times(n: int, what: str = "time") -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _phrase(reason: str) -> str:
+    """The words of a reason; its name where another version of this package wrote it."""
+    return Reason[reason].value if reason in Reason.__members__ else reason
+
+
+def _detail(entry: Entry) -> str:
+    return entry.message.removeprefix(f"{_phrase(entry.reason)}: ")
+
+
+def _row(run: Sequence[Entry]) -> list[str]:
+    first, last = run[0], run[-1]
+    step = "" if first.step is None else str(first.step)
+    if len(run) > 1:
+        step += f"-{last.step}"
+    of = "" if last.horizon is None else f"/{last.horizon}"
+    interval = (
+        "" if last.q05 is None or last.q95 is None else f"[{number(last.q05)}, {number(last.q95)}]"
+    )
+    return [
+        step,
+        f"{last.n_points}{of}",
+        _shown(last.value, number),
+        _shown(last.q50, number),
+        interval,
+        _shown(last.p_beat, probability),
+        _shown(last.threshold, probability),
+        _shown(last.incumbent, number),
+        "" if last.incumbent is None or last.incumbent_trial is None else str(last.incumbent_trial),
+        _phrase(last.reason),
+    ]
+
+
+def _shown(value: float | None, words: Any) -> str:
+    return "" if value is None else str(words(value))
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if hasattr(value, "isoformat") else value

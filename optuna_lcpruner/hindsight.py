@@ -1,0 +1,291 @@
+"""Were the forecasts right, and what did pruning cost? Scores of looks whose end is known. Pure.
+
+Glossary:
+    n   looks with a forecast at trials that ran to their end
+    y   final value; y* the best value at the look, larger is better
+    w   weight of a look's trial: 1, or for one of the control group how many trials that would be
+        pruned it stands for, so that weighted means are those of a study without pruning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+Array = NDArray[np.float64]
+
+SEEN = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+"""Edges of the parts of a training by which looks are grouped."""
+
+CHANCES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+"""Edges of P(beat) by which looks are grouped."""
+
+_SUREST = 1e-4
+"""No probability scores as surer than this."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Looks with a forecast at trials that ran to their end; oriented, arrays of shape (n,).
+
+    Attributes:
+        trial: Trial numbers.
+        seen: Fraction of the training that was done.
+        value: Newest report.
+        low: 5 % quantile of the forecast final value.
+        q25: 25 % quantile.
+        median: Median.
+        q75: 75 % quantile.
+        high: 95 % quantile.
+        p_beat: P(y > y*).
+        incumbent: y*.
+        final: y.
+        weight: w.
+    """
+
+    trial: NDArray[np.int64]
+    seen: Array
+    value: Array
+    low: Array
+    q25: Array
+    median: Array
+    q75: Array
+    high: Array
+    p_beat: Array
+    incumbent: Array
+    final: Array
+    weight: Array
+
+    def where(self, chosen: NDArray[np.bool_]) -> Looks:
+        """Some of the looks."""
+        return Looks(**{name: values[chosen] for name, values in vars(self).items()})
+
+    @property
+    def n_trials(self) -> int:
+        """Different trials among them."""
+        return int(np.unique(self.trial).size)
+
+    @property
+    def beat(self) -> NDArray[np.bool_]:
+        """Whether the trial ended better than the best value at the look."""
+        return self.final > self.incumbent
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How far forecasts at one part of the training were from the end, metric units.
+
+    Attributes:
+        low: The part begins at this fraction seen.
+        high: And ends at this.
+        n_looks: Looks.
+        n_trials: Trials they are of.
+        median_error: Median of |forecast median - final value|.
+        last_value_error: Median of |newest report - final value|: the last-value rule.
+        in_half: Share of final values within the 50 % interval.
+        in_ninety: Share within the 90 % interval.
+    """
+
+    low: float
+    high: float
+    n_looks: int
+    n_trials: int
+    median_error: float
+    last_value_error: float
+    in_half: float
+    in_ninety: float
+
+
+def accuracy(looks: Looks) -> list[Accuracy]:
+    """Errors and coverage by the fraction seen; parts without looks are left out."""
+    found = []
+    for low, high, part in _groups(looks, looks.seen, SEEN):
+        y, w = part.final, part.weight
+        found.append(
+            Accuracy(
+                low,
+                high,
+                part.final.size,
+                part.n_trials,
+                float(np.median(np.abs(part.median - y))),
+                float(np.median(np.abs(part.value - y))),
+                float(np.average((part.q25 <= y) & (y <= part.q75), weights=w)),
+                float(np.average((part.low <= y) & (y <= part.high), weights=w)),
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Whether what was given a chance of about p did happen in a share p.
+
+    Attributes:
+        low: Looks with P(beat) from this
+        high: to this.
+        n_looks: Looks.
+        n_trials: Trials they are of: the looks at one are not independent.
+        p_beat: Mean P(beat).
+        beat: Share that ended better than the best at the look.
+    """
+
+    low: float
+    high: float
+    n_looks: int
+    n_trials: int
+    p_beat: float
+    beat: float
+
+
+def reliability(looks: Looks) -> list[Reliability]:
+    """Looks grouped by P(beat); groups without looks are left out."""
+    return [
+        Reliability(
+            low,
+            high,
+            part.final.size,
+            part.n_trials,
+            float(np.average(part.p_beat, weights=part.weight)),
+            float(np.average(part.beat, weights=part.weight)),
+        )
+        for low, high, part in _groups(looks, looks.p_beat, CHANCES)
+    ]
+
+
+@dataclass(frozen=True)
+class LogScores:
+    """Mean of -ln P(what happened) for "ends better than the best"; smaller is better.
+
+    Attributes:
+        forecast: By P(beat).
+        last_value: By the last-value rule: final value ~ N(newest report, s^2), s the root mean
+            square of what trials still gained from that part of the training on. It is fitted to
+            these very looks, in its favour.
+        n_looks: Looks.
+    """
+
+    forecast: float
+    last_value: float
+    n_looks: int
+
+
+def log_scores(looks: Looks) -> LogScores | None:
+    """Scores of P(beat) and of the last-value rule; None without looks."""
+    if looks.final.size == 0:
+        return None
+    by_last = np.empty(looks.final.size)
+    for low, high in pairwise(SEEN):
+        chosen = _between(looks.seen, low, high)
+        part = looks.where(chosen)
+        if part.final.size:
+            gained = np.average((part.final - part.value) ** 2, weights=part.weight)
+            ahead = part.value - part.incumbent
+            with np.errstate(divide="ignore", invalid="ignore"):
+                p = special.ndtr(ahead / np.sqrt(gained))
+            by_last[chosen] = np.where(gained > 0.0, p, ahead > 0.0)
+
+    def score(p: Array) -> float:
+        p = np.clip(p, _SUREST, 1.0 - _SUREST)
+        happened = np.where(looks.beat, p, 1.0 - p)
+        return float(np.average(-np.log(happened), weights=looks.weight))
+
+    return LogScores(score(looks.p_beat), score(by_last), looks.final.size)
+
+
+@dataclass(frozen=True)
+class Stops:
+    """The looks at which trials were stopped by forecast, or would have been: the control group.
+
+    Attributes:
+        p_beat: P(beat) there, shape (n_pruned + n_control,).
+        n_pruned: Trials stopped.
+        n_control: Trials that ran on instead; some may not have ended yet.
+        beat: Of those that have, whether they ended better than the best at that look, shape (m,).
+        steps: Reports they made after it, shape (m,).
+    """
+
+    p_beat: Array
+    n_pruned: int
+    n_control: int
+    beat: NDArray[np.bool_]
+    steps: Array
+
+
+@dataclass(frozen=True)
+class PruningCost:
+    """What stopping by forecast cost and saved, from the control group; 95 % intervals.
+
+    The control group is a random sample of the trials that the forecast condemns, so its shares
+    and means are unbiased for all of them, whether the model is right or not.
+
+    Attributes:
+        n_ended: Members of the control group that ran to their end.
+        n_beat: Of these, those that ended better than the best at the look that would have stopped
+            them.
+        share: Estimated share of prunes that would have beaten the best; None without members.
+        share_interval: Its Clopper-Pearson interval.
+        expected: The same share by the forecasts: the mean P(beat) at the stops.
+        steps_saved: Estimated reports saved by the prunes; None without members.
+        steps_interval: Its interval by Student's t, from 0 on; None for fewer than two members.
+    """
+
+    n_ended: int
+    n_beat: int
+    share: float | None
+    share_interval: tuple[float, float]
+    expected: float | None
+    steps_saved: float | None
+    steps_interval: tuple[float, float] | None
+
+
+def pruning_cost(stops: Stops) -> PruningCost:
+    """Estimate from the control group what pruning by forecast cost and saved."""
+    m, k = stops.beat.size, int(np.count_nonzero(stops.beat))
+    saved = interval = None
+    if m:
+        saved = stops.n_pruned * float(np.mean(stops.steps))
+    if m > 1:
+        reach = special.stdtrit(m - 1, 0.975) * np.std(stops.steps, ddof=1) / np.sqrt(m)
+        half = stops.n_pruned * float(reach)
+        assert saved is not None
+        interval = (max(0.0, saved - half), saved + half)
+    return PruningCost(
+        m,
+        k,
+        k / m if m else None,
+        clopper_pearson(k, m),
+        float(np.mean(stops.p_beat)) if stops.p_beat.size else None,
+        saved,
+        interval,
+    )
+
+
+def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a binomial probability after k of n; (0, 1) after none.
+
+    Source: Clopper & Pearson 1934, "The use of confidence or fiducial limits illustrated in the
+    case of the binomial", by quantiles of the beta distribution.
+    """
+    tail = (1.0 - level) / 2.0
+    low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, tail))
+    high = 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1.0 - tail))
+    return low, high
+
+
+def _between(values: Array, low: float, high: float) -> NDArray[np.bool_]:
+    """Within [low, high), the last group with its end."""
+    return (values >= low) & ((values < high) | (high == 1.0))
+
+
+def _groups(
+    looks: Looks, by: Array, edges: tuple[float, ...]
+) -> Iterator[tuple[float, float, Looks]]:
+    for low, high in pairwise(edges):
+        part = looks.where(_between(by, low, high))
+        if part.final.size:
+            yield low, high, part

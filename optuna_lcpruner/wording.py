@@ -1,0 +1,34 @@
+"""How numbers read in messages, tables and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def probability(p: float) -> str:
+    """A probability: three decimals, small ones in powers of ten."""
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+
+
+def number(x: float) -> str:
+    """A metric value, to four digits."""
+    return f"{x:.4g}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
+    """Columns under their headings, set right but for those in `left`; no trailing blanks.
+
+    Args:
+        header: The headings.
+        rows: A row's cells, as many as there are headings.
+        left: Indices of columns of words.
+    """
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

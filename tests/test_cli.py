@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from helpers import finished, reports, saturating, sqlite
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+import optuna_lcpruner
+from optuna_lcpruner import cli
+from optuna_lcpruner.curve_files import InputError
+
+FAST = ["--orders", "2", "--pruner", "median:n_warmup_steps=2", "--pruner", "lcpruner:risk=0.5"]
+
+
+def fill(storage: optuna.storages.BaseStorage) -> None:
+    """Four studies: one to replay, one of two objectives, one without reports, one empty."""
+    study = optuna.create_study(storage=storage, study_name="good", direction="maximize")
+    rng = np.random.default_rng(0)
+    for end in rng.uniform(0.3, 0.9, 12):
+        study.add_trial(finished(reports(saturating(end, n=8))))
+    study.add_trial(finished(reports([0.1, 0.2]), state=TrialState.PRUNED))
+    optuna.create_study(storage=storage, study_name="two", directions=["minimize", "minimize"])
+    silent = optuna.create_study(storage=storage, study_name="silent")
+    silent.add_trials([finished({}, value=1.0)] * 6)
+    optuna.create_study(storage=storage, study_name="empty")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "study.db"
+    storage = sqlite(f"sqlite:///{path}")
+    fill(storage)
+    storage.engine.dispose()
+    return path
+
+
+@pytest.fixture
+def errors(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must fail; what it says in its one line on stderr."""
+
+    def run(*argv: str) -> str:
+        assert cli.main(argv) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        assert err.startswith("optuna-lcpruner")
+        return err
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # an old matplotlib, a new pyparsing
+def test_backtest_of_a_study_in_a_database(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = hashlib.sha256(database.read_bytes()).digest()
+    saved, figure = tmp_path / "a.json", tmp_path / "a.svg"
+    where = ["--storage", f"sqlite:///{database}", "--study", "good"]
+    outputs = ["--json", str(saved), "--figure", str(figure)]
+    code = cli.main(["backtest", *where, *FAST, *outputs, "--top", "1", "--budget", "2"])
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")  # no progress bar without a terminal
+    assert "good: 12 trials, maximize, a full training is 8 steps" in out
+    assert "left out: 1 pruned" in out
+    assert "2 full trainings" in out
+    assert "Use lcpruner:risk=0.5" in out or "No lcpruner setting" in out
+    assert "<svg" in figure.read_text()
+    assert json.loads(saved.read_text())["pruners"][0]["pruner"] == "median:n_warmup_steps=2"
+    assert hashlib.sha256(database.read_bytes()).digest() == before
+
+
+def test_json_instead_of_text(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["backtest", "--storage", str(database), "--study", "good", *FAST, "--json"]
+    assert cli.main([*argv, "--seed", "3", "--trials", "6", "--n-steps", "9"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert (read["study"], read["n_trials"], read["n_steps"]) == ("good", 6, 9)
+    assert len(read["pruners"][0]["orders"]) == 2
+    assert cli.main([*argv, "--seed", "4", "--trials", "6", "--n-steps", "9"]) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert other["pruners"][0]["cost"] != read["pruners"][0]["cost"]
+
+
+def test_backtest_of_a_journal_and_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = tmp_path / "journal.log"
+    fill(JournalStorage(JournalFileBackend(str(journal))))
+    assert cli.main(["backtest", "--storage", str(journal), "--study", "good", *FAST]) == 0
+    of_journal = capsys.readouterr().out
+    study = cli.open_study(str(journal), "good")
+    rows = [
+        ",".join(map(str, trial.intermediate_values.values()))
+        for trial in study.get_trials(states=(TrialState.COMPLETE,))
+    ]
+    curves = tmp_path / "good.csv"
+    curves.write_text("\n".join([",".join(map(str, range(8))), *rows]))
+    argv = ["backtest", "--curves", str(curves), "--direction", "maximize", *FAST]
+    assert cli.main(argv) == 0
+    of_file = capsys.readouterr().out
+
+    def without_times(text: str) -> list[str]:
+        """What is not about pruned trials, of which a file does not tell, less the last column."""
+        told = (line for line in text.splitlines() if "left out" not in line)
+        return [line.rsplit("  ", 1)[0] for line in told if "is unknown" not in line]
+
+    assert without_times(of_file) == without_times(of_journal)
+
+
+def test_the_only_study_needs_no_name(tmp_path: Path) -> None:
+    storage = sqlite(f"sqlite:///{tmp_path}/one.db")
+    optuna.create_study(storage=storage, study_name="it")
+    storage.engine.dispose()
+    assert cli.open_study(f"sqlite:///{tmp_path}/one.db").study_name == "it"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "which study of"),
+        (["--study", "nope"], "no study named 'nope'"),
+        (["--study", "nope"], "it holds: good, two, silent, empty."),
+        (["--study", "two"], "has 2 objectives"),
+        (["--study", "silent"], "none of the 6 completed trials of 'silent' reported"),
+        (["--study", "empty"], "study 'empty' has no trials"),
+        (["--study", "good", "--pruner", "medium"], "unknown pruner 'medium'; known are lcpruner"),
+        (["--study", "good", "--pruner", "lcpruner:risk=7"], "risk must be between 0 and 1"),
+        (["--study", "good", "--orders", "0"], "n_orders must be at least 1, but got 0"),
+        (["--study", "good", "--orders", "x"], "--orders: invalid int value: 'x'"),
+        (["--study", "good", "--budget", "-1"], "budget must be above 0, but got -1.0"),
+        (["--study", "good", "--figure", "a.gif"], "must end in .png, .pdf, .svg, but got 'a.gif'"),
+        (["--study", "good", "--figure", "no/a.png"], "--figure: no such folder: "),
+        (["--study", "good", "--json", "no/a.json"], "--json: no such folder: "),
+        (["--study", "good", "--direction", "minimize"], "--direction belongs to --curves"),
+        (["--study", "good", "--curves", "a.csv"], "either --storage URL or --curves FILE"),
+    ],
+)
+def test_a_study_that_cannot_be_replayed(
+    database: Path, errors: Callable[..., str], argv: list[str], said: str
+) -> None:
+    assert said in errors("backtest", "--storage", f"sqlite:///{database}", *argv)
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ("sqlite:///no.db", "no such file: no.db"),
+        ("no.db", "no such file: no.db"),
+        ("text.txt", "text.txt is neither an SQLite nor a journal file"),
+        ("sqlite:///text.txt", "text.txt is not an SQLite database"),
+        ("sqlite:///other.db", "cannot read storage 'sqlite:///other.db': (sqlite3.Operational"),
+        ("foo://bar", "cannot read storage 'foo://bar'"),
+        ("foo://me:secret@bar", "cannot read storage 'foo://me:***@bar'"),
+    ],
+)
+def test_a_storage_that_cannot_be_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    errors: Callable[..., str],
+    storage: str,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("more\ntext\n")
+    connection = sqlite3.connect("other.db")
+    connection.execute("create table recipes (name)")
+    connection.close()
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert said in errors("backtest", "--storage", storage)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files  # only read
+
+
+def test_a_storage_without_studies(tmp_path: Path, errors: Callable[..., str]) -> None:
+    storage = sqlite(f"sqlite:///{tmp_path}/none.db")
+    storage.engine.dispose()
+    assert "holds no study" in errors("backtest", "--storage", f"{tmp_path}/none.db")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["backtest"], "either --storage URL or --curves FILE"),
+        (["backtest", "--curves", "no.csv"], "no such file: no.csv"),
+        (["backtest", "--curves", "no.csv", "--study", "a"], "--study belongs to --storage"),
+        (["backtest", "--curves", "no.csv", "--direction", "up"], "invalid choice: 'up'"),
+        ([], "required: COMMAND"),
+        (["explode"], "invalid choice: 'explode'"),
+    ],
+)
+def test_arguments_that_cannot_be(errors: Callable[..., str], argv: list[str], said: str) -> None:
+    assert said in errors(*argv)
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"optuna-lcpruner {optuna_lcpruner.__version__}\n"
+    assert cli.main(["backtest", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "lcpruner:risk=0.02" in said
+    assert "wrapped, patience" in said
+
+
+def test_an_interruption_is_no_traceback(
+    database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "backtest", interrupted)
+    assert cli.main(["backtest", "--storage", str(database), "--study", "good"]) == 130
+    assert capsys.readouterr().err == "optuna-lcpruner: interrupted\n"
+
+
+def test_matplotlib_is_missed_before_the_replays(
+    database: Path, monkeypatch: pytest.MonkeyPatch, errors: Callable[..., str]
+) -> None:
+    def missing() -> None:
+        raise InputError("a figure needs matplotlib")
+
+    monkeypatch.setattr(cli, "require_matplotlib", missing)
+    monkeypatch.setattr(cli, "backtest", None)  # would be a TypeError
+    argv = ["backtest", "--storage", str(database), "--study", "good", "--figure", "a.png"]
+    assert "needs matplotlib" in errors(*argv)

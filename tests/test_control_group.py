@@ -1,0 +1,143 @@
+"""The control group: who belongs to it, and what the pruner does with those who do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from helpers import (
+    BAD,
+    N_STEPS,
+    finished,
+    good_trials,
+    make_study,
+    names,
+    reports,
+    saturating,
+    sqlite,
+    watch,
+)
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from optuna_lcpruner import LearningCurvePruner, explain, publish
+from optuna_lcpruner.control_group import CONTROL_ATTRIBUTE, in_control_group
+
+
+def members(study: str, fraction: float, n: int = 10_000) -> set[int]:
+    return {number for number in range(n) if in_control_group(study, number, fraction)}
+
+
+class TestMembers:
+    @pytest.mark.parametrize("fraction", [0.01, 0.05, 0.5])
+    def test_as_many_as_asked_for(self, fraction: float) -> None:
+        n = 10_000
+        error = np.sqrt(fraction * (1.0 - fraction) / n)
+        np.testing.assert_allclose(len(members("s", fraction)) / n, fraction, atol=4 * error)
+
+    def test_none_and_all(self) -> None:
+        assert members("s", 0.0) == set()
+        assert members("s", 1.0) == set(range(10_000))
+
+    def test_a_larger_group_holds_the_smaller(self) -> None:
+        assert members("s", 0.05) < members("s", 0.1)
+
+    def test_studies_have_groups_of_their_own(self) -> None:
+        """As many in both as chance has it."""
+        both = len(members("s", 0.1) & members("t", 0.1))
+        np.testing.assert_allclose(both, 100, atol=40)
+
+    def test_neighbours_are_independent(self) -> None:
+        group = members("s", 0.1)
+        pairs = sum(number + 1 in group for number in group)
+        np.testing.assert_allclose(pairs, 100, atol=40)
+
+    def test_the_same_on_every_machine(self) -> None:
+        """Values of a first run: a change would move trials of running studies."""
+        assert sorted(members("s", 0.1, 60)) == FIRST_RUN
+        assert in_control_group("ä 学 \udcff", 3, 1.0)
+
+
+FIRST_RUN = [1, 31, 32, 35, 36, 41, 50, 53, 54, 56]
+
+
+def make_pruner(**settings: Any) -> LearningCurvePruner:
+    return LearningCurvePruner(
+        **{"n_steps": N_STEPS, "threshold": 0.05, "control_fraction": 1.0, **settings}
+    )
+
+
+class TestPruner:
+    @pytest.mark.parametrize("publishing", [True, False])
+    @pytest.mark.parametrize("kind", ["memory", "sqlite"])
+    def test_a_member_runs_on_and_is_marked(
+        self, kind: str, publishing: bool, tmp_path: Path
+    ) -> None:
+        storage = sqlite(f"sqlite:///{tmp_path}/study.db") if kind == "sqlite" else None
+        study = make_study(good_trials(), storage=storage)
+        settings = {"publish": publishing, "n_warmup_steps": 4}
+        pruned = names(watch(study, make_pruner(control_fraction=0.0, **settings), reports(BAD)))
+        decisions = watch(study, make_pruner(**settings), reports(BAD))
+        assert names(decisions) == [name.replace("HOPELESS", "CONTROL") for name in pruned]
+        assert pruned.index("HOPELESS") == 4
+        assert pruned.count("HOPELESS") > 5
+        assert publish.writer().flush(20)
+        attrs = [trial.user_attrs for trial in study.get_trials()[-2:]]
+        assert [attr.get(CONTROL_ATTRIBUTE) for attr in attrs] == [None, 4]
+        if publishing:
+            assert attrs[1]["lcpruner:decided_at_step"] > 4
+        control = next(d for d in decisions if d.reason.name == "CONTROL")
+        assert not control.prune
+        assert control.message.startswith("control group, runs on: P = ")
+        if kind == "sqlite":
+            actions = [entry.action for entry in explain(study, 6).decisions]
+            assert [a == "control" for a in actions] == [n == "CONTROL" for n in names(decisions)]
+            assert "spared: control group, runs on." in explain(study, 6).summary
+            assert {entry.action for entry in explain(study, 5).decisions} == {"continue", "prune"}
+
+    def test_of_many_trials_the_members_run_on(self) -> None:
+        study = make_study(good_trials())
+        study.pruner = make_pruner(control_fraction=0.3)
+
+        def objective(trial: optuna.Trial) -> float:
+            for step, value in enumerate(BAD):
+                trial.report(value, step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+            return float(BAD[-1])
+
+        study.optimize(objective, n_trials=30)
+        done = {t.number for t in study.get_trials()[5:] if t.state == TrialState.COMPLETE}
+        assert done == {n for n in range(5, 35) if in_control_group(study.study_name, n, 0.3)}
+
+    def test_other_trials_are_not_marked(self) -> None:
+        study = make_study(good_trials())
+        watch(study, make_pruner(control_fraction=0.0), reports(BAD))
+        watch(study, make_pruner(), reports(saturating(0.95)))
+        assert all(CONTROL_ATTRIBUTE not in t.user_attrs for t in study.get_trials())
+
+    def test_the_optimistic_rule(self) -> None:
+        study = make_study(good_trials())
+        curve = reports(saturating(0.8))
+        settings: dict[str, Any] = {"threshold": 0.0, "stop_below_std": 0.5}
+        spared = names(watch(study, make_pruner(**settings), curve))
+        settled = names(watch(study, make_pruner(control_fraction=0.0, **settings), curve))
+        assert "SETTLED" in settled
+        assert spared == [name.replace("SETTLED", "CONTROL") for name in settled]
+
+    def test_a_diverged_member_is_pruned(self) -> None:
+        study = make_study(good_trials())
+        decisions = watch(study, make_pruner(), reports([0.1, 0.2, float("nan")]))
+        assert decisions[-1].prune
+
+    def test_a_storage_that_cannot_write_costs_no_trial(self) -> None:
+        class ReadOnly(InMemoryStorage):
+            def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+                raise PermissionError("read-only")
+
+        study = make_study([finished(reports(saturating(e))) for e in (0.8, 0.9, 0.85)],
+                           storage=ReadOnly())  # fmt: skip
+        assert "CONTROL" in names(watch(study, make_pruner(), reports(BAD)))

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from helpers import finished, make_study, reports
+from optuna.trial import TrialState
+
+from optuna_lcpruner.curve_files import (
+    InputError,
+    RecordedStudy,
+    from_curves,
+    from_study,
+    read_file,
+    recorded,
+)
+
+CURVES = [[0.1 * i, 0.2 * i, 0.3 * i] for i in range(1, 7)]
+
+
+def steps(study: RecordedStudy) -> list[tuple[int, ...]]:
+    return [trial.steps for trial in study.trials]
+
+
+def values(study: RecordedStudy) -> list[tuple[float, ...]]:
+    return [trial.values for trial in study.trials]
+
+
+def finals(study: RecordedStudy) -> list[float]:
+    return [trial.value for trial in study.trials]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_study_gives_its_completed_trials_and_counts_the_others() -> None:
+    study = make_study(
+        [
+            *(finished(reports([1.0, 2.0 + i]), value=7.0 + i) for i in range(5)),
+            finished(reports([1.0]), value=1.0, state=TrialState.PRUNED),
+            finished({}, value=3.0),
+            finished(reports([5.0, float("nan")], steps=[4, 2]), value=5.0),
+            finished(reports([9.0]), state=TrialState.FAIL),
+        ],
+        direction="minimize",
+    )
+    read = from_study(study)
+    assert [trial.number for trial in read.trials] == [0, 1, 2, 3, 4, 7]
+    assert finals(read) == [7, 8, 9, 10, 11, 5]  # what was returned, not the last report
+    assert dict(read.left_out) == {"pruned": 1, "fail": 1, "without reports": 1}
+    assert not read.maximize
+    assert read.trials[-1].steps == (2, 4)  # in order of the steps
+    np.testing.assert_array_equal(read.trials[-1].values, [np.nan, 5.0])
+
+
+@pytest.mark.parametrize(
+    ("reported", "n_steps", "n_reports"),
+    [
+        ([range(10)] * 6, 10, 10),
+        ([range(1, 11)] * 6, 10, 10),
+        ([range(500, 5001, 500)] * 6, 5000, 10),
+        ([range(0, 50, 5)] * 6, 50, 10),
+        ([range(10)] * 4 + [range(3)] * 6, 10, 10),  # most stopped early
+        ([range(10)] * 19 + [range(40)], 10, 10),  # a single overlong one
+    ],
+)
+def test_the_horizon_is_where_trainings_end(
+    reported: Sequence[Sequence[int]], n_steps: int, n_reports: int
+) -> None:
+    study = make_study(finished(dict.fromkeys(s, 1.0)) for s in reported)
+    read = from_study(study)
+    assert (read.n_steps, read.n_reports, read.announced) == (n_steps, n_reports, False)
+
+
+def test_an_announced_horizon_counts_more_than_what_is_seen() -> None:
+    trials = [
+        finished(reports([1.0, 2.0]), user_attrs={"lcpruner:n_steps": n})
+        for n in (30, 30, 30, 50, 50)
+    ]
+    read = from_study(make_study(trials))
+    assert (read.n_steps, read.announced) == (30, True)
+    assert [trial.n_steps for trial in read.trials] == [30, 30, 30, 50, 50]
+    assert from_study(make_study(trials), n_steps=12).n_steps == 12
+
+    study = make_study(finished(reports([1.0, 2.0])) for _ in range(5))
+    study.set_user_attr("lcpruner:n_steps", 70)
+    read = from_study(study)
+    assert (read.n_steps, read.announced) == (70, False)  # no trial tells a pruner
+
+
+@pytest.mark.parametrize(
+    ("trials", "message"),
+    [
+        ([], "has no trials"),
+        ([finished({0: 1.0}, state=TrialState.PRUNED)] * 9, r"no completed trial \(but 9 pruned\)"),
+        ([finished({}, value=1.0)] * 9, "none of the 9 completed trials .* reported"),
+        (
+            [finished({0: 1.0})] * 4 + [finished({}, value=1.0)],
+            r"has 4 completed .* at least 5 \(left out: 1 without reports\)",
+        ),
+    ],
+)
+def test_a_study_without_curves_is_refused(trials: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_study(make_study(trials))
+
+
+def test_a_study_with_two_objectives_is_refused() -> None:
+    with pytest.raises(InputError, match="has 2 objectives"):
+        from_study(optuna.create_study(directions=["minimize", "maximize"]))
+
+
+def test_lists_may_differ_in_length_and_hold_nan() -> None:
+    nan = float("nan")
+    read = from_curves([*CURVES, [0.5], [0.5, nan, 0.7], [0.5, nan]], "maximize")
+    assert steps(read)[-3:] == [(0,), (0, 1, 2), (0, 1)]
+    assert [trial.diverged for trial in read.trials] == [False] * 8 + [True]
+    np.testing.assert_array_equal(values(read)[-2], [0.5, nan, 0.7])
+    assert read.n_steps == 3
+
+
+def test_diverged_trainings_do_not_count_as_usable() -> None:
+    with pytest.raises(InputError, match="has 4 completed trials"):
+        from_curves([*CURVES[:4], *[[0.1, float("inf")]] * 5], "maximize")
+
+
+@pytest.mark.parametrize("curves", [[1.0, 2.0], [["a"]], "abc", [[[1.0]]]])
+def test_what_is_not_curves_is_refused(curves: Any) -> None:
+    with pytest.raises(InputError, match="one sequence of numbers a trial"):
+        from_curves(curves, "maximize")
+
+
+def test_npz(tmp_path: Path) -> None:
+    curves = np.array(CURVES)
+    curves[2, 1:] = np.nan
+    path = tmp_path / "study.npz"
+    np.savez(path, curves=curves, maximize=False, name="mine")
+    read = read_file(path)
+    assert (read.name, read.maximize, read.n_steps) == ("mine", False, 3)
+    np.testing.assert_array_equal(values(read), curves)
+    assert [trial.diverged for trial in read.trials] == [False, False, True, False, False, False]
+    assert read_file(path, "maximize").maximize  # whoever says it knows better
+
+    np.savez(path, curves=curves)
+    assert read_file(path, "minimize").name == "study"
+
+
+LONG = "Trial,step,value,lr\n" + "".join(
+    f"t{i},{step},{value},x\n"
+    for step, row in ((10, 0.1), (5, 0.2), (20, 0.3))
+    for i, value in ((i, row * i) for i in range(1, 7))
+)
+
+
+def test_long_csv(tmp_path: Path) -> None:
+    read = read_file(write(tmp_path / "a.csv", LONG), "maximize")
+    assert (read.name, len(read.trials)) == ("a", 6)
+    assert steps(read) == [(5, 10, 20)] * 6
+    np.testing.assert_allclose(values(read), [[0.2 * i, 0.1 * i, 0.3 * i] for i in range(1, 7)])
+    np.testing.assert_allclose(finals(read), [0.3 * i for i in range(1, 7)])
+
+
+def test_wide_csv(tmp_path: Path) -> None:
+    text = "name,2,0,lr,final\n" + "".join(f"a,{i},0.5,1e-3,{10 * i}\n" for i in range(4))
+    read = read_file(write(tmp_path / "a.csv", text + "a,nan,1,,\n\nb,,1,,\n"), "minimize")
+    assert steps(read) == [(0, 2)] * 5 + [(0,)]
+    assert finals(read)[:4] == [0, 10, 20, 30]
+    assert read.trials[4].diverged  # NaN was its last report
+    assert finals(read)[5] == 1  # it ended early
+
+
+def test_parquet_is_read_like_csv(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    path = tmp_path / "a.parquet"
+    columns = {
+        "trial": [i for i in range(6) for _ in range(3)],
+        "step": [1, 2, 3] * 6,
+        "value": [value for curve in CURVES for value in curve],
+    }
+    parquet.write_table(pyarrow.table(columns), path)
+    read = read_file(path, "maximize")
+    assert steps(read) == [(1, 2, 3)] * 6
+    np.testing.assert_allclose(values(read), CURVES)
+
+    wide = {"0": [0.1] * 6, "1": [0.2, None, float("nan"), 0.2, 0.2, 0.2]}
+    parquet.write_table(pyarrow.table(wide), path)
+    read = read_file(path, "maximize")
+    assert steps(read) == [(0, 1), (0,), (0, 1), (0, 1), (0, 1), (0, 1)]
+    assert read.trials[2].diverged
+
+
+def test_without_pyarrow_a_parquet_file_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(InputError, match="pip install pyarrow"):
+        read_file(write(tmp_path / "a.parquet", "x"), "maximize")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "needs columns trial, step, value.*it has nothing"),
+        ("a,b\n1,2\n", "it has 'a', 'b'"),
+        ("trial,step,value\n1,0,abc\n", "line 2: 'abc' is not a number"),
+        ("trial,step,value\n1,0\n", "line 2: 2 cells, but the header has 3"),
+        ("trial,step,value\n1,-1,0.5\n", "step must be 0, 1, 2, ..., but got '-1'"),
+        ("trial,step,value\n1,0.5,0.5\n", "step must be 0, 1, 2, ..., but got '0.5'"),
+        ("trial,step,value\n1,nan,0.5\n", "step must be 0, 1, 2, ..., but got 'nan'"),
+        ("trial,step,value\n1,,0.5\n", "step must be 0, 1, 2, ..., but got ''"),
+        ("trial,step,value\n1,0,0.5\n1,0,0.6\n", "line 3: step 0 of trial 1 is there twice"),
+        ("trial,step,value\n1,0,0.5\n", "has 1 completed trials"),
+        ("0,1\n\x00,\x00\n", "is not a number|cannot be read"),
+    ],
+)
+def test_a_malformed_csv_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_file(write(tmp_path / "a.csv", text), "maximize")
+
+
+def test_files_that_are_not_what_they_seem(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_file(tmp_path / "a.csv", "maximize")
+    with pytest.raises(InputError, match="must end in"):
+        read_file(write(tmp_path / "a.txt", ""), "maximize")
+    with pytest.raises(InputError, match=r"not an \.npz file"):
+        read_file(write(tmp_path / "a.npz", "text"), "maximize")
+    np.savez(tmp_path / "b.npz", values=[1.0])
+    with pytest.raises(InputError, match="no array 'curves', only values"):
+        read_file(tmp_path / "b.npz", "maximize")
+    np.savez(tmp_path / "c.npz", curves=[1.0])
+    with pytest.raises(InputError, match=r"must be \(n_trials, n_steps\), but got \(1,\)"):
+        read_file(tmp_path / "c.npz", "maximize")
+    (tmp_path / "d.csv").write_bytes(b"0,1\n\xff,2\n")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_file(tmp_path / "d.csv", "maximize")
+    with pytest.raises(InputError, match="direction must be"):
+        read_file(write(tmp_path / "e.csv", LONG))
+    pytest.importorskip("pyarrow")
+    with pytest.raises(InputError, match="not a Parquet file"):
+        read_file(write(tmp_path / "f.parquet", "x"), "maximize")
+
+
+def test_recorded_counts_what_it_leaves_out_itself() -> None:
+    read = from_curves([*CURVES, [], []], "maximize")
+    assert read.left_out == (("without reports", 2),)
+    again = recorded("again", True, read.trials, {"pruned": 3})
+    assert again.left_out == (("pruned", 3),)

@@ -1,0 +1,315 @@
+"""Explanations: the sentence and the table for each fate of a trial, and the command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from helpers import BAD, N_STEPS, good_trials, make_study, names, reports, saturating, sqlite, watch
+from optuna.trial import TrialState
+
+from optuna_lcpruner import LearningCurvePruner, Reason, cli, explain
+from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.explanation import Explanation
+from optuna_lcpruner.ledger import COLUMNS, Entry, LedgerError
+
+JUDGED: dict[str, Any] = {
+    "horizon": 20,
+    "incumbent": 0.957,
+    "incumbent_trial": 4,
+    "threshold": 0.02,
+    "q05": 0.902,
+    "q50": 0.9141,
+    "q95": 0.921,
+    "engine_status": "ok",
+}
+
+
+def entry(step: int | None, why: Reason, p: float | None = None, **changes: Any) -> Entry:
+    """A decision about a trial that reports at steps 0, 1, ..."""
+    fields: dict[str, Any] = dict.fromkeys(COLUMNS)
+    n = 0 if step is None else step + 1
+    fields |= {
+        "study": "s", "trial": 7, "step": step, "n_points": n, "look": n, "engine": "pool",
+        "engine_status": "not asked", "milliseconds": 1.0, "version": "1",
+        "reason": why.name, "message": f"{why.value}: words",
+        "action": "prune" if why.prunes else "continue",
+        "decided_at": datetime(2026, 1, 2, 3, 4, 5),
+    }  # fmt: skip
+    if p is not None:
+        fields |= JUDGED | {"p_beat": p}
+    return Entry(**(fields | changes))
+
+
+def story(
+    *decisions: Entry, state: TrialState = TrialState.COMPLETE, value: float | None = 0.8
+) -> Explanation:
+    return Explanation("s", 7, state, value, True, decisions)
+
+
+WAITED = [entry(i, Reason.STARTUP) for i in range(3)]
+CLOSE = entry(5, Reason.UNDECIDED, 0.03)
+FAR = entry(6, Reason.UNDECIDED, 0.4)
+OUTLOOK = "the forecast was 0.9141 [0.902, 0.921] against the best, 0.957 of trial 4"
+
+
+class TestSummary:
+    def test_pruned(self) -> None:
+        ignored = entry(7, Reason.HOPELESS, 0.0029)
+        last = entry(8, Reason.HOPELESS, 0.0031)
+        found = story(CLOSE, ignored, last, state=TrialState.PRUNED)
+        assert found.summary == (
+            "Trial 7 was pruned at step 8, its 9th look: its chance to beat the best, P = 0.003, "
+            f"was below the threshold 0.020; {OUTLOOK}."
+        )
+
+    @pytest.mark.parametrize(
+        ("look", "words"),
+        [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (13, "13th"),
+         (21, "21st"), (102, "102nd"), (111, "111th")],
+    )  # fmt: skip
+    def test_ordinals(self, look: int, words: str) -> None:
+        pruned = entry(8, Reason.HOPELESS, 0.001, look=look)
+        assert f", its {words} look: " in story(pruned, state=TrialState.PRUNED).summary
+
+    @pytest.mark.parametrize("reason", [Reason.DIVERGED, Reason.SETTLED])
+    def test_pruned_for_another_reason(self, reason: Reason) -> None:
+        found = story(entry(8, reason), state=TrialState.PRUNED)
+        assert found.summary == "Trial 7 was pruned at step 8, its 9th look: words."
+
+    def test_told_to_stop_but_went_on(self) -> None:
+        found = story(entry(8, Reason.HOPELESS, 0.0031), FAR)
+        assert found.summary.startswith(
+            "Trial 7 ran to its end with 0.8, though it was to stop at step 8, its 9th look: "
+        )
+
+    def test_pruned_by_somebody_else(self) -> None:
+        found = story(FAR, state=TrialState.PRUNED)
+        assert found.summary.startswith("Trial 7 was pruned, but by no decision on record; not pr")
+
+    def test_never_below_the_threshold(self) -> None:
+        found = story(*WAITED, FAR, CLOSE)
+        assert found.summary == (
+            "Trial 7 ran to its end with 0.8; not pruned: at 2 looks its chance to beat the best "
+            "was never below the threshold, closest at step 5 with P = 0.030 against 0.020; there "
+            f"{OUTLOOK}."
+        )
+
+    def test_closest_is_by_the_ratio(self) -> None:
+        """The threshold falls as the training goes on."""
+        found = story(CLOSE, entry(15, Reason.UNDECIDED, 0.011, threshold=0.01))
+        assert "closest at step 15 with P = 0.011 against 0.010" in found.summary
+
+    @pytest.mark.parametrize("reason", [Reason.PATIENCE, Reason.ALREADY_BETTER])
+    def test_below_it_but_spared(self, reason: Reason) -> None:
+        found = story(FAR, entry(8, reason, 0.01), entry(9, reason, 0.005))
+        assert found.summary == (
+            "Trial 7 ran to its end with 0.8; not pruned: its chance to beat the best was below "
+            "the threshold at 2 of 3 looks, lowest at step 9 with P = 0.005 against 0.020, but it "
+            f"was spared: {reason.value}."
+        )
+
+    def test_no_forecast(self) -> None:
+        found = story(entry(0, Reason.TOO_FEW_REPORTS), *WAITED[1:])
+        assert found.summary == (
+            "Trial 7 ran to its end with 0.8; not pruned: no decision about it came to a forecast: "
+            "startup (2), too few reports (1)."
+        )
+
+    def test_threshold_zero(self) -> None:
+        found = story(entry(8, Reason.UNDECIDED, 0.0, threshold=0.0))
+        assert "the threshold is 0, nothing is pruned by forecast" in found.summary
+
+    def test_failures_are_told(self) -> None:
+        broken = entry(9, Reason.FAILED, message="could not decide: gone")
+        assert story(FAR, broken, broken).summary.endswith(
+            "; 2 times deciding failed (could not decide: gone)."
+        )
+
+    @pytest.mark.parametrize(
+        ("state", "words"),
+        [
+            (TrialState.COMPLETE, "ran to its end with 0.8"),
+            (TrialState.FAIL, "failed"),
+            (TrialState.RUNNING, "is running"),
+            (TrialState.WAITING, "has not begun"),
+        ],
+    )
+    def test_nothing_on_record(self, state: TrialState, words: str) -> None:
+        assert story(state=state).summary == (
+            f"Trial 7 {words}; no decision about it is on record."
+        )
+        assert str(story(state=state)) == story(state=state).summary
+
+    def test_reasons_of_another_version(self) -> None:
+        found = story(entry(3, Reason.STARTUP, reason="MOON_PHASE"))
+        assert "came to a forecast: MOON_PHASE (1)" in found.summary
+        assert found.table().endswith("MOON_PHASE")
+
+
+TABLE = """
+step  reports   value  forecast   90 % interval  P(beat)  threshold   best  of trial  decision
+ 0-2        3                                                                         startup
+   5     6/20    0.85    0.9141  [0.902, 0.921]    0.030      0.020  0.957         4  undecided
+   6     7/20  0.8512    0.9141  [0.902, 0.921]  1.2e-05      0.020  0.957         4  pruned
+""".strip("\n")
+
+
+class TestTable:
+    def test_of_a_pruned_trial(self) -> None:
+        found = story(*WAITED, entry(5, Reason.UNDECIDED, 0.03, value=0.85),
+                      entry(6, Reason.HOPELESS, 1.23e-5, value=0.8512345))  # fmt: skip
+        assert found.table() == TABLE
+
+    def test_looks_with_a_forecast_have_a_line_each(self) -> None:
+        found = story(*(entry(i, Reason.UNDECIDED, 0.1) for i in range(7)))
+        assert len(found.table().splitlines()) == 8
+
+    def test_a_long_one_is_cut_in_the_middle(self) -> None:
+        found = story(*(entry(i, Reason.UNDECIDED, 0.1) for i in range(100)))
+        lines = str(found).split("\n\n")[1].splitlines()
+        assert [line.split()[0] for line in lines] == [
+            "step", *map(str, range(20)), "...", *map(str, range(80, 100))
+        ]  # fmt: skip
+        assert lines[21] == "... 60 more ..."
+        assert len(found.table().splitlines()) == 101
+
+
+class TestToDict:
+    def test_everything_on_record(self) -> None:
+        found = story(CLOSE).to_dict()
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
+        assert found["direction"] == "maximize"
+        assert (found["study"], found["trial"], found["state"], found["value"]) == (
+            "s", 7, "COMPLETE", 0.8,
+        )  # fmt: skip
+        assert found["summary"] == story(CLOSE).summary
+        (decision,) = found["decisions"]
+        assert set(decision) == set(COLUMNS)
+        assert decision["p_beat"] == 0.03
+        assert decision["decided_at"] == "2026-01-02T03:04:05"
+
+
+def make_pruner(**settings: Any) -> LearningCurvePruner:
+    return LearningCurvePruner(**{"n_steps": N_STEPS, "threshold": 0.05, **settings})
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    return make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+
+
+class TestExplain:
+    def test_a_trial_of_a_study(self, study: optuna.Study) -> None:
+        decisions = watch(study, make_pruner(), reports(BAD[:12]))
+        found = explain(study, 5)  # what waits in this process is written first
+        assert [entry.reason for entry in found.decisions] == names(decisions)
+        assert (found.study, found.trial, found.state) == (study.study_name, 5, TrialState.RUNNING)
+        assert found.maximize
+        study.tell(5, state=TrialState.PRUNED)
+        again = explain(study, 5)
+        last = decisions[-1]
+        assert last.p_beat is not None
+        assert again.summary.startswith("Trial 5 was pruned at step ")
+        assert "of trial 4" in again.summary
+
+    def test_a_trial_without_decisions(self, study: optuna.Study) -> None:
+        watch(study, make_pruner(), reports(BAD[:2]))
+        assert explain(study, 0).decisions == ()
+
+    def test_numpy_numbers(self, study: optuna.Study) -> None:
+        watch(study, make_pruner(), reports(BAD[:2]))
+        assert len(explain(study, np.int64(5)).decisions) == 2  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("number", [-1, 6, True])
+    def test_no_such_trial(self, number: int, study: optuna.Study) -> None:
+        watch(study, make_pruner(), reports(BAD[:2]))
+        with pytest.raises(InputError, match=f"no trial {number}: it has 6"):
+            explain(study, number)
+
+    def test_no_ledger(self) -> None:
+        with pytest.raises(LedgerError, match=r"has no ledger beside it: .*ledger=\.\.\."):
+            explain(make_study(good_trials()), 0)
+
+    def test_the_pruners_ledger_is_found(self, tmp_path: Path) -> None:
+        setting = f"sqlite:///{tmp_path}/l.db"
+        study = make_study(good_trials(), pruner=make_pruner(ledger=setting))
+        trial = study.ask()
+        trial.report(0.5, 0)
+        assert not trial.should_prune()
+        assert len(explain(study, 5).decisions) == 1
+        study.pruner = optuna.pruners.NopPruner()
+        assert len(explain(study, 5, ledger=setting).decisions) == 1
+
+
+class TestCommand:
+    @pytest.fixture
+    def run(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> Callable[..., tuple[int, str, str]]:
+        def run(*argv: str) -> tuple[int, str, str]:
+            code = cli.main(["explain", "--storage", f"{tmp_path}/study.db", *argv])
+            return code, *capsys.readouterr()
+
+        return run
+
+    def test_text(self, study: optuna.Study, run: Callable[..., tuple[int, str, str]]) -> None:
+        watch(study, make_pruner(), reports(BAD[:12]))
+        expected = explain(study, 5)
+        assert run("--trial", "5") == (0, f"{expected}\n", "")
+        assert run("--trial", "0")[1].endswith("no decision about it is on record.\n")
+
+    def test_all(self, study: optuna.Study, run: Callable[..., tuple[int, str, str]]) -> None:
+        pruner = make_pruner(n_steps=100, threshold=0.0)
+        watch(study, pruner, reports(saturating(0.89, 60)))
+        _, short, _ = run("--trial", "5")
+        _, long, _ = run("--trial", "5", "--all")
+        assert " more ..." in short
+        assert long == f"{explain(study, 5).summary}\n\n{explain(study, 5).table()}\n"
+        assert len(long.splitlines()) > len(short.splitlines())
+
+    def test_json(self, study: optuna.Study, run: Callable[..., tuple[int, str, str]]) -> None:
+        watch(study, make_pruner(), reports(BAD[:12]))
+        code, out, _ = run("--study", study.study_name, "--trial", "5", "--json")
+        assert code == 0
+        assert json.loads(out) == explain(study, 5).to_dict()
+
+    def test_another_ledger(
+        self, study: optuna.Study, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+    ) -> None:
+        watch(study, make_pruner(ledger=f"sqlite:///{tmp_path}/l.db"), reports(BAD[:2]))
+        explain(study, 5, ledger=f"sqlite:///{tmp_path}/l.db")
+        by_file = run("--trial", "5", "--ledger", f"{tmp_path}/l.db")
+        by_url = run("--trial", "5", "--ledger", f"sqlite:///{tmp_path}/l.db")
+        assert by_file == by_url
+        assert by_file[0] == 0
+
+    @pytest.mark.parametrize(
+        ("argv", "words"),
+        [
+            (("--trial", "99"), "no trial 99"),
+            (("--trial", "5", "--ledger", "nowhere.db"), "no ledger sqlite:"),
+            (("--trial", "5", "--ledger", "foo://x"), "foo"),
+            (("--trial", "5", "--study", "other"), "no study named 'other'"),
+            (("--trial", "x"), "invalid int"),
+            ((), "--trial"),
+        ],
+    )
+    def test_errors_are_one_line(
+        self,
+        argv: tuple[str, ...],
+        words: str,
+        study: optuna.Study,
+        run: Callable[..., tuple[int, str, str]],
+    ) -> None:
+        watch(study, make_pruner(), reports(BAD[:2]))
+        explain(study, 5)
+        code, out, err = run(*argv)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert words in err

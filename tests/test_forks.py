@@ -1,0 +1,65 @@
+"""A fork finds no background thread of ours at work."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from optuna_lcpruner import forks
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
+]
+
+
+def fork_and_ask() -> int:
+    """The exit code of a child that does some background work of its own; 9 if it hangs."""
+    child = os.fork()
+    if child == 0:
+        worker = threading.Thread(target=lambda: forks.at_work().__enter__(), daemon=True)
+        worker.start()
+        worker.join(5.0)
+        os._exit(9 if worker.is_alive() else 0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_fork_waits_for_the_work_to_end() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with forks.at_work():
+            begun.set()
+            time.sleep(0.3)
+            ended.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(5.0)
+    assert fork_and_ask() == 0
+    assert ended.is_set()
+    thread.join()
+    with forks.at_work():  # the parent goes on
+        pass
+
+
+def test_work_that_does_not_end_does_not_stop_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "LONGEST_WAIT", 0.1)
+    leave, begun = threading.Event(), threading.Event()
+
+    def stuck() -> None:
+        with forks.at_work():
+            begun.set()
+            leave.wait(30.0)
+
+    thread = threading.Thread(target=stuck)
+    thread.start()
+    assert begun.wait(5.0)
+    assert fork_and_ask() == 0
+    leave.set()
+    thread.join()
+    with forks.at_work():
+        pass

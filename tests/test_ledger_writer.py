@@ -1,0 +1,627 @@
+"""The ledger's background writer, and a pruner that uses it: what may go wrong costs no trial."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import shutil
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import sqlalchemy
+from helpers import (
+    BAD,
+    N_STEPS,
+    CountingStorage,
+    good_trials,
+    make_study,
+    names,
+    reports,
+    saturating,
+    sqlite,
+    watch,
+)
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+import optuna_lcpruner
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason, ledger, ledger_writer
+from optuna_lcpruner.ledger import Address, Circumstances, Entry, Ledger
+from optuna_lcpruner.ledger_writer import LedgerWriter
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
+
+DOOMED = BAD[:12]
+
+
+@pytest.fixture(autouse=True)
+def writers(monkeypatch: pytest.MonkeyPatch) -> dict[Address, LedgerWriter]:
+    """Writers of the test's own."""
+    fresh: dict[Address, LedgerWriter] = {}
+    monkeypatch.setattr(ledger_writer, "_writers", fresh)
+    monkeypatch.setattr(ledger_writer, "PERIOD", 0.02)
+    return fresh
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """Messages of the warnings on the package's logger."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("optuna.lcpruner")
+    logger.addHandler(handler)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield messages
+    optuna.logging.set_verbosity(verbosity)
+    logger.removeHandler(handler)
+
+
+def row(step: int = 0) -> Entry:
+    return ledger.entry(
+        Decision(Reason.WARM_UP, "words", step),
+        Circumstances("pool"),
+        study="s",
+        trial=7,
+        trial_started=None,
+        version="1",
+    )
+
+
+class FakeLedger:
+    """Keeps the batches; each waits until the gate is open, and may be refused."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int | None]] = []
+        self.gate, self.entered = threading.Event(), threading.Event()
+        self.gate.set()
+        self.refuses = False
+        self.n_refused = 0
+
+    def __call__(self, where: Address) -> FakeLedger:
+        return self
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        self.entered.set()
+        assert self.gate.wait(20)
+        if self.refuses:
+            self.n_refused += 1
+            raise OSError("no space left")
+        self.batches.append([entry.step for entry in entries])
+
+    @property
+    def steps(self) -> list[int | None]:
+        return [step for batch in self.batches for step in batch]
+
+
+@pytest.fixture
+def book(monkeypatch: pytest.MonkeyPatch) -> FakeLedger:
+    fake = FakeLedger()
+    monkeypatch.setattr(ledger_writer, "Ledger", fake)
+    return fake
+
+
+WHERE = Address("sqlite:////nowhere/l.db")
+
+
+class TestWriter:
+    def test_all_is_written_in_order(self, book: FakeLedger) -> None:
+        writer = LedgerWriter(WHERE)
+        for step in range(700):
+            writer.submit(lambda step=step: row(step))  # type: ignore[misc]
+        assert writer.flush(20)
+        assert book.steps == list(range(700))
+
+    def test_in_batches(self, book: FakeLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ledger_writer, "PERIOD", 60.0)
+        book.gate.clear()
+        writer = LedgerWriter(WHERE)
+        for step in range(700):
+            writer.submit(lambda step=step: row(step))  # type: ignore[misc]
+        book.gate.set()
+        assert writer.flush(20)
+        assert max(len(batch) for batch in book.batches) == ledger_writer.BATCH
+        assert len(book.batches) <= 5
+
+    def test_a_full_batch_does_not_wait_for_the_period(
+        self, book: FakeLedger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ledger_writer, "PERIOD", 600.0)
+        writer = LedgerWriter(WHERE)
+        for _ in range(ledger_writer.BATCH - 1):
+            writer.submit(row)
+        assert not book.entered.wait(0.1)
+        writer.submit(row)
+        assert book.entered.wait(20)
+
+    def test_a_lone_decision_waits_for_the_period_only(self, book: FakeLedger) -> None:
+        LedgerWriter(WHERE).submit(row)
+        assert book.entered.wait(20)
+
+    def test_nothing_is_worked_out_by_the_caller(self, book: FakeLedger) -> None:
+        threads: list[str] = []
+
+        def entry() -> Entry:
+            threads.append(threading.current_thread().name)
+            return row()
+
+        writer = LedgerWriter(WHERE)
+        writer.submit(entry)
+        assert writer.flush(20)
+        assert threads == ["lcpruner-ledger"]
+
+    def test_submit_does_not_wait_and_the_queue_is_bounded(
+        self, book: FakeLedger, warned: list[str]
+    ) -> None:
+        book.gate.clear()
+        writer = LedgerWriter(WHERE, capacity=5)
+        for step in range(9):
+            writer.submit(lambda step=step: row(step))  # type: ignore[misc]
+        assert book.entered.wait(20)
+        for step in range(9, 12):
+            writer.submit(lambda step=step: row(step))  # type: ignore[misc]
+        book.gate.set()
+        assert writer.flush(20)
+        assert book.steps == [0, 1, 2, 3, 4]
+        assert len(warned) == 1
+        assert "faster than they can be written" in warned[0]
+        writer.submit(lambda: row(12))
+        assert writer.flush(20)
+        assert book.steps == [0, 1, 2, 3, 4, 12]
+
+    def test_a_ledger_that_recovers_has_everything(
+        self, book: FakeLedger, warned: list[str]
+    ) -> None:
+        book.refuses = True
+        writer = LedgerWriter(WHERE)
+        for step in range(300):
+            writer.submit(lambda step=step: row(step))  # type: ignore[misc]
+            if step % 100 == 0:
+                assert not writer.flush(20)
+        assert not writer.flush(20)
+        assert book.n_refused >= 4
+        book.refuses = False
+        assert writer.flush(20)
+        assert book.steps == list(range(300))
+        assert len(warned) == 1
+        assert "no space left" in warned[0]
+        assert WHERE.shown in warned[0]
+
+    def test_a_ledger_that_refuses_is_not_asked_all_the_time(self, book: FakeLedger) -> None:
+        book.refuses = True
+        writer = LedgerWriter(WHERE)
+        writer.submit(row)
+        assert book.entered.wait(20)
+        for _ in range(2 * ledger_writer.BATCH):
+            writer.submit(row)
+        threading.Event().wait(0.2)
+        assert book.n_refused == 1
+
+    def test_flush_gives_up(self, book: FakeLedger) -> None:
+        book.gate.clear()
+        writer = LedgerWriter(WHERE)
+        writer.submit(row)
+        assert not writer.flush(0.05)
+        book.gate.set()
+        assert writer.flush(20)
+
+    def test_flush_of_an_idle_writer(self, book: FakeLedger) -> None:
+        assert LedgerWriter(WHERE).flush()
+        assert ledger_writer.flush()
+
+    def test_an_entry_that_fails_costs_itself_alone(
+        self, book: FakeLedger, warned: list[str]
+    ) -> None:
+        def broken() -> Entry:
+            raise ArithmeticError("no forecast")
+
+        writer = LedgerWriter(WHERE)
+        for entry in (row, broken, broken, lambda: row(1)):
+            writer.submit(entry)
+        assert writer.flush(20)
+        assert book.steps == [0, 1]
+        assert len(warned) == 1
+        assert "no forecast" in warned[0]
+
+    def test_many_threads(self, book: FakeLedger) -> None:
+        writer = LedgerWriter(WHERE)
+
+        def train(first: int) -> None:
+            for step in range(first, first + 100):
+                writer.submit(lambda step=step: row(step))  # type: ignore[misc]
+
+        threads = [threading.Thread(target=train, args=(1000 * i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert writer.flush(20)
+        assert sorted(book.steps) == sorted(1000 * i + k for i in range(4) for k in range(100))  # type: ignore[type-var]
+
+    def test_the_process_may_end(self, book: FakeLedger) -> None:
+        writer = LedgerWriter(WHERE)
+        writer.submit(row)
+        assert writer.flush(20)
+        assert writer._thread is not None
+        assert writer._thread.daemon
+
+    def test_one_writer_a_ledger(self) -> None:
+        assert ledger_writer.writer(WHERE) is ledger_writer.writer(Address(WHERE.url))
+        assert ledger_writer.writer(WHERE) is not ledger_writer.writer(Address("sqlite:///b"))
+
+
+def make_pruner(**settings: Any) -> LearningCurvePruner:
+    return LearningCurvePruner(**{"n_steps": N_STEPS, "threshold": 0.05, **settings})
+
+
+def rows_of(study: optuna.Study, trial: int = -1, setting: Any = None) -> list[Entry]:
+    """What is on record of a trial, the newest by default."""
+    assert ledger_writer.flush(20)
+    where = ledger.address(setting, study._storage)
+    assert where is not None
+    found = study.get_trials()[trial]
+    return Ledger(where).of_trial(study.study_name, found.number, found.datetime_start)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    return make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+
+
+class TestPruner:
+    def test_each_decision_is_on_record(self, study: optuna.Study) -> None:
+        curve = {**reports(saturating(0.89)[:6]), 6: np.nan, 7: 0.80}
+        decisions = watch(
+            study, make_pruner(n_warmup_steps=1, interval_steps=2, nan_policy="ignore"), curve
+        )
+        rows = rows_of(study)
+        assert [row.reason for row in rows] == names(decisions)
+        assert len(set(names(decisions))) > 2
+        for row, decision in zip(rows, decisions, strict=True):
+            assert (row.step, row.message, row.p_beat, row.threshold, row.incumbent) == (
+                decision.step,
+                decision.message,
+                decision.p_beat,
+                decision.threshold,
+                decision.incumbent,
+            )
+            assert (row.q05, row.q50, row.q95) == (decision.low, decision.forecast, decision.high)
+        assert [row.n_points for row in rows] == [1, 2, 3, 4, 5, 6, 6, 7]
+        assert [row.value for row in rows] == [*saturating(0.89)[:6], saturating(0.89)[5], 0.80]
+        assert [row.look for row in rows] == [0, 1, 1, 2, 2, 3, 3, 4]
+        judged = [row for row in rows if row.p_beat is not None]
+        assert {(row.horizon, row.incumbent_trial, row.engine_status) for row in judged} == {
+            (20, 4, "ok")
+        }
+        assert {row.engine_status for row in rows} == {"ok", "not asked"}
+        assert {row.version for row in rows} == {optuna_lcpruner.__version__}
+        assert {row.engine for row in rows} == {"pool"}
+        assert all(0.0 < row.milliseconds < 10_000.0 for row in rows)
+        started = study.get_trials()[-1].datetime_start
+        assert all(row.trial_started == started for row in rows)
+
+    def test_of_a_trial_that_is_pruned(self, study: optuna.Study) -> None:
+        decisions = watch(study, make_pruner(), reports(DOOMED))
+        rows = rows_of(study)
+        assert decisions[-1].reason is Reason.HOPELESS
+        assert [row.action for row in rows] == [
+            "prune" if decision.prune else "continue" for decision in decisions
+        ]
+        assert rows[-1].action == "prune"
+
+    def test_minimized(self, tmp_path: Path) -> None:
+        trials = [
+            optuna.trial.create_trial(value=1.0 - t.value, intermediate_values={
+                step: 1.0 - value for step, value in t.intermediate_values.items()
+            })
+            for t in good_trials()
+        ]  # fmt: skip
+        study = make_study(trials, "minimize", sqlite(f"sqlite:///{tmp_path}/study.db"))
+        watch(study, make_pruner(), reports(1.0 - saturating(0.89)[:6]))
+        row = rows_of(study)[-1]
+        np.testing.assert_allclose(row.value, 1.0 - saturating(0.89)[5])
+        np.testing.assert_allclose(row.incumbent, min(t.value for t in trials))
+        assert row.q05 is not None
+        assert row.q50 is not None
+        assert row.q95 is not None
+        assert row.q05 < row.q50 < row.q95
+
+    def test_asked_again_is_not_decided_again(self, study: optuna.Study) -> None:
+        study.pruner = make_pruner()
+        trial = study.ask()
+        for step in range(3):
+            trial.report(0.5, step)
+            assert not trial.should_prune()
+            assert not trial.should_prune()
+        assert [row.step for row in rows_of(study)] == [0, 1, 2]
+
+    def test_two_threads_that_decide_at_once_leave_one_row(self, study: optuna.Study) -> None:
+        both = threading.Barrier(2)
+        pool = OpinionPool()
+
+        def slow(*arguments: Any) -> Any:
+            both.wait(20)
+            return pool(*arguments)
+
+        pruner = make_pruner(engine=slow)
+        trial = study.ask()
+        for step in range(2):
+            trial.report(0.5, step)
+        frozen = study.get_trials()[-1]
+        threads = [threading.Thread(target=pruner.prune, args=(study, frozen)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert [row.step for row in rows_of(study)] == [1]
+
+    def test_a_decision_that_fails(self, tmp_path: Path) -> None:
+        def broken(*_: Any) -> Any:
+            raise ArithmeticError("no posterior")
+
+        study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+        watch(study, make_pruner(engine=broken), reports(DOOMED[:2]))
+        rows = rows_of(study)
+        assert [(row.reason, row.engine_status, row.engine) for row in rows] == [
+            ("TOO_FEW_REPORTS", "not asked", "broken"),
+            ("FAILED", "failed", "broken"),
+        ]
+        assert "no posterior" in rows[-1].message
+
+    @pytest.mark.parametrize("kind", ["memory", "journal", "sqlite memory"])
+    def test_no_ledger_by_default(
+        self, kind: str, tmp_path: Path, writers: dict[Address, LedgerWriter]
+    ) -> None:
+        storage: Any = {
+            "memory": lambda: None,
+            "journal": lambda: JournalStorage(JournalFileBackend(f"{tmp_path}/s.log")),
+            "sqlite memory": lambda: "sqlite://",
+        }[kind]()
+        study = make_study(good_trials(), storage=storage)
+        watch(study, make_pruner(), reports(DOOMED))
+        assert writers == {}
+
+    def test_off(self, study: optuna.Study, writers: dict[Address, LedgerWriter]) -> None:
+        watch(study, make_pruner(ledger=False), reports(DOOMED))
+        assert writers == {}
+
+    def test_elsewhere(self, tmp_path: Path) -> None:
+        study = make_study(good_trials())
+        setting = f"sqlite:///{tmp_path}/other.db"
+        decisions = watch(study, make_pruner(ledger=setting), reports(DOOMED))
+        assert len(rows_of(study, setting=setting)) == len(decisions)
+
+    def test_a_pickled_pruner_keeps_its_ledger(self, tmp_path: Path) -> None:
+        study = make_study(good_trials())
+        setting = f"sqlite:///{tmp_path}/other.db"
+        pruner = make_pruner(ledger=setting, engine="closed_form")
+        watch(study, pruner, reports(DOOMED[:2]))
+        watch(study, pickle.loads(pickle.dumps(pruner)), reports(DOOMED[:3]))
+        assert [len(rows_of(study, i, setting)) for i in (-2, -1)] == [2, 3]
+        assert {row.engine for row in rows_of(study, setting=setting)} == {"closed_form"}
+
+    @pytest.mark.parametrize("warm_up", [0, 100])
+    def test_the_study_is_not_read_for_it(self, warm_up: int, tmp_path: Path) -> None:
+        def n_reads(setting: Any) -> int:
+            storage = CountingStorage()
+            study = make_study(good_trials(), storage=storage)
+            pruner = make_pruner(n_warmup_steps=warm_up, ledger=setting)
+            watch(study, pruner, reports(DOOMED[:3]))
+            assert ledger_writer.flush(20)
+            return storage.n_reads
+
+        assert n_reads(f"sqlite:///{tmp_path}/other.db") == n_reads(False)
+
+
+def unusable(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a ledger that cannot be written."""
+    path = tmp_path / "l.db"
+    if kind == "read-only":
+        Ledger(Address(f"sqlite:///{path}")).append([row()])
+        return f"sqlite:///file:{path}?mode=ro&uri=true"
+    if kind == "locked":
+        holder = sqlite3.connect(path, check_same_thread=False)
+        holder.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr(unusable, "holder", holder, raising=False)
+        return f"sqlite:///{path}?timeout=0.01"
+    if kind == "full":
+        Ledger(Address(f"sqlite:///{path}")).append([row()])
+
+        def limit(raw: Any, _: Any) -> None:
+            raw.execute("PRAGMA max_page_count = 1")  # no page more than the file has
+
+        sqlalchemy.event.listen(sqlalchemy.pool.Pool, "connect", limit)
+        monkeypatch.setattr(unusable, "undo", limit, raising=False)
+        return f"sqlite:///{path}"
+    return {
+        "no folder": f"sqlite:///{tmp_path}/gone/l.db",
+        "no driver": "nosuchdatabase://host/d",
+        "not a database": f"sqlite:///{Path(__file__)}",
+        "unreachable": "postgresql+psycopg2://127.0.0.1:1/d",
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("read-only", "readonly"),
+        ("locked", "locked"),
+        ("full", "full"),
+        ("no folder", "unable to open"),
+        ("no driver", "nosuchdatabase"),
+        ("not a database", "not a database"),
+        ("unreachable", "refused"),
+    ],
+)
+def test_a_ledger_out_of_order_costs_one_warning(
+    kind: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warned: list[str]
+) -> None:
+    if kind == "unreachable":
+        pytest.importorskip("psycopg2")
+    url = unusable(kind, tmp_path, monkeypatch)
+
+    def objective(trial: optuna.Trial) -> float:
+        curve = BAD if trial.number % 2 else saturating(0.95)
+        for step, value in enumerate(curve):
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return float(curve[-1])
+
+    def states(setting: Any) -> list[TrialState]:
+        # Long words, so that the file has to grow.
+        study = make_study(good_trials(), pruner=make_pruner(ledger=setting, publish=False))
+        study.optimize(objective, n_trials=8)
+        return [trial.state for trial in study.get_trials()]
+
+    try:
+        found = states(url)
+        assert not ledger_writer.flush(20)
+    finally:
+        if kind == "locked":
+            unusable.holder.close()  # type: ignore[attr-defined]
+        if kind == "full":
+            sqlalchemy.event.remove(sqlalchemy.pool.Pool, "connect", unusable.undo)  # type: ignore[attr-defined]
+    assert found == states(False)
+    assert {TrialState.PRUNED, TrialState.COMPLETE} <= set(found)
+    assert len(warned) == 1
+    assert words in warned[0]
+
+
+def test_a_locked_ledger_is_written_when_it_is_free(tmp_path: Path, warned: list[str]) -> None:
+    path = tmp_path / "l.db"
+    setting = f"sqlite:///{path}?timeout=0.01"
+    study = make_study(good_trials())
+    holder = sqlite3.connect(path)
+    holder.execute("BEGIN EXCLUSIVE")
+    decisions = watch(study, make_pruner(ledger=setting), reports(DOOMED))
+    assert not ledger_writer.flush(20)
+    holder.close()
+    assert len(rows_of(study, setting=setting)) == len(decisions)
+    assert len(warned) == 1
+
+
+def test_a_ledger_removed_while_it_is_in_use(tmp_path: Path, warned: list[str]) -> None:
+    study = make_study(good_trials())
+    setting = f"sqlite:///{tmp_path}/l.db"
+    pruner = make_pruner(ledger=setting)
+    watch(study, pruner, reports(DOOMED))
+    assert ledger_writer.flush(20)
+    (tmp_path / "l.db").unlink()
+    decisions = watch(study, pruner, reports(DOOMED))
+    assert len(rows_of(study, setting=setting)) == len(decisions)
+    assert len(warned) <= 1
+
+
+PRELUDE = """
+import multiprocessing, os, sys
+import optuna
+from optuna_lcpruner import LearningCurvePruner, ledger_writer
+
+study = optuna.load_study(study_name="s", storage=sys.argv[1])
+study.pruner = LearningCurvePruner(20)
+
+def run():
+    trial = study.ask()
+    for step in range(3):
+        trial.report(0.1 * step, step)
+        trial.should_prune()
+    return trial.number
+"""
+
+
+def run_script(script: str, url: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(script), url],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class TestProcesses:
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> str:
+        url = f"sqlite:///{tmp_path}/study.db"
+        optuna.create_study(study_name="s", storage=url, direction="maximize")
+        return url
+
+    def steps(self, url: str) -> list[list[int | None]]:
+        study = optuna.load_study(study_name="s", storage=url)
+        return [[row.step for row in rows_of(study, t.number)] for t in study.get_trials()]
+
+    def test_decisions_arrive_before_the_process_ends(self, url: str) -> None:
+        run_script("run()", url)
+        assert self.steps(url) == [[0, 1, 2]]
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+    def test_children_of_multiprocessing_write_their_own(self, url: str) -> None:
+        """What waits in the parent as it forks is written once, by the parent."""
+        run_script(
+            """
+            run()
+            context = multiprocessing.get_context("fork")
+            children = [context.Process(target=run) for _ in range(2)]
+            for child in children:
+                child.start()
+            for child in children:
+                child.join()
+                assert child.exitcode == 0
+            """,
+            url,
+        )
+        assert self.steps(url) == [[0, 1, 2]] * 3
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+    def test_a_forked_child_has_a_writer_of_its_own(self, url: str) -> None:
+        run_script(
+            """
+            run()
+            assert ledger_writer.flush()
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    run()
+                    status = 0 if ledger_writer.flush() else 2
+                finally:
+                    os._exit(status)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            """,
+            url,
+        )
+        assert self.steps(url) == [[0, 1, 2]] * 2
+
+
+def test_rows_are_of_the_trial_asked_for(tmp_path: Path) -> None:
+    """The study is made anew under its name; the file beside it was kept."""
+    old = sqlite(f"sqlite:///{tmp_path}/old.db")
+    study = optuna.create_study(study_name="s", storage=old, direction="maximize")
+    study.add_trials(good_trials())
+    watch(study, make_pruner(), reports(DOOMED))
+    rows_of(study)
+    shutil.copy(tmp_path / "old.db.lcpruner", tmp_path / "new.db.lcpruner")
+    new = sqlite(f"sqlite:///{tmp_path}/new.db")
+    again = optuna.create_study(study_name="s", storage=new, direction="maximize")
+    again.add_trials(good_trials())
+    threading.Event().wait(1.1)  # starts are told apart to the second
+    watch(again, make_pruner(), reports(DOOMED[:3]))
+    assert [row.step for row in rows_of(again)] == [0, 1, 2]
+    assert all(isinstance(row.trial_started, datetime) for row in rows_of(again))

@@ -1,0 +1,395 @@
+"""Reports: from a ledger and a study made by hand, from a real study, as text, HTML and JSON."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from helpers import N_STEPS, good_trials, make_study, reports, saturating, sqlite
+from optuna.trial import FrozenTrial, TrialState
+from scipy import stats
+from test_explanation import entry
+
+from optuna_lcpruner import LearningCurvePruner, Reason, cli, ledger_writer
+from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.ledger import COLUMNS, Address, Entry, Ledger
+from optuna_lcpruner.study_report import Report, report
+
+STARTED = datetime(2026, 1, 2, 3, 4, 5)
+SIGN = {"maximize": 1.0, "minimize": -1.0}
+
+
+class History:
+    """A study and its ledger, trial by trial."""
+
+    def __init__(self, folder: Path, direction: str = "maximize", name: str = "s") -> None:
+        self.study = optuna.create_study(study_name=name, direction=direction)
+        self.url = f"sqlite:///{folder}/{direction}.db"
+        self.sign = SIGN[direction]
+        self.entries: list[Entry] = []
+
+    def trial(
+        self,
+        *decisions: Entry,
+        value: float | None = None,
+        n: int = 20,
+        state: TrialState = TrialState.COMPLETE,
+        seconds: float | None = None,
+    ) -> None:
+        """A trial with n reports; its decisions' metric values are turned to the direction."""
+        number = len(self.study.get_trials(deepcopy=False))
+        finished = state.is_finished()
+        self.study.add_trial(
+            FrozenTrial(
+                number=number, trial_id=-1, state=state, params={}, distributions={},
+                user_attrs={}, system_attrs={},
+                value=None if value is None else self.sign * value,
+                intermediate_values=dict.fromkeys(range(n), 0.5),
+                datetime_start=STARTED,
+                datetime_complete=STARTED + timedelta(seconds=seconds or 0) if finished else None,
+            )
+        )  # fmt: skip
+        for decision in decisions:
+            decision.study, decision.trial = self.study.study_name, number
+            decision.trial_started = STARTED
+            for name in ("value", "incumbent", "q05", "q25", "q50", "q75", "q95"):
+                worth = getattr(decision, name)
+                setattr(decision, name, None if worth is None else self.sign * worth)
+            if self.sign < 0:
+                decision.q05, decision.q95 = decision.q95, decision.q05
+                decision.q25, decision.q75 = decision.q75, decision.q25
+            self.entries.append(decision)
+
+    def report(self) -> Report:
+        Ledger(Address(self.url)).append(self.entries)
+        return report(self.study, ledger=self.url)
+
+
+def judged(step: int, why: Reason, p: float, **changes: Any) -> Entry:
+    """A look with a forecast; 90 % interval 0.902 to 0.921, the best is 0.957."""
+    return entry(step, why, p, **{"value": 0.8, "q25": 0.91, "q75": 0.92, **changes})
+
+
+def control(step: int, p: float) -> Entry:
+    return judged(step, Reason.CONTROL, p, action="control")
+
+
+def filled(folder: Path, direction: str = "maximize", name: str = "s") -> History:
+    """Two complete trials, three pruned, three of the control group of which two have ended."""
+    history = History(folder, direction, name)
+    history.trial(entry(0, Reason.STARTUP), value=0.957)
+    history.trial(judged(1, Reason.UNDECIDED, 0.3), judged(15, Reason.UNDECIDED, 0.5), value=0.915)
+    for step, p in ((3, 0.01), (5, 0.015), (7, 0.002)):
+        history.trial(
+            judged(1, Reason.UNDECIDED, 0.3), judged(step, Reason.HOPELESS, p),
+            value=0.4, n=step + 1, state=TrialState.PRUNED, seconds=10.0 * (step + 1),
+        )  # fmt: skip
+    history.trial(judged(1, Reason.UNDECIDED, 0.3), control(3, 0.01), control(4, 0.01), value=0.99)
+    history.trial(control(7, 0.02), value=0.905)
+    history.trial(control(5, 0.02), n=6, state=TrialState.RUNNING)
+    history.trial(entry(9, Reason.DIVERGED), value=0.1, n=10, state=TrialState.PRUNED, seconds=1.0)
+    history.trial(entry(0, Reason.TOO_FEW_REPORTS), n=3, state=TrialState.FAIL)
+    return history
+
+
+@pytest.fixture(params=["maximize", "minimize"])
+def found(request: pytest.FixtureRequest, tmp_path: Path) -> Report:
+    return filled(tmp_path, request.param).report()
+
+
+class TestReport:
+    def test_counts(self, found: Report) -> None:
+        assert found.states == {"COMPLETE": 4, "FAIL": 1, "PRUNED": 4, "RUNNING": 1}
+        assert found.n_decisions == 16
+        assert found.reasons["UNDECIDED"] == 6
+        assert found.reasons["CONTROL"] == 4
+        assert found.milliseconds == 1.0
+
+    def test_the_control_group(self, found: Report) -> None:
+        assert (found.n_pruned, found.n_control) == (3, 3)
+        cost = found.cost
+        assert (cost.n_ended, cost.n_beat, cost.share) == (2, 1, 0.5)
+        np.testing.assert_allclose(
+            cost.share_interval, stats.binomtest(1, 2).proportion_ci(0.95, "exact"), rtol=1e-9
+        )
+        expected = (0.01 + 0.015 + 0.002 + 0.01 + 0.02 + 0.02) / 6
+        np.testing.assert_allclose(cost.expected, expected)
+        np.testing.assert_allclose(cost.steps_saved, 3 * (16 + 12) / 2)  # the first look counts
+
+    @pytest.mark.parametrize("direction", SIGN)
+    @pytest.mark.parametrize(("value", "n_beat"), [(0.95, 0), (0.957, 0), (0.96, 1)])
+    def test_what_beats_the_best(
+        self, direction: str, value: float, n_beat: int, tmp_path: Path
+    ) -> None:
+        history = History(tmp_path, direction)
+        history.trial(control(3, 0.01), value=value)
+        assert history.report().cost.n_beat == n_beat
+
+    def test_accuracy(self, found: Report) -> None:
+        assert [(row.low, row.n_looks, row.n_trials) for row in found.accuracy] == [
+            (0.1, 3, 2), (0.25, 2, 2), (0.75, 1, 1)
+        ]  # fmt: skip
+        early, middle, late = found.accuracy
+        np.testing.assert_allclose(early.median_error, 0.99 - 0.9141)
+        np.testing.assert_allclose(late.last_value_error, 0.115)
+        # Each of the two members that ended stands for three trials.
+        np.testing.assert_allclose((early.in_half, early.in_ninety), (1 / 7, 1 / 7))
+        np.testing.assert_allclose((middle.in_half, middle.in_ninety), (0.0, 0.5))
+
+    def test_reliability(self, found: Report) -> None:
+        rows = {row.low: row for row in found.reliability}
+        assert set(rows) == {0.01, 0.3}
+        np.testing.assert_allclose(rows[0.01].p_beat, (0.01 + 0.01 + 0.02) / 3)
+        np.testing.assert_allclose(rows[0.01].beat, 2 / 3)
+        np.testing.assert_allclose(rows[0.3].p_beat, (0.3 + 0.5 + 3 * 0.3) / 5)
+        np.testing.assert_allclose(rows[0.3].beat, 3 / 5)
+        assert found.log_scores is not None
+        assert found.log_scores.n_looks == 6
+
+    def test_savings(self, found: Report) -> None:
+        assert found.savings.trained == 4 * 20 + 4 + 6 + 8 + 6 + 10 + 3
+        assert found.savings.saved == 16 + 14 + 12 + 10
+        np.testing.assert_allclose(found.savings.seconds, 10.0 * (16 + 14 + 12) + 1.0)
+
+    def test_closest_calls(self, found: Report) -> None:
+        assert [(call.trial, call.p_beat) for call in found.closest] == [
+            (3, 0.015), (2, 0.01), (4, 0.002)
+        ]  # fmt: skip
+        assert found.closest[0].step == 5
+        sign = SIGN["maximize" if found.maximize else "minimize"]
+        assert found.closest[0].forecast == sign * 0.9141
+        assert found.closest[0].low == (0.902 if found.maximize else -0.921)
+
+    def test_a_deleted_study_of_the_same_name(self, tmp_path: Path) -> None:
+        history = filled(tmp_path)
+        for number in (0, 50):
+            late = judged(1, Reason.UNDECIDED, 0.9, study="s", trial=number)
+            late.trial_started = STARTED - timedelta(days=1)
+            history.entries.append(late)
+        assert history.report().n_decisions == 16
+
+    def test_without_a_control_group(self, tmp_path: Path) -> None:
+        history = History(tmp_path)
+        history.trial(judged(1, Reason.UNDECIDED, 0.3), value=0.915)
+        history.trial(judged(3, Reason.HOPELESS, 0.01), value=0.4, n=4, state=TrialState.PRUNED)
+        found = history.report()
+        assert found.cost.share is None
+        text = str(found)
+        assert "by the forecasts 1 % of them would have beaten the best." in text
+        assert "control_fraction=0.05" in text
+        assert "not pruned: the better ones" in text
+
+    def test_told_to_stop_but_went_on(self, tmp_path: Path) -> None:
+        history = History(tmp_path)
+        history.trial(judged(3, Reason.HOPELESS, 0.01), value=0.4, n=12)
+        found = history.report()
+        assert (found.n_pruned, found.savings.saved, found.closest) == (0, 0, [])
+
+    def test_of_an_empty_ledger(self, tmp_path: Path) -> None:
+        history = History(tmp_path)
+        Ledger(Address(history.url)).append([entry(0, Reason.STARTUP, study="other")])
+        found = report(history.study, ledger=history.url)
+        assert (found.n_decisions, found.milliseconds, found.log_scores) == (0, None, None)
+        assert "No trial with a forecast has completed." in str(found)
+        assert "No trial was pruned by forecast." in found.to_html()
+        json.dumps(found.to_dict(), allow_nan=False)
+
+    def test_two_objectives(self) -> None:
+        study = optuna.create_study(directions=["minimize", "minimize"])
+        with pytest.raises(InputError, match="2 objectives"):
+            report(study)
+
+
+class Texts(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.attributes: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [name for name, _ in attrs]
+        self.tags.add(tag)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() and "style" not in self.open:
+            self.texts.append(data.strip())
+
+
+class TestShown:
+    def test_text(self, tmp_path: Path) -> None:
+        text = str(filled(tmp_path).report())
+        for line in (
+            "Study 's', maximize: 10 trials (4 complete, 1 fail, 4 pruned, 1 running), "
+            "16 decisions",
+            "Control group: 3 that would have been pruned ran on, 2 to their end.",
+            "1 of 2 beat the best value at that time: estimated 50 % of the prunes would have, "
+            "95 % interval [1.26 %, 98.7 %].",
+            "117 reports were made; training every pruned trial to its horizon would have taken "
+            "52 more (30.8 % of 169).",
+            "At each trial's own pace that is 7.02 min.",
+            "Shares are weighted: a member of the control group stands for 3 trials.",
+        ):
+            assert line in text.splitlines()
+        assert "75-100 %" in text
+
+    def test_html_says_the_same_and_needs_nothing_else(self, tmp_path: Path) -> None:
+        odd = '<b>&"it\'s" ü 学</b>'
+        found = filled(tmp_path, name=odd).report()
+        parser = Texts()
+        parser.feed(found.to_html())
+        assert parser.open == []
+        assert "b" not in parser.tags
+        assert set(parser.attributes) == {"lang", "charset"}
+        words = [line.strip() for line in str(found).splitlines() if line.strip()]
+        shown = " ".join(" ".join(parser.texts).split())
+        for line in words:
+            if not line.startswith("---"):
+                assert " ".join(line.split()) in shown
+
+    def test_dict(self, tmp_path: Path) -> None:
+        found = filled(tmp_path).report()
+        plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+        assert plain["cost"]["share"] == 0.5
+        assert plain["savings"]["saved"] == 52
+        assert [row["trial"] for row in plain["closest"]] == [3, 2, 4]
+        assert plain["accuracy"][0]["n_looks"] == 3
+
+
+def test_of_a_real_study(tmp_path: Path) -> None:
+    """Half of the condemned run on; what is estimated is near what is known of them all."""
+    rng = np.random.default_rng(0)
+    study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+    study.pruner = LearningCurvePruner(N_STEPS, control_fraction=0.5)
+
+    def objective(trial: optuna.Trial) -> float:
+        curve = saturating(rng.uniform(0.2, 0.92)) + rng.normal(0.0, 0.01, N_STEPS)
+        for step, value in reports(curve).items():
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return float(curve[-1])
+
+    study.optimize(objective, n_trials=40)
+    found = report(study)
+    states = [trial.state for trial in study.get_trials()]
+    assert found.n_pruned == states.count(TrialState.PRUNED) > 3
+    marked = ["lcpruner:control_since_step" in t.user_attrs for t in study.get_trials()]
+    assert found.n_control == sum(marked) > 3
+    assert found.cost.n_ended == found.n_control
+    assert sum(found.reasons.values()) == found.n_decisions
+    asked = sum(len(t.intermediate_values) for t in study.get_trials()[5:])
+    assert found.n_decisions == asked
+    assert found.cost.steps_interval is not None
+    low, high = found.cost.steps_interval
+    assert low <= found.savings.saved <= high
+    assert len(found.closest) == min(5, found.n_pruned)
+
+
+def multiply(path: Path, n_trials: int) -> None:
+    """Give every trial the decisions of trial 0."""
+    others = ", ".join(name for name in COLUMNS if name != "trial")
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "WITH RECURSIVE counted(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM counted "
+            f"WHERE i < {n_trials - 1}) INSERT INTO lcpruner_decisions (trial, {others}) "
+            f"SELECT i, {others} FROM lcpruner_decisions, counted"
+        )
+    connection.close()
+
+
+def test_of_a_long_ledger(tmp_path: Path) -> None:
+    """10^5 decisions; the time it takes is in docs/ledger.md."""
+    history = History(tmp_path)
+    n_trials, n = 1000, 100
+    rows = [entry(step, Reason.UNDECIDED, 0.3, value=0.8, q25=0.91, q75=0.92) for step in range(n)]
+    for row in rows:
+        row.horizon = 101
+    for _ in range(n_trials):
+        history.study.add_trial(
+            FrozenTrial(
+                number=0, trial_id=-1, state=TrialState.COMPLETE, params={}, distributions={},
+                user_attrs={}, system_attrs={}, value=0.91, intermediate_values={100: 0.9},
+                datetime_start=STARTED, datetime_complete=STARTED,
+            )
+        )  # fmt: skip
+    for row in rows:
+        row.trial, row.trial_started = 0, STARTED
+    Ledger(Address(history.url)).append(rows)
+    multiply(tmp_path / "maximize.db", n_trials)
+    found = report(history.study, ledger=history.url)
+    assert found.n_decisions == n_trials * n
+    assert sum(row.n_looks for row in found.accuracy) == n_trials * n
+    assert {row.n_trials for row in found.accuracy} == {n_trials}
+
+
+class TestCommand:
+    @pytest.fixture
+    def run(
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Callable[..., tuple[int, str, str]]:
+        monkeypatch.chdir(tmp_path)
+        study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+        study.pruner = LearningCurvePruner(N_STEPS)
+        trial = study.ask()
+        for step, value in enumerate(saturating(0.89)):
+            trial.report(value, step)
+            trial.should_prune()
+        study.tell(trial, 0.89)
+        assert ledger_writer.flush(20)
+        self.study = study
+
+        def run(*argv: str) -> tuple[int, str, str]:
+            code = cli.main(["report", "--storage", "study.db", *argv])
+            return code, *capsys.readouterr()
+
+        return run
+
+    def test_prints_and_writes(
+        self, run: Callable[..., tuple[int, str, str]], tmp_path: Path
+    ) -> None:
+        found = report(self.study)
+        assert run() == (0, f"{found}\n\nWritten: lcpruner-report.html\n", "")
+        assert (tmp_path / "lcpruner-report.html").read_text("utf-8") == found.to_html()
+        run("--html", "other.html")
+        assert (tmp_path / "other.html").is_file()
+
+    def test_no_page(self, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+        assert run("--no-html") == (0, f"{report(self.study)}\n", "")
+        assert not list(tmp_path.glob("*.html"))
+
+    def test_json(self, run: Callable[..., tuple[int, str, str]]) -> None:
+        _, out, _ = run("--json")
+        assert json.loads(out) == json.loads(json.dumps(report(self.study).to_dict()))
+
+    @pytest.mark.parametrize(
+        ("argv", "words"),
+        [
+            (("--html", "no/such/folder.html"), "cannot write"),
+            (("--ledger", "nowhere.db"), "no ledger"),
+            (("--study", "x"), "no study named"),
+        ],
+    )
+    def test_errors_are_one_line(
+        self, argv: tuple[str, ...], words: str, run: Callable[..., tuple[int, str, str]]
+    ) -> None:
+        code, out, err = run(*argv)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert words in err
