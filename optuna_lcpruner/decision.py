@@ -26,6 +26,8 @@ class Reason(Enum):
     ALREADY_BETTER = "already better than the best"
     UNDECIDED = "undecided"
     PATIENCE = "being patient"
+    UNDER_WAY = "forecast under way"
+    NOT_CONVERGED = "forecast without convergence"
     CONTROL = "control group, runs on"
     SECOND_CHANCE = "second chance, runs on"
     MULTI_OBJECTIVE = "multi-objective study"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap
-from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import oriented, spanning
@@ -19,7 +19,7 @@ def forecast(
     direction: str = "minimize",
     steps: ArrayLike | None = None,
     target: str = "last",
-    engine: Engine | None = None,
+    engine: str | Engine = "closed_form",
 ) -> Forecast:
     """Forecast a learning curve without a study.
 
@@ -30,7 +30,9 @@ def forecast(
         direction: ``"minimize"`` or ``"maximize"``, as in ``optuna.create_study``.
         steps: The steps of the values, shape (n,), distinct; by default 0, 1, 2, ...
         target: ``"last"``: the value at the end; ``"best"``: the best value by then.
-        engine: The posterior; by default the closed-form one.
+        engine: The posterior: ``"closed_form"``, ``"mcmc"`` for the paper's weighted combination
+            (``diagnostics`` of the forecast say whether it converged), or any callable like
+            :class:`~optuna_lcpruner.posterior.interface.Engine`.
 
     Returns:
         The predictive distribution at every position ahead, the last being the horizon (at up to
@@ -59,7 +61,7 @@ def forecast(
     scale = spanning(first, first + 2.0 * spread, direction == "maximize")
     ahead = curve.knots.positions
     ahead = ahead[ahead > curve.positions[-1]]
-    return (engine or ClosedForm())(curve, StudyKnowledge(scale, Target(target)), ahead)
+    return engine_of(engine)(curve, StudyKnowledge(scale, Target(target)), ahead)
 
 
 def _curve(

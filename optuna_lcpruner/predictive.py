@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from optuna_lcpruner.diagnostics import Diagnostics
 from optuna_lcpruner.scale import Scale
 
 Array = NDArray[np.float64]
@@ -77,6 +78,7 @@ class Forecast:
         shares: What the posterior rests on, name -> share of the weight; sums to 1.
         recalibration: Corrects the distribution of the reported value at the horizon.
         opinions: P(beats the incumbent) by each source alone, name -> probability.
+        diagnostics: Of the sampler, where one was used.
     """
 
     positions: Array
@@ -89,6 +91,7 @@ class Forecast:
     shares: Mapping[str, float] = field(default_factory=dict)
     recalibration: Recalibration | None = None
     opinions: Mapping[str, float] = field(default_factory=dict)
+    diagnostics: Diagnostics | None = None
 
     @property
     def horizon(self) -> float:

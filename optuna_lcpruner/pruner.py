@@ -8,7 +8,8 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import ledger as ledgers
 from optuna_lcpruner import ledger_writer, publish
+from optuna_lcpruner.background import Background, Question
 from optuna_lcpruner.checks import choice, integer, real
 from optuna_lcpruner.control_group import (
     CONTROL_ATTRIBUTE,
@@ -31,9 +33,8 @@ from optuna_lcpruner.control_group import (
 )
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
-from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
-from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import oriented
 from optuna_lcpruner.study_record import (
@@ -59,6 +60,7 @@ _NOT_SHOWN = (
     Reason.BETWEEN_LOOKS,
     Reason.TOO_FEW_REPORTS,
     Reason.BEYOND_HORIZON,
+    Reason.UNDER_WAY,
 )
 """Reasons that are not published: there was nothing to decide, and the last decision stands."""
 
@@ -115,7 +117,12 @@ class LearningCurvePruner(BasePruner):
             ``.lcpruner`` after it; for one in another database there, in tables of our own; for
             one in memory or in a journal nowhere. False: nowhere.
         engine: The posterior: ``"pool"`` as above, ``"closed_form"`` for the ensemble of curves
-            alone, or any callable like :class:`~optuna_lcpruner.posterior.interface.Engine`.
+            alone, ``"mcmc"`` for the paper's weighted combination (a second or two a look), or any
+            callable like :class:`~optuna_lcpruner.posterior.interface.Engine`.
+        executor: Makes the forecasts while training goes on, a ``concurrent.futures.Executor``: a
+            check hands over the curve and judges the newest forecast that is ready. By default a
+            check waits for its forecast. A copy made by pickle has no executor.
+        executor_timeout: Seconds after which a forecast counts as lost.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -142,6 +149,8 @@ class LearningCurvePruner(BasePruner):
         control_fraction: float = 0.0,
         ledger: str | Literal[False] | None = None,
         engine: str | Engine = "pool",
+        executor: Executor | None = None,
+        executor_timeout: float = 60.0,
     ) -> None:
         self._n_steps = None if n_steps is None else integer("n_steps", n_steps, 1)
         self._rule = Rule(
@@ -162,9 +171,17 @@ class LearningCurvePruner(BasePruner):
         self._publish = publish
         self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
         self._ledger = ledgers.checked(ledger)
-        self._engine = _engine(engine)
+        self._engine = engine_of(engine)
         self._engine_name = _name_of(engine)
+        if executor is not None and not isinstance(executor, Executor):
+            raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}.")
+        timeout = real("executor_timeout", executor_timeout, 0.0, math.inf)
         self._forget()
+        self._background = (
+            None
+            if executor is None
+            else Background(self._engine, executor, timeout, self._say_once)
+        )
 
     def _forget(self) -> None:
         """Start with empty memos; all of them can be rebuilt from the storage."""
@@ -175,11 +192,12 @@ class LearningCurvePruner(BasePruner):
         self._said: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        forgotten = ("_lock", "_memos", "_said")
+        forgotten = ("_lock", "_memos", "_said", "_background")
         return {key: value for key, value in self.__dict__.items() if key not in forgotten}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._background = None
         self._forget()
 
     @property
@@ -217,6 +235,8 @@ class LearningCurvePruner(BasePruner):
         except Exception as error:
             verdict = _Verdict.of(self._failed(error))
             self._record(study, trial, verdict, facts)
+            return verdict
+        if verdict.reason is Reason.UNDER_WAY:  # asked again, there may be a forecast
             return verdict
         with self._lock:
             # Two threads may have decided at once; both take the first answer.
@@ -272,25 +292,35 @@ class LearningCurvePruner(BasePruner):
         with self._lock:
             completed, final = record.curves(curve.horizon, curve.stride)
         knowledge = StudyKnowledge(summary.scale, target, completed, final, summary.n_completed)
-        p, forecast = self._ask(curve, knowledge, incumbent)
-        facts.horizon, facts.forecast = curve.horizon, forecast
-        threshold = self._threshold(curve, knowledge)
+        looks = [curve, *self._earlier_looks(curve, steps)]
+        if self._background is None:
+            answers = [self._ask(look, knowledge, incumbent) for look in looks]
+        else:
+            question = Question(tuple(looks), knowledge, step)
+            key = (study._study_id, trial._trial_id, trial.datetime_start)
+            answer = self._background.exchange(key, question)
+            if answer is None:
+                return _Verdict.of(abstain(Reason.UNDER_WAY, "", step))
+            looks, step = list(answer.question.curves), answer.question.step
+            answers = [_answer(forecast, incumbent) for forecast in answer.forecasts]
+        doubt = next((answer.doubt for answer in answers if answer.doubt), "")
+        if doubt:
+            return _Verdict.of(abstain(Reason.NOT_CONVERGED, doubt, step))
+        facts.horizon, facts.forecast = curve.horizon, answers[0].forecast
+        thresholds = [self._threshold(look, knowledge) for look in looks]
         judgement = self._rule.judge(
-            p,
-            threshold,
+            answers[0].p,
+            thresholds[0],
             ahead=reached > summary.incumbent,
-            earlier=[
-                (self._ask(part, knowledge, incumbent)[0], self._threshold(part, knowledge))
-                for part in self._earlier_looks(curve, steps)
-            ],
-            forecast=forecast,
+            earlier=[(a.p, t) for a, t in zip(answers[1:], thresholds[1:], strict=True)],
+            forecast=answers[0].forecast,
             incumbent=incumbent,
         )
         if judgement.reason.prunes:
             judgement = replace(judgement, reason=self._spared(study, trial) or judgement.reason)
         return _Verdict(
             judgement.reason,
-            lambda: describe(judgement, forecast(), incumbent, step, threshold),
+            lambda: describe(judgement, answers[0].forecast(), incumbent, step, thresholds[0]),
         )
 
     def _spared(self, study: Study, trial: FrozenTrial) -> Reason | None:
@@ -301,16 +331,13 @@ class LearningCurvePruner(BasePruner):
             return Reason.CONTROL
         return None
 
-    def _ask(
-        self, curve: LearningCurve, knowledge: StudyKnowledge, incumbent: float
-    ) -> tuple[float, Callable[[], Forecast]]:
+    def _ask(self, curve: LearningCurve, knowledge: StudyKnowledge, incumbent: float) -> _Answer:
         """P(beat) and the forecast, which most decisions need not wait for."""
         quick = getattr(self._engine, "quick", None)  # isinstance of a protocol takes longer
         if quick is not None:
             p, forecast = quick(curve, knowledge)
-            return p, cache(forecast)
-        end = self._engine(curve, knowledge)
-        return end.p_beats(incumbent), lambda: end
+            return _Answer(p, cache(forecast))
+        return _answer(self._engine(curve, knowledge), incumbent)
 
     def _threshold(self, curve: LearningCurve, knowledge: StudyKnowledge) -> float:
         return self._rule.threshold_at(knowledge.any_trial, curve.seen)
@@ -487,6 +514,21 @@ class _Memo:
         return self.ledger[0]
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """P(beat), its forecast when wanted, and why neither can be trusted, if so."""
+
+    p: float
+    forecast: Callable[[], Forecast]
+    doubt: str = ""
+
+
+def _answer(forecast: Forecast, incumbent: float) -> _Answer:
+    found = forecast.diagnostics
+    doubt = "" if found is None or found.converged else found.status
+    return _Answer(forecast.p_beats(incumbent), lambda: forecast, doubt)
+
+
 class _Verdict:
     """A decision whose words and interval are worked out when somebody reads them."""
 
@@ -512,17 +554,6 @@ def _key(trial: FrozenTrial) -> tuple[Any, ...]:
     reports = trial.intermediate_values
     newest = next(reversed(reports.items()), None) if reports else None
     return (trial._trial_id, trial.number, trial.datetime_start, len(reports), newest)
-
-
-_ENGINES: Mapping[str, Callable[[], Engine]] = {"pool": OpinionPool, "closed_form": ClosedForm}
-
-
-def _engine(engine: str | Engine) -> Engine:
-    if isinstance(engine, str):
-        return _ENGINES[choice("engine", engine, tuple(_ENGINES))]()
-    if not callable(engine):
-        raise TypeError(f"engine must be a name or a callable, but got {engine!r}.")
-    return engine
 
 
 def _name_of(engine: str | Engine) -> str:

@@ -249,6 +249,30 @@ def test_ledger() -> None:
     assert "report: " in output
 
 
+@pytest.mark.slow
+def test_mcmc(recorded: list[str]) -> None:
+    output = run(
+        "mcmc.py", *recorded, "--curves", "2", "--ablated", "1", "--effective", "50",
+        "--recorded", "1", "--repeats", "1", "--parts", "curve", "prior", "real", "time",
+    )  # fmt: skip
+    for seen in (10, 20, 40, 80):
+        for engine in ("mcmc", "closed form", "mcmc, no range", "mcmc, Gaussian"):
+            assert re.search(rf"^{engine} +{seen}% ", output, re.MULTILINE)
+        for engine in ("mcmc", "closed_form", "last", "gain"):
+            assert re.search(rf"^{engine} +{seen}% .* \d\.\d+$", output, re.MULTILINE)
+    assert re.search(r"^median \d", output, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_mcmc_in_training_loops() -> None:
+    output = run("mcmc.py", "--parts", "loop", "--trials", "1", "--reports", "8")
+    rates = re.findall(r"^ +1 (.*?)  +([\d.]+) ", output, re.MULTILINE)
+    assert [name for name, _ in rates] == [
+        "none", "closed_form", "mcmc, in the background", "mcmc, waiting"
+    ]  # fmt: skip
+    assert float(rates[2][1]) > 3 * float(rates[3][1])
+
+
 def test_front(recorded: list[str], tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     run(

@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "families": set(),
     "learning_curve": set(),
     "scale": set(),
-    "predictive": {"scale"},
+    "diagnostics": set(),
+    "predictive": {"diagnostics", "scale"},
     "posterior": set(),
     "posterior.shapes": {"families", "learning_curve"},
     "posterior.interface": {"learning_curve", "predictive", "scale"},
@@ -29,10 +30,34 @@ MAY_IMPORT = {
         "learning_curve", "predictive", "posterior.interface", "posterior.analogues",
         "posterior.closed_form",
     },
+    "posterior.distributions": set(),
+    "posterior.weighted_curves": {"families", "learning_curve", "posterior.distributions"},
+    "posterior.curve_priors": {
+        "families", "posterior.distributions", "posterior.weighted_curves",
+    },
+    "posterior.moves": set(),
+    "posterior.curve_draws": {
+        "diagnostics", "learning_curve", "predictive", "posterior.interface",
+        "posterior.closed_form", "posterior.weighted_curves",
+    },
+    "posterior.closed_sum": {
+        "learning_curve", "predictive", "posterior.interface", "posterior.distributions",
+        "posterior.curve_draws", "posterior.curve_priors", "posterior.weighted_curves",
+    },
+    "posterior.mcmc": {
+        "diagnostics", "learning_curve", "predictive", "posterior.interface",
+        "posterior.curve_draws", "posterior.curve_priors", "posterior.weighted_curves",
+        "posterior.moves",
+    },
+    "posterior.engines": {
+        "checks", "posterior.interface", "posterior.closed_form", "posterior.mcmc",
+        "posterior.opinion_pool",
+    },
+    "background": {"learning_curve", "predictive", "posterior.interface"},
     "wording": set(),
     "decision": {"predictive", "wording"},
     "extrapolate": {
-        "learning_curve", "predictive", "scale", "posterior.interface", "posterior.closed_form",
+        "learning_curve", "predictive", "scale", "posterior.interface", "posterior.engines",
     },
     "study_record": {"learning_curve", "scale", "posterior.interface"},
     "control_group": set(),
@@ -41,9 +66,9 @@ MAY_IMPORT = {
     "ledger": {"checks", "decision", "predictive"},
     "ledger_writer": {"forks", "ledger"},
     "pruner": {
-        "checks", "control_group", "decision", "learning_curve", "ledger", "ledger_writer",
-        "predictive", "publish", "scale", "study_record", "version", "posterior.interface",
-        "posterior.closed_form", "posterior.opinion_pool",
+        "background", "checks", "control_group", "decision", "learning_curve", "ledger",
+        "ledger_writer", "predictive", "publish", "scale", "study_record", "version",
+        "posterior.interface", "posterior.engines",
     },
     "explanation": {"checks", "decision", "ledger", "ledger_writer", "wording"},
     "hindsight": set(),
@@ -125,8 +150,9 @@ def test_imports_flow_one_way(module):
 def test_only_the_door_imports_optuna(module):
     roots = {name.split(".")[0] for name in imported(FILES[module].read_text(), FILES)}
     assert not ("optuna" in roots and module not in USES_OPTUNA)
+    assert not ("emcee" in roots and module != "posterior.moves")
     assert not ("sqlalchemy" in roots and module not in USES_SQLALCHEMY)
-    assert not roots & {"emcee", "sklearn", "torch", "pandas"}
+    assert not roots & {"sklearn", "torch", "pandas"}
     assert not ("matplotlib" in roots and module not in DRAWS)
 
 

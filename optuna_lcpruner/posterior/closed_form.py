@@ -95,7 +95,7 @@ class ClosedForm:
         """See :class:`~optuna_lcpruner.posterior.interface.QuickEngine`."""
         observed, values = curve.on_knots
         z = np.clip((values - knowledge.scale.location) / knowledge.scale.unit, -FAR, FAR)
-        z, stretch, shift = _tamed(z)
+        z, stretch, shift = tamed(z)
         grid = shape_grid(curve.horizon, self.families)
         design = _design(self.prior, self.families, curve.horizon, observed.tobytes())
         fit = _regress(design, self.prior, z)
@@ -132,7 +132,7 @@ class ClosedForm:
         return float(above @ fit.weights), forecast
 
 
-def _tamed(z: Array) -> tuple[Array, float, float]:
+def tamed(z: Array) -> tuple[Array, float, float]:
     """Bring a curve into the range its prior is made for: ``z = stretch * tamed + shift``.
 
     A start at 1e4 or one exploding batch must not blow up the noise of a curve that has recovered,

@@ -1,0 +1,346 @@
+"""The sampled posterior against the closed form, the truth and simple rules; with standard errors.
+
+    python tests/bench/mcmc.py                                  all but the recorded curves
+    python tests/bench/mcmc.py STUDY.npz ... --parts real       300 recorded curves
+    python tests/bench/mcmc.py --parts prior --curves 1000
+
+The parts:
+
+curve   One curve f(t) = 0.86 - 0.62 exp(-0.28 t^0.62) with noise of 0.004, 50 of 100 steps seen:
+        what each engine says of its end, under several seeds of the noise.
+prior   The protocol of LC-PFN (Adriaensen et al. 2023): curves from its prior, m = 100, cut at
+        10 / 20 / 40 / 80 %; mean log predictive density per unseen point, +- its standard error.
+        Rows: the sampled posterior under that prior; the same without the range, and with Gaussians
+        of the same moments for the uniform priors; the closed-form engine with its own prior fitted
+        to the same curves (families one at a time instead of added up); the same engine with its
+        default prior and all families; the sum of families with Gaussians for the uniform priors in
+        closed form, on 1 024 and on 4 096 points instead of a chain.
+real    Recorded studies as for ``replay.py``: 20 completed runs of a study are known, others are
+        forecast. On the working scale: mean log density of the final value (no curve counts below
+        -10), median absolute error of the median, coverage of the 90 % interval. ``last`` is the
+        last value, ``gain`` the last value plus the mean gain of the known runs from there, both
+        with the known runs' deviation.
+time    Diagnostics of one posterior of the eleven families, 50 of 100 points.
+loop    Training loops in threads that ask after every report: reports per second and milliseconds
+        of a check. One worker process makes the forecasts in the background.
+
+Seconds are processor time but in ``loop``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+from calibration import completed, knowledge_of, load
+from optuna.pruners import BasePruner
+from scipy import stats
+
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.background import worker_processes
+from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
+from optuna_lcpruner.posterior.closed_sum import ClosedSum, gaussian
+from optuna_lcpruner.posterior.curve_priors import lcpfn_prior
+from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
+from optuna_lcpruner.posterior.mcmc import MCMC
+from optuna_lcpruner.posterior.weighted_curves import WeightedCurves, sample_curves
+from optuna_lcpruner.predictive import Forecast
+from optuna_lcpruner.scale import Scale
+
+UNIT = StudyKnowledge(Scale(0.0, 1.0, True))
+SEEN = (0.1, 0.2, 0.4, 0.8)
+T = 100
+PARTS = ("curve", "prior", "real", "time", "loop")
+
+
+def ask(engine: Engine, values: np.ndarray, n: int, every: bool = False) -> Forecast:
+    """Forecast a curve in [0, 1] after n of T reports."""
+    curve = LearningCurve(np.arange(1.0, n + 1), values[:n], T)
+    return engine(curve, UNIT, np.arange(n + 1.0, T + 1) if every else None)
+
+
+def plus_minus(x: np.ndarray, digits: int = 3) -> str:
+    """Mean +- standard error."""
+    return f"{np.mean(x):{digits + 4}.{digits}f} +- {np.std(x) / np.sqrt(len(x)):.{digits}f}"
+
+
+def curve_part(sampler: MCMC, n_seeds: int) -> None:
+    truth = 0.86 - 0.62 * np.exp(-0.28 * np.arange(1.0, T + 1) ** 0.62)
+    print(f"one curve, 50 of {T} seen, truth {truth[-1]:.4f}, {n_seeds} seeds of the noise")
+    print(f"{'engine':12s} {'mean':>7s} {'sd':>7s} {'bias':>18s} {'|z| < 1.645':>12s}")
+    for name, engine in (
+        ("mcmc", sampler),
+        ("closed_sum", ClosedSum()),
+        ("closed_form", ClosedForm()),
+    ):
+        rows = []
+        for seed in range(n_seeds):
+            noise = 0.004 * np.random.default_rng(seed).normal(size=T)
+            end = ask(engine, truth + noise, 50)
+            rows.append((end.mean(noise=False), end.std(noise=False)))
+        mean, sd = np.array(rows).T
+        covered = np.mean(np.abs(mean - truth[-1]) < 1.645 * sd)
+        print(
+            f"{name:12s} {mean.mean():7.4f} {sd.mean():7.4f} "
+            f"{plus_minus(mean - truth[-1], 4):>18s} {covered:12.2f}"
+        )
+    print()
+
+
+def fitted(prior: WeightedCurves) -> ClosedForm:
+    """The closed form for the same families, its prior fitted to 20 000 curves of the other."""
+    curves, _ = sample_curves(prior, T, 20_000, np.random.default_rng(1))
+    rise = curves[:, -1] - curves[:, 0]
+    own = CurvePrior(
+        asymptote=(float(curves[:, -1].mean()), float(curves[:, -1].std())),
+        rise=(float(rise.mean()), float(rise.std())),
+        sigma=tuple(np.geomspace(0.001, 0.25, 16)),
+        log_sigma=(-4.0, 1.0),
+        rho=(0.0,),
+        kappa=(0.0,),
+        df=np.inf,
+        model_error=(1e-6, 1e-6),
+    )
+    return ClosedForm(own, tuple(member.family for member in prior.members))
+
+
+def prior_part(sampler: MCMC, n_curves: int, n_ablated: int, seed: int, rows: list[str]) -> None:
+    prior = lcpfn_prior()
+    rng = np.random.default_rng(seed)
+    curves, sigma = sample_curves(prior, T, n_curves, rng)
+    reported = curves + sigma[:, None] * rng.normal(size=curves.shape)
+    sampler = replace(sampler, prior=prior, n_components=1024)
+    engines: dict[str, tuple[Engine, int]] = {
+        "closed form": (fitted(prior), n_curves),
+        "closed, default": (ClosedForm(), n_curves),
+        "closed, sum": (ClosedSum(gaussian(prior)), n_curves),
+        "sum, 4096 points": (ClosedSum(gaussian(prior), 4096), n_curves),
+        "mcmc": (sampler, n_curves),
+        "mcmc, no range": (replace(sampler, prior=replace(prior, within=None)), n_ablated),
+        "mcmc, Gaussian": (replace(sampler, prior=gaussian(prior)), n_ablated),
+    }
+    print("log predictive density per unseen point, curves from LC-PFN's prior")
+    print(f"{'engine':16s} {'seen':>5s} {'curves':>7s} {'log density':>18s} ", end="")
+    print(f"{'minus mcmc':>18s} {'s/curve':>8s} {'converged':>10s}")
+    scores: dict[str, np.ndarray] = {}
+    for fraction in SEEN:
+        n = round(fraction * T)
+        for name in rows or sorted(engines, key=lambda name: name != "mcmc"):
+            engine, count = engines[name]
+            found = [score(engine, values, n) for values in reported[:count]]
+            scores[name], seconds, converged = np.array(found).T
+            gap = scores[name] - scores.get("mcmc", np.full(n_curves, np.nan))[:count]
+            print(
+                f"{name:16s} {fraction:5.0%} {count:7d} {plus_minus(scores[name]):>18s} "
+                f"{plus_minus(gap):>18s} {np.median(seconds):8.4f} {np.mean(converged):10.3f}",
+                flush=True,
+            )
+    print()
+
+
+def score(engine: Engine, values: np.ndarray, n: int) -> tuple[float, float, bool]:
+    """Mean log density of the unseen points, processor seconds, and whether the run converged."""
+    start = time.process_time()
+    ahead = ask(engine, values, n, every=True)
+    seconds = time.process_time() - start
+    densities = [ahead.pdf(values[int(p) - 1], at=p) for p in ahead.positions]
+    converged = ahead.diagnostics is None or ahead.diagnostics.converged
+    return float(np.mean(np.log(np.maximum(densities, 1e-300)))), seconds, converged
+
+
+def recorded(paths: list[Path], n_curves: int) -> Iterator[tuple[np.ndarray, StudyKnowledge, int]]:
+    """A fixed random choice of recorded curves: (curve, knowledge of its study, n of steps)."""
+    rng = np.random.default_rng(0)
+    studies = []
+    for path in paths:
+        curves, _ = load(path)
+        curves = rng.permutation(curves[np.isfinite(curves).all(axis=1)])
+        if len(curves) > 25:
+            known = [completed(i, c) for i, c in enumerate(curves[:20])]
+            studies.append((knowledge_of(known, curves.shape[1]), curves[20:]))
+    for i in range(n_curves):
+        knowledge, curves = studies[i % len(studies)]
+        yield curves[int(rng.integers(len(curves)))], knowledge, curves.shape[1]
+
+
+def real_part(sampler: MCMC, paths: list[Path], n_curves: int) -> None:
+    engines: dict[str, Engine] = {
+        "mcmc": sampler,
+        "closed_sum": ClosedSum(),
+        "closed_form": ClosedForm(),
+    }
+    print(f"{n_curves} recorded curves of {len(paths)} studies")
+    print(f"{'engine':12s} {'seen':>5s} {'log density':>16s} {'|error|':>16s} ", end="")
+    print(f"{'coverage':>16s} {'converged':>10s}")
+    for fraction in SEEN:
+        rows: dict[str, list[tuple[float, float, float, float]]] = {}
+        for curve, knowledge, n_steps in recorded(paths, n_curves):
+            n = max(2, round(fraction * n_steps))
+            if n >= n_steps:
+                continue
+            scale, end = knowledge.scale, float(curve[-1])
+            known = (knowledge.completed[:, -1] - knowledge.completed[:, n - 1]) / scale.unit
+            z, last = (end - scale.location) / scale.unit, (curve[n - 1] - scale.location)
+            last /= scale.unit
+            sd = max(float(known.std()), 1e-3)
+            for name, middle, deviation in (
+                ("last", last, float(np.sqrt(np.mean(known**2) + 1e-6))),
+                ("gain", last + float(known.mean()), sd),
+            ):
+                rows.setdefault(name, []).append(
+                    (
+                        stats.norm.logpdf(z, middle, deviation),
+                        abs(z - middle),
+                        abs(z - middle) < 1.645 * deviation,
+                        1.0,
+                    )
+                )
+            seen = LearningCurve(np.arange(1.0, n + 1), curve[:n], n_steps)
+            for name, engine in engines.items():
+                ahead = engine(seen, knowledge)
+                low, middle, high = ahead.quantile([0.05, 0.5, 0.95])
+                density = float(ahead.pdf(end)) * scale.unit
+                converged = ahead.diagnostics is None or ahead.diagnostics.converged
+                rows.setdefault(name, []).append(
+                    (
+                        float(np.log(max(density, 1e-300))),
+                        abs(end - float(middle)) / scale.unit,
+                        float(low <= end <= high),
+                        float(converged),
+                    )
+                )
+        for name, found in rows.items():
+            density, error, inside, converged = np.array(found, dtype=float).T
+            print(
+                f"{name:12s} {fraction:5.0%} {plus_minus(np.maximum(density, -10.0), 2):>16s} "
+                f"{np.median(error):7.4f} +- {median_error(error):.4f} "
+                f"{plus_minus(inside, 2):>16s} {np.mean(converged):10.3f}",
+                flush=True,
+            )
+    print()
+
+
+def median_error(x: np.ndarray) -> float:
+    """Standard error of a median, by 200 bootstrap samples."""
+    rng = np.random.default_rng(0)
+    return float(np.std([np.median(rng.choice(x, len(x))) for _ in range(200)]))
+
+
+def time_part(sampler: MCMC, repeats: int) -> None:
+    print("one posterior of the eleven families, 50 of 100 points")
+    print(f"{'seconds':>8s} {'steps':>6s} {'tau':>6s} {'ESS':>6s} {'R-hat':>6s} {'accepted':>9s}")
+    truth = 0.86 - 0.62 * np.exp(-0.28 * np.arange(1.0, T + 1) ** 0.62)
+    ask(MCMC(max_steps=10), truth, 50)  # imports
+    times = []
+    for seed in range(repeats):
+        values = truth + 0.004 * np.random.default_rng(seed).normal(size=T)
+        start = time.process_time()
+        d = ask(sampler, values, 50).diagnostics
+        times.append(time.process_time() - start)
+        assert d is not None
+        print(
+            f"{times[-1]:8.2f} {d.n_steps:6d} {d.autocorrelation_time:6.1f} "
+            f"{d.effective_sample_size:6.0f} {d.r_hat:6.3f} {d.acceptance:9.2f} {d.status}",
+            flush=True,
+        )
+    print(f"median {np.median(times):.2f} s\n")
+
+
+def loop_part(counts: list[int], n_steps: int, pause: float) -> None:
+    print(f"training loops of {n_steps} reports, {1e3 * pause:g} ms of training each")
+    print(
+        f"{'trials':>6s} {'pruner':24s} {'reports/s':>10s} {'check, median ms':>17s} {'99 %':>8s}"
+    )
+    for n_trials in counts:
+        with worker_processes(1) as executor:
+            executor.submit(ask, MCMC(max_steps=10), np.linspace(0.1, 0.5, T), 50).result()
+            settings = {"n_steps": n_steps, "threshold": 0.0, "publish": False}
+            pruners = {
+                "none": optuna.pruners.NopPruner(),
+                "closed_form": LearningCurvePruner(**settings, engine="closed_form"),
+                "mcmc, in the background": LearningCurvePruner(
+                    **settings, engine="mcmc", executor=executor
+                ),
+                "mcmc, waiting": LearningCurvePruner(**settings, engine="mcmc"),
+            }
+            for name, pruner in pruners.items():
+                few = 3 if name.endswith("waiting") else n_steps
+                rate, checks = train(pruner, n_trials, n_steps, few, pause)
+                middle, high = np.quantile(1e3 * checks, [0.5, 0.99])
+                print(
+                    f"{n_trials:6d} {name:24s} {rate:10.1f} {middle:17.3f} {high:8.2f}", flush=True
+                )
+    print()
+
+
+def train(
+    pruner: BasePruner, n_trials: int, n_steps: int, n_reports: int, pause: float
+) -> tuple[float, np.ndarray]:
+    """Reports per second of trials in parallel threads, and the seconds of each check."""
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        curve = rng.uniform(0.6, 0.9) - 0.5 * np.arange(1.0, n_steps + 1) ** -0.5
+        values = dict(enumerate(curve.tolist()))
+        study.add_trial(optuna.trial.create_trial(value=curve[-1], intermediate_values=values))
+    trials = [study.ask() for _ in range(n_trials)]
+    checks: list[float] = []
+
+    def run(trial: optuna.Trial) -> None:
+        own = np.random.default_rng(trial.number)
+        for step in range(n_reports):
+            time.sleep(pause)
+            trial.report(0.7 - 0.5 * (step + 1.0) ** -0.5 + 0.01 * own.normal(), step)
+            start = time.perf_counter()
+            trial.should_prune()
+            checks.append(time.perf_counter() - start)
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(n_trials) as threads:
+        list(threads.map(run, trials))
+    return n_trials * n_reports / (time.perf_counter() - start), np.array(checks)
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("studies", type=Path, nargs="*")
+    parser.add_argument("--parts", nargs="+", choices=PARTS)
+    parser.add_argument("--curves", type=int, default=100, help="curves from LC-PFN's prior")
+    parser.add_argument("--ablated", type=int, default=50, help="of these, for the ablations")
+    parser.add_argument("--effective", type=float, default=200.0, help="effective draws wanted")
+    parser.add_argument("--seed", type=int, default=0, help="of these curves")
+    parser.add_argument("--rows", nargs="+", default=[], help="of the part prior; default all")
+    parser.add_argument("--recorded", type=int, default=300, help="recorded curves")
+    parser.add_argument("--trials", type=int, nargs="+", default=[1, 8], help="training loops")
+    parser.add_argument("--reports", type=int, default=100, help="reports of a training loop")
+    parser.add_argument("--repeats", type=int, default=10, help="of the parts curve and time")
+    arguments = parser.parse_args()
+    sampler = MCMC(effective_sample_size=arguments.effective)
+    parts: dict[str, Callable[[], None]] = {
+        "curve": lambda: curve_part(sampler, arguments.repeats),
+        "prior": lambda: prior_part(
+            sampler, arguments.curves, arguments.ablated, arguments.seed, arguments.rows
+        ),
+        "time": lambda: time_part(sampler, arguments.repeats),
+        "loop": lambda: loop_part(arguments.trials, arguments.reports, 0.02),
+    }
+    if arguments.studies:
+        parts["real"] = lambda: real_part(sampler, arguments.studies, arguments.recorded)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    np.seterr(all="ignore")
+    for name in arguments.parts or parts:
+        parts[name]()
+
+
+if __name__ == "__main__":
+    main()

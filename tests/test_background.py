@@ -1,0 +1,327 @@
+"""Forecasts in the background: one in flight, the newest wins, no failure stops training."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import BAD, N_STEPS, SpyEngine, good_trials, make_study, names, reports, watch
+
+from optuna_lcpruner import LearningCurvePruner, Reason
+from optuna_lcpruner.background import Background, Question, answer, worker_processes
+from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.curve_priors import paper_prior
+from optuna_lcpruner.posterior.interface import StudyKnowledge
+from optuna_lcpruner.posterior.mcmc import MCMC
+from optuna_lcpruner.scale import Scale
+
+KNOWLEDGE = StudyKnowledge(Scale(0.0, 1.0, True))
+DOOMED = BAD[:12]
+
+
+def question(n: int) -> Question:
+    curve = LearningCurve(np.arange(1.0, n + 1), np.linspace(0.1, 0.5, n), 40)
+    return Question((curve,), KNOWLEDGE, n)
+
+
+class ByHand(Executor):
+    """Does its work when told to."""
+
+    def __init__(self) -> None:
+        self.work: list[tuple[Future[Any], Any, tuple[Any, ...]]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.work.append((future, fn, args))
+        return future
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the questions in flight or in the queue."""
+        return [args[1].step for _, _, args in self.work]
+
+    def finish(self) -> None:
+        future, fn, args = self.work.pop(0)
+        if future.set_running_or_notify_cancel():
+            future.set_result(fn(*args))
+
+    def fail(self, error: BaseException) -> None:
+        self.work.pop(0)[0].set_exception(error)
+
+
+class Warnings(list[tuple[str, str]]):
+    def __call__(self, topic: str, message: str) -> None:
+        self.append((topic, message))
+
+
+def make(executor: Executor, timeout: float = 60.0) -> tuple[Background, Warnings]:
+    warnings = Warnings()
+    return Background(ClosedForm(), executor, timeout, warnings), warnings
+
+
+def test_the_answer_comes_at_the_next_check() -> None:
+    executor = ByHand()
+    background, warnings = make(executor)
+    assert background.exchange("a", question(5)) is None
+    assert executor.steps == [5]
+    executor.finish()
+    found = background.exchange("a", question(6))
+    assert found is not None
+    assert found.question.step == 5
+    assert found.forecasts[0].mean() == answer(ClosedForm(), question(5)).forecasts[0].mean()
+    assert executor.steps == [6]
+    assert background.exchange("a", question(7)) is None  # handed out once
+    assert warnings == []
+
+
+def test_one_in_flight_and_the_newest_waits() -> None:
+    executor = ByHand()
+    background, _ = make(executor)
+    for n in (5, 6, 7, 8):
+        assert background.exchange("a", question(n)) is None
+        assert executor.steps == [5]
+    executor.finish()
+    assert executor.steps == [8]  # 6 and 7 were overtaken
+
+
+def test_an_answer_that_was_overtaken_is_dropped() -> None:
+    executor = ByHand()
+    background, _ = make(executor)
+    background.exchange("a", question(5))
+    background.exchange("a", question(6))
+    executor.finish()
+    executor.finish()
+    found = background.exchange("a", question(7))
+    assert found is not None
+    assert found.question.step == 6
+
+
+def test_trials_do_not_wait_for_each_other() -> None:
+    executor = ByHand()
+    background, _ = make(executor)
+    background.exchange("a", question(5))
+    background.exchange("b", question(9))
+    assert executor.steps == [5, 9]
+    executor.finish()
+    assert background.exchange("b", question(10)) is None
+    found = background.exchange("a", question(6))
+    assert found is not None
+    assert found.question.step == 5
+
+
+def test_a_crash_is_a_warning() -> None:
+    executor = ByHand()
+    background, warnings = make(executor)
+    background.exchange("a", question(5))
+    background.exchange("a", question(6))
+    executor.fail(RuntimeError("worker died"))
+    assert executor.steps == []  # tried again at the next check, not before
+    assert background.exchange("a", question(7)) is None
+    assert executor.steps == [7]
+    assert [topic for topic, _ in warnings] == ["worker"]
+    assert "worker died" in warnings[0][1]
+
+
+def test_a_hung_worker_is_given_up() -> None:
+    executor = ByHand()
+    background, warnings = make(executor, timeout=0.0)
+    background.exchange("a", question(5))
+    running = executor.work[0][0]
+    running.set_running_or_notify_cancel()  # too late to cancel
+    time.sleep(0.01)
+    assert background.exchange("a", question(6)) is None
+    assert [topic for topic, _ in warnings] == ["hung"]
+    assert executor.steps == [5, 6]
+    running.set_result(answer(ClosedForm(), question(5)))  # comes after all: dropped
+    executor.work.pop(0)
+    background._timeout = 60.0  # patient from here on
+    assert background.exchange("a", question(7)) is None
+    executor.finish()
+    found = background.exchange("a", question(8))
+    assert found is not None
+    assert found.question.step == 6
+
+
+def test_a_question_in_the_queue_is_withdrawn() -> None:
+    executor = ByHand()
+    background, _ = make(executor, timeout=0.0)
+    background.exchange("a", question(5))
+    time.sleep(0.01)
+    background.exchange("a", question(6))
+    assert executor.work[0][0].cancelled()
+
+
+def test_an_executor_that_is_gone_is_a_warning() -> None:
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    background, warnings = make(executor)
+    assert background.exchange("a", question(5)) is None
+    assert background.exchange("a", question(6)) is None
+    assert {topic for topic, _ in warnings} == {"executor"}
+
+
+# --- in the pruner ---
+
+
+def make_pruner(**settings: Any) -> LearningCurvePruner:
+    defaults = {"n_steps": N_STEPS, "threshold": 0.05, "engine": "closed_form"}
+    return LearningCurvePruner(**{**defaults, **settings})
+
+
+def test_checks_take_the_verdict_on_the_report_before() -> None:
+    executor = ByHand()
+    waiting = make_pruner()
+    background = make_pruner(executor=executor)
+    study = make_study(good_trials())
+    expected = watch(study, waiting, reports(DOOMED))
+    study = make_study(good_trials())
+    trial = study.ask()
+    decisions = []
+    for step, value in reports(DOOMED).items():
+        trial.report(value, step)
+        decisions.append(background.decide(study, study.get_trials(deepcopy=False)[-1]))
+        if executor.work:
+            executor.finish()
+    assert decisions[1].reason is Reason.UNDER_WAY
+    assert not decisions[1].prune
+    for before, now in zip(expected[1:-1], decisions[2:], strict=True):
+        assert (before.reason, before.step) == (now.reason, now.step)
+        assert now.p_beat == pytest.approx(before.p_beat, rel=1e-9)
+    assert decisions[-1].reason is Reason.HOPELESS
+
+
+def test_asking_again_at_the_same_report_takes_an_answer() -> None:
+    executor = ByHand()
+    pruner = make_pruner(executor=executor)
+    study = make_study(good_trials())
+    trial = study.ask()
+    for step, value in reports(DOOMED).items():
+        trial.report(value, step)
+    frozen = study.get_trials(deepcopy=False)[-1]
+    assert not pruner.prune(study, frozen)
+    executor.finish()
+    assert pruner.prune(study, frozen)
+    assert pruner.decide(study, frozen).reason is Reason.HOPELESS
+
+
+def test_patience_needs_no_more_answers() -> None:
+    executor = ByHand()
+    pruner = make_pruner(executor=executor, patience=3)
+    study = make_study(good_trials())
+    trial = study.ask()
+    for step, value in reports(DOOMED).items():
+        trial.report(value, step)
+    frozen = study.get_trials(deepcopy=False)[-1]
+    assert not pruner.prune(study, frozen)
+    executor.finish()
+    assert pruner.prune(study, frozen)
+
+
+def test_training_does_not_wait() -> None:
+    class Slow(ClosedForm):
+        def __call__(self, *args: Any) -> Any:
+            time.sleep(0.3)
+            return super().__call__(*args)
+
+    study = make_study(good_trials())
+    with ThreadPoolExecutor(1) as executor:
+        pruner = make_pruner(executor=executor, engine=Slow(), publish=False)
+        start = time.perf_counter()
+        decisions = watch(study, pruner, reports(DOOMED))
+        assert time.perf_counter() - start < 0.3
+    assert set(names(decisions[1:])) == {"UNDER_WAY"}
+
+
+def test_failures_keep_the_trial_going() -> None:
+    class Broken:
+        def __call__(self, *args: Any) -> Any:
+            raise ArithmeticError("no")
+
+    study = make_study(good_trials())
+    with ThreadPoolExecutor(1) as executor:
+        pruner = make_pruner(executor=executor, engine=Broken())
+        decisions = watch(study, pruner, reports(DOOMED))
+    assert not any(decision.prune for decision in decisions)
+
+
+def test_without_an_executor_the_check_waits() -> None:
+    study = make_study(good_trials())
+    spy = SpyEngine(ClosedForm())
+    decisions = watch(study, make_pruner(engine=spy), reports(DOOMED))
+    assert decisions[-1].reason is Reason.HOPELESS
+    assert len(spy.curves) == len(DOOMED) - 1
+
+
+def test_a_pickled_pruner_waits() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        copied = pickle.loads(pickle.dumps(make_pruner(executor=executor)))
+    decisions = watch(make_study(good_trials()), copied, reports(DOOMED))
+    assert decisions[-1].reason is Reason.HOPELESS
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(TypeError, match="executor"):
+        make_pruner(executor=3)
+    with pytest.raises(ValueError, match="executor_timeout"):
+        make_pruner(executor_timeout=-1.0)
+
+
+# --- with the sampled posterior ---
+
+SMALL = MCMC(paper_prior(["pow3", "Janoschek", "ilog2"]))
+
+
+def test_the_sampled_posterior_prunes() -> None:
+    decision = watch(make_study(good_trials()), make_pruner(engine=SMALL), reports(DOOMED))[-1]
+    assert decision.reason is Reason.HOPELESS
+    assert decision.p_beat is not None
+    assert decision.p_beat < 0.05
+
+
+def test_by_name() -> None:
+    pruner = make_pruner(engine="mcmc")
+    decisions = watch(make_study(good_trials()), pruner, reports(DOOMED), each=False)
+    assert decisions[-1].reason in (Reason.HOPELESS, Reason.NOT_CONVERGED)
+
+
+def test_a_run_without_convergence_decides_nothing() -> None:
+    pruner = make_pruner(engine=MCMC(SMALL.prior, max_steps=20))
+    decision = watch(make_study(good_trials()), pruner, reports(DOOMED), each=False)[-1]
+    assert decision.reason is Reason.NOT_CONVERGED
+    assert not decision.prune
+    assert "raise max_steps" in decision.message
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_worker_processes_leave_nothing_behind() -> None:
+    study = make_study(good_trials())
+    with worker_processes(1) as executor:
+        pruner = make_pruner(executor=executor, engine=SMALL)
+        trial = study.ask()
+        for step, value in reports(DOOMED).items():
+            trial.report(value, step)
+        frozen = study.get_trials(deepcopy=False)[-1]
+        deadline = time.monotonic() + 60
+        while not pruner.prune(study, frozen) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert pruner.decide(study, frozen).reason is Reason.HOPELESS
+        pid = executor.submit(os.getpid).result()
+        executor.submit(time.sleep, 1000)  # hangs
+        time.sleep(0.1)
+        start = time.monotonic()
+    assert time.monotonic() - start < 5
+    assert not alive(pid)
