@@ -42,7 +42,7 @@ _CLAIM = "lcpruner:dashboard"
 
 
 def publish_to_dashboard(study: Study, *, every: float = 60.0, ledger: Setting = None) -> bool:
-    """Save the study's figures where optuna-dashboard shows them: at the end of its history page.
+    """Save the study's figures where optuna-dashboard shows them: on its page of the study.
 
     Meant to be called often, by each of many workers, say as a callback of ``study.optimize``:
     of all calls, in whatever process, one in ``every`` seconds publishes. Each figure replaces
