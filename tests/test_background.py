@@ -327,5 +327,5 @@ def test_worker_processes_leave_nothing_behind() -> None:
         executor.submit(time.sleep, 1000)  # hangs
         time.sleep(0.1)
         start = time.monotonic()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 100  # what hangs would take 1 000
     assert not alive(pid)
