@@ -464,7 +464,7 @@ def test_every_name_makes_a_pruner_and_the_defaults_are_eight() -> None:
         ("lcpruner:risk=2", "risk must be between 0 and 1, but got 2"),
         ("lcpruner:risk=True", "risk must be a number, but got True"),
         ("lcpruner:risk=none", "risk must be a number, but got 'none'"),
-        ("lcpruner:engine=magic", "engine must be one of 'pool', 'closed_form', 'mcmc', but got 'magic'"),
+        ("lcpruner:engine=magic", "engine must be one of 'pool', .*, but got 'magic'"),
         ("patient:wrapped=medium", "unknown pruner 'medium'"),
         ("threshold", "Either lower or upper must be specified"),
         ("top:share=0", "share must be above 0 and at most 1, but got 0"),
