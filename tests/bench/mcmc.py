@@ -44,7 +44,7 @@ from scipy import stats
 
 from optuna_lcpruner import LearningCurvePruner
 from optuna_lcpruner.background import worker_processes
-from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.learning_curve import Knots, LearningCurve
 from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.closed_sum import ClosedSum, gaussian
 from optuna_lcpruner.posterior.curve_priors import lcpfn_prior
@@ -186,7 +186,8 @@ def real_part(sampler: MCMC, paths: list[Path], n_curves: int) -> None:
             if n >= n_steps:
                 continue
             scale, end = knowledge.scale, float(curve[-1])
-            known = (knowledge.completed[:, -1] - knowledge.completed[:, n - 1]) / scale.unit
+            now = int(Knots(n_steps).nearest(n))
+            known = (knowledge.completed[:, -1] - knowledge.completed[:, now]) / scale.unit
             z, last = (end - scale.location) / scale.unit, (curve[n - 1] - scale.location)
             last /= scale.unit
             sd = max(float(known.std()), 1e-3)
