@@ -19,8 +19,8 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 
 from optuna_lcpruner.backtest_report import BacktestReport, Outcome, PrunerResult
+from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.curve_files import (
-    InputError,
     RecordedStudy,
     from_curves,
     from_study,

@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from optuna_lcpruner.curve_files import InputError, RecordedStudy
+from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.curve_files import RecordedStudy
+from optuna_lcpruner.wording import table
 
 KEEP = 0.95
 """Share of the orders in which a setting must keep the best trial to be advised."""
@@ -229,7 +231,7 @@ class BacktestReport:
                     f"{r.interval('ms').mean:.2f}",
                 )
             )
-        yield from _aligned(rows)
+        yield _aligned(rows)
         if ran_out:
             yield "* ran all trials before the budget was spent; with more it would have gone on"
 
@@ -250,7 +252,7 @@ class BacktestReport:
                     later += f" {_at(trial.steps, median)}"
                 cells.append(f"{first}; {later}")
             rows.append(tuple(cells))
-        yield from _aligned(rows)
+        yield _aligned(rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types: all replays, and the numbers of the table."""
@@ -308,11 +310,8 @@ def _regret_cell(regret: Interval) -> str:
     return f"{regret.mean:.3f} [{regret.low:.2f}, {regret.high:.2f}]"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    return table(rows[0], rows[1:], left=range(len(rows[0])))
 
 
 def require_matplotlib() -> None:

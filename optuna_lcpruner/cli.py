@@ -23,9 +23,10 @@ from optuna.study import Study
 import optuna_lcpruner
 from optuna_lcpruner.backtest import backtest
 from optuna_lcpruner.backtest_report import BacktestReport, require_matplotlib
+from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.cli_explain import add_explain
 from optuna_lcpruner.cli_report import add_report
-from optuna_lcpruner.curve_files import DIRECTIONS, InputError, first_line, from_study, read_file
+from optuna_lcpruner.curve_files import DIRECTIONS, first_line, from_study, read_file
 from optuna_lcpruner.replay import DEFAULT_PRUNERS, pruner_names
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")

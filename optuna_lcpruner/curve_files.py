@@ -30,7 +30,7 @@ import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner.checks import InputError as InputError
+from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.learning_curve import ordered, typical_gap, usable
 from optuna_lcpruner.study_record import announced_n_steps
 

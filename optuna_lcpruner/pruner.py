@@ -220,12 +220,13 @@ class LearningCurvePruner(BasePruner):
             return self._failed(error)
 
     def _verdict(self, study: Study, trial: FrozenTrial) -> _Verdict:
-        facts = ledgers.Circumstances(self._engine_name)
+        facts = None
         try:
             memo, key = self._memo(study), _key(trial)
             known = memo.verdicts.get(key)
             if known is not None:
                 return known
+            facts = ledgers.Circumstances(self._engine_name)
             start = time.perf_counter()
             with np.errstate(all="ignore"):  # whatever the caller has made errors
                 verdict = self._judge(study, trial, memo, facts)
@@ -234,7 +235,7 @@ class LearningCurvePruner(BasePruner):
                 verdict.decision  # noqa: B018 - a trial is not stopped without a reason in words
         except Exception as error:
             verdict = _Verdict.of(self._failed(error))
-            self._record(study, trial, verdict, facts)
+            self._record(study, trial, verdict, facts or ledgers.Circumstances(self._engine_name))
             return verdict
         if verdict.reason is Reason.UNDER_WAY:  # asked again, there may be a forecast
             return verdict
@@ -270,8 +271,9 @@ class LearningCurvePruner(BasePruner):
         finite = usable(raw)
         facts.n_points = int(np.count_nonzero(finite))
         facts.value = float(raw[finite][-1]) if facts.n_points else None
-        facts.look = int(np.count_nonzero(self._looks(reported)))
-        early = self._guard_without_storage(reported, raw, step)
+        looked = self._looks(reported)
+        facts.look = int(np.count_nonzero(looked))
+        early = self._guard_without_storage(raw, step, facts.n_points, bool(looked[-1]))
         if early is not None:
             return _Verdict.of(early)
         maximize = study.direction == StudyDirection.MAXIMIZE
@@ -343,7 +345,7 @@ class LearningCurvePruner(BasePruner):
         return self._rule.threshold_at(knowledge.any_trial, curve.seen)
 
     def _guard_without_storage(
-        self, steps: NDArray[np.int64], values: Array, step: int
+        self, values: Array, step: int, n_finite: int, is_look: bool
     ) -> Decision | None:
         if step < self._n_warmup_steps:
             return abstain(
@@ -351,9 +353,8 @@ class LearningCurvePruner(BasePruner):
             )
         if not usable(values[-1:])[0] and self._nan_policy == "prune":
             return abstain(Reason.DIVERGED, f"{values[-1]} reported at step {step}", step)
-        if not self._looks(steps)[-1]:
+        if not is_look:
             return abstain(Reason.BETWEEN_LOOKS, f"interval_steps={self._interval_steps}", step)
-        n_finite = int(np.count_nonzero(usable(values)))
         if n_finite < MIN_REPORTS:
             return abstain(Reason.TOO_FEW_REPORTS, f"{n_finite} of {MIN_REPORTS}", step)
         return None

@@ -35,7 +35,8 @@ from optuna.samplers import RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from optuna_lcpruner.curve_files import InputError, RecordedStudy, RecordedTrial, first_line
+from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.curve_files import RecordedStudy, RecordedTrial, first_line
 from optuna_lcpruner.pruner import LearningCurvePruner
 from optuna_lcpruner.study_record import N_STEPS_ATTRIBUTE
 

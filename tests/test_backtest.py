@@ -30,7 +30,8 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner import LearningCurvePruner
 from optuna_lcpruner.backtest import backtest
 from optuna_lcpruner.backtest_report import BacktestReport, Outcome, PrunerResult, Share
-from optuna_lcpruner.curve_files import InputError, RecordedStudy, from_curves, from_study
+from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.curve_files import RecordedStudy, from_curves, from_study
 from optuna_lcpruner.replay import (
     DEFAULT_PRUNERS,
     KeepTopPruner,

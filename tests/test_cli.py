@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 import optuna_lcpruner
 from optuna_lcpruner import cli
-from optuna_lcpruner.curve_files import InputError
+from optuna_lcpruner.checks import InputError
 
 FAST = ["--orders", "2", "--pruner", "median:n_warmup_steps=2", "--pruner", "lcpruner:risk=0.5"]
 

@@ -11,8 +11,8 @@ import pytest
 from helpers import finished, make_study, reports
 from optuna.trial import TrialState
 
+from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.curve_files import (
-    InputError,
     RecordedStudy,
     from_curves,
     from_study,

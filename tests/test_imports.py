@@ -85,13 +85,14 @@ MAY_IMPORT = {
         "second_chance", "study_report", "version",
     },
     "curve_files": {"checks", "learning_curve", "study_record"},
-    "replay": {"curve_files", "pruner", "study_record"},
-    "backtest_report": {"curve_files"},
-    "backtest": {"backtest_report", "curve_files", "replay"},
+    "replay": {"checks", "curve_files", "pruner", "study_record"},
+    "backtest_report": {"checks", "curve_files", "wording"},
+    "backtest": {"backtest_report", "checks", "curve_files", "replay"},
     "cli_explain": {"explanation"},
     "cli_report": {"checks", "cli_explain", "study_report"},
     "cli": {
-        "", "backtest", "backtest_report", "cli_explain", "cli_report", "curve_files", "replay",
+        "", "backtest", "backtest_report", "checks", "cli_explain", "cli_report", "curve_files",
+        "replay",
     },
 }  # fmt: skip
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
