@@ -13,7 +13,7 @@ from typing import Any
 from optuna.study import Study
 
 from optuna_lcpruner.checks import real
-from optuna_lcpruner.ledger import Setting
+from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.visualization import figure_of
 from optuna_lcpruner.visualization.charts import (
     Band,

@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.decision import Reason
-from optuna_lcpruner.ledger import COLUMNS, Entry, Setting, open_ledger
+from optuna_lcpruner.ledger import COLUMNS, Entry, open_ledger
+from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.ledger_writer import flush
 from optuna_lcpruner.wording import number, probability, table
 

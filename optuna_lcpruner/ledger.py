@@ -1,4 +1,4 @@
-"""Every decision on record, in a database. The only file that imports SQLAlchemy."""
+"""Every decision on record, in a database."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import sqlalchemy
-from optuna.storages import BaseStorage
 from optuna.study import Study
-from sqlalchemy import URL, BigInteger, Connection, Double, Engine, Index, String, Text
+from sqlalchemy import BigInteger, Connection, Double, Engine, Index, String, Text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.decision import Decision, Reason
+from optuna_lcpruner.ledger_address import Address, Setting, address, checked, is_sqlite
 from optuna_lcpruner.predictive import Forecast
 
 SCHEMA_VERSION = 2
@@ -30,9 +30,6 @@ _ADDED: Mapping[int, tuple[str, ...]] = {2: ("value",)}
 
 _TRIAL_STARTED_WITHIN = 1.0
 """Seconds by which a start read back may differ: some databases drop fractions of a second."""
-
-Setting = str | Literal[False] | None
-"""A database URL; False: no ledger; None: beside the study, see :func:`address`."""
 
 
 class LedgerError(InputError):
@@ -214,82 +211,6 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a ledger is.
-
-    Attributes:
-        url: Database URL, a file's path absolute.
-        connect_args: What the database's driver is given besides, as for the study's storage.
-    """
-
-    url: str = field(repr=False)
-    connect_args: Mapping[str, Any] = field(compare=False, repr=False, default_factory=dict)
-
-    @property
-    def shown(self) -> str:
-        """The URL without its password."""
-        return sqlalchemy.make_url(self.url).render_as_string(hide_password=True)
-
-
-def checked(setting: object) -> Setting:
-    """The argument ``ledger``, or an error that says what is allowed.
-
-    Raises:
-        InputError: If it is a string but no URL of a database that keeps anything.
-        TypeError: If it is neither a string nor None or False.
-    """
-    if setting is None or setting is False:
-        return setting
-    if not isinstance(setting, str):
-        raise TypeError(f"ledger must be a database URL, None or False, but got {setting!r}.")
-    try:
-        url = sqlalchemy.make_url(setting)
-    except SQLAlchemyError as error:
-        raise InputError(f"ledger must be a database URL, but got {setting!r}.") from error
-    if _is_sqlite(url) and url.database in (None, "", ":memory:"):
-        raise InputError(f"ledger must be a database that lasts, but got {setting!r}.")
-    return setting
-
-
-def address(setting: Setting, storage: BaseStorage) -> Address | None:
-    """Where the decisions about a study go; None for nowhere.
-
-    By default, for a study in an SQLite file: a file of the same name with ``.lcpruner`` after it;
-    in another database: that database, in tables of our own; in memory or a journal: nowhere.
-
-    Args:
-        setting: The argument ``ledger``, see :data:`Setting`.
-        storage: The study's storage.
-    """
-    if setting is False:
-        return None
-    if setting is not None:
-        return Address(_absolute(sqlalchemy.make_url(setting)))
-    backend = getattr(storage, "_backend", storage)
-    url = getattr(getattr(backend, "engine", None), "url", None)
-    if not isinstance(url, URL):
-        return None
-    if not _is_sqlite(url):
-        options = getattr(backend, "engine_kwargs", {}).get("connect_args", {})
-        return Address(url.render_as_string(hide_password=False), options)
-    # A "file:" URI may be in memory, read-only or on a device of SQLite's own.
-    if url.database in (None, "", ":memory:") or url.database.startswith("file:"):
-        return None
-    return Address(_absolute(URL.create("sqlite", database=f"{url.database}.lcpruner")))
-
-
-def _is_sqlite(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite"
-
-
-def _absolute(url: URL) -> str:
-    """The URL with an SQLite file's path made absolute: the process may change its folder."""
-    if _is_sqlite(url) and url.database and not url.database.startswith("file:"):
-        url = url.set(database=os.path.abspath(url.database))
-    return url.render_as_string(hide_password=False)
-
-
 class Ledger:
     """The tables of a ledger; each call opens a connection of its own and closes it.
 
@@ -299,7 +220,7 @@ class Ledger:
 
     def __init__(self, where: Address) -> None:
         self._where = where
-        self._is_sqlite = _is_sqlite(sqlalchemy.make_url(where.url))
+        self._is_sqlite = is_sqlite(sqlalchemy.make_url(where.url))
         self._prepared = False
         self._engine: Engine | None = None
 
@@ -395,8 +316,8 @@ def open_ledger(setting: Setting, study: Study) -> Ledger:
     """The ledger of a study, for reading.
 
     Args:
-        setting: The argument ``ledger``, see :data:`Setting`; by default the one of the study's
-            pruner, if that says so, else beside the study.
+        setting: The argument ``ledger``, see :data:`~optuna_lcpruner.ledger_address.Setting`; by
+            default the one of the study's pruner, if that says so, else beside the study.
         study: The study.
 
     Raises:

@@ -12,7 +12,8 @@ from multiprocessing import util
 from optuna.logging import get_logger
 
 from optuna_lcpruner.forks import at_work
-from optuna_lcpruner.ledger import Address, Entry, Ledger, why
+from optuna_lcpruner.ledger import Entry, Ledger, why
+from optuna_lcpruner.ledger_address import Address
 
 _logger = get_logger("optuna.lcpruner")
 

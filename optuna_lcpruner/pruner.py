@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -11,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -22,17 +21,14 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner import ledger as ledgers
-from optuna_lcpruner import ledger_writer, publish
+from optuna_lcpruner import announce
 from optuna_lcpruner.background import Background, Question
 from optuna_lcpruner.checks import choice, integer, real
-from optuna_lcpruner.control_group import (
-    CONTROL_ATTRIBUTE,
-    SECOND_CHANCE_ATTRIBUTE,
-    in_control_group,
-)
+from optuna_lcpruner.control_group import SECOND_CHANCE_ATTRIBUTE, in_control_group
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
+from optuna_lcpruner.ledger import Circumstances
+from optuna_lcpruner.ledger_address import checked
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
 from optuna_lcpruner.predictive import Forecast
@@ -43,7 +39,7 @@ from optuna_lcpruner.study_record import (
     StudySummary,
     announced_n_steps,
 )
-from optuna_lcpruner.version import __version__
+from optuna_lcpruner.verdict import Verdict, key_of
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -53,16 +49,6 @@ MIN_REPORTS = 2
 """Finite reports a trial needs before its curve says anything."""
 
 _MAX_REMEMBERED = 512
-
-_NOT_SHOWN = (
-    Reason.NOTHING_REPORTED,
-    Reason.WARM_UP,
-    Reason.BETWEEN_LOOKS,
-    Reason.TOO_FEW_REPORTS,
-    Reason.BEYOND_HORIZON,
-    Reason.UNDER_WAY,
-)
-"""Reasons that are not published: there was nothing to decide, and the last decision stands."""
 
 
 class LearningCurvePruner(BasePruner):
@@ -170,7 +156,7 @@ class LearningCurvePruner(BasePruner):
             raise TypeError(f"publish must be True or False, but got {publish!r}.")
         self._publish = publish
         self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
-        self._ledger = ledgers.checked(ledger)
+        self._ledger = checked(ledger)
         self._engine = engine_of(engine)
         self._engine_name = _name_of(engine)
         if executor is not None and not isinstance(executor, Executor):
@@ -219,14 +205,14 @@ class LearningCurvePruner(BasePruner):
         except Exception as error:
             return self._failed(error)
 
-    def _verdict(self, study: Study, trial: FrozenTrial) -> _Verdict:
+    def _verdict(self, study: Study, trial: FrozenTrial) -> Verdict:
         facts = None
         try:
-            memo, key = self._memo(study), _key(trial)
+            memo, key = self._memo(study), key_of(trial)
             known = memo.verdicts.get(key)
             if known is not None:
                 return known
-            facts = ledgers.Circumstances(self._engine_name)
+            facts = Circumstances(self._engine_name)
             start = time.perf_counter()
             with np.errstate(all="ignore"):  # whatever the caller has made errors
                 verdict = self._judge(study, trial, memo, facts)
@@ -234,8 +220,8 @@ class LearningCurvePruner(BasePruner):
             if verdict.prune:
                 verdict.decision  # noqa: B018 - a trial is not stopped without a reason in words
         except Exception as error:
-            verdict = _Verdict.of(self._failed(error))
-            self._record(study, trial, verdict, facts or ledgers.Circumstances(self._engine_name))
+            verdict = Verdict.of(self._failed(error))
+            self._record(study, trial, verdict, facts or Circumstances(self._engine_name))
             return verdict
         if verdict.reason is Reason.UNDER_WAY:  # asked again, there may be a forecast
             return verdict
@@ -259,13 +245,13 @@ class LearningCurvePruner(BasePruner):
             return studies.setdefault((study._study_id, study.directions[0]), _Memo())
 
     def _judge(
-        self, study: Study, trial: FrozenTrial, memo: _Memo, facts: ledgers.Circumstances
-    ) -> _Verdict:
+        self, study: Study, trial: FrozenTrial, memo: _Memo, facts: Circumstances
+    ) -> Verdict:
         """The ladder: guards that need no storage, guards that need the study, the forecast."""
         if len(study.directions) > 1:
-            return _Verdict.of(abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective"))
+            return Verdict.of(abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective"))
         if not trial.intermediate_values:
-            return _Verdict.of(abstain(Reason.NOTHING_REPORTED))
+            return Verdict.of(abstain(Reason.NOTHING_REPORTED))
         reported, raw = ordered(trial.intermediate_values)
         step = int(reported[-1])
         finite = usable(raw)
@@ -275,7 +261,7 @@ class LearningCurvePruner(BasePruner):
         facts.look = int(np.count_nonzero(looked))
         early = self._guard_without_storage(raw, step, facts.n_points, bool(looked[-1]))
         if early is not None:
-            return _Verdict.of(early)
+            return Verdict.of(early)
         maximize = study.direction == StudyDirection.MAXIMIZE
         steps, values = reported[finite], oriented(raw[finite], maximize)
 
@@ -283,13 +269,13 @@ class LearningCurvePruner(BasePruner):
         facts.incumbent_trial = summary.incumbent_trial
         refusal = self._guard_with_study(summary, step)
         if refusal is not None:
-            return _Verdict.of(refusal)
+            return Verdict.of(refusal)
         target = summary.target if self._target == "auto" else Target(self._target)
         reached = float(values[-1] if target is Target.LAST else values.max())
         incumbent = summary.incumbent if maximize else -summary.incumbent
         curve = self._curve(steps, values, int(reported[0]), trial, summary)
         if isinstance(curve, Decision):
-            return _Verdict.of(curve)
+            return Verdict.of(curve)
         assert summary.scale is not None  # there is an incumbent
         with self._lock:
             completed, final = record.curves(curve.horizon, curve.stride)
@@ -302,12 +288,12 @@ class LearningCurvePruner(BasePruner):
             key = (study._study_id, trial._trial_id, trial.datetime_start)
             answer = self._background.exchange(key, question)
             if answer is None:
-                return _Verdict.of(abstain(Reason.UNDER_WAY, "", step))
+                return Verdict.of(abstain(Reason.UNDER_WAY, "", step))
             looks, step = list(answer.question.curves), answer.question.step
             answers = [_answer(forecast, incumbent) for forecast in answer.forecasts]
         doubt = next((answer.doubt for answer in answers if answer.doubt), "")
         if doubt:
-            return _Verdict.of(abstain(Reason.NOT_CONVERGED, doubt, step))
+            return Verdict.of(abstain(Reason.NOT_CONVERGED, doubt, step))
         facts.horizon, facts.forecast = curve.horizon, answers[0].forecast
         thresholds = [self._threshold(look, knowledge) for look in looks]
         judgement = self._rule.judge(
@@ -320,7 +306,7 @@ class LearningCurvePruner(BasePruner):
         )
         if judgement.reason.prunes:
             judgement = replace(judgement, reason=self._spared(study, trial) or judgement.reason)
-        return _Verdict(
+        return Verdict(
             judgement.reason,
             lambda: describe(judgement, answers[0].forecast(), incumbent, step, thresholds[0]),
         )
@@ -435,51 +421,19 @@ class LearningCurvePruner(BasePruner):
                 memo.record = StudyRecord(maximize)
             return memo.record, memo.record.update(trials)
 
-    def _show(self, study: Study, trial: FrozenTrial, verdict: _Verdict) -> None:
+    def _show(self, study: Study, trial: FrozenTrial, verdict: Verdict) -> None:
         try:
-            level = logging.INFO if verdict.prune else logging.DEBUG
-            if _logger.isEnabledFor(level):
-                _logger.log(level, f"Trial {trial.number}: {verdict.decision.message}")
-            if verdict.reason is Reason.CONTROL:
-                self._mark(study, trial)
-            if not self._publish or verdict.reason in _NOT_SHOWN:
-                return
-            send = publish.writer().write if verdict.prune else publish.writer().submit
-            send(study._storage, trial._trial_id, lambda: publish.attributes(verdict.decision))
+            announce.show(study, trial, verdict, self._memo(study).told, self._publish)
         except Exception as error:
             self._say_once("publish", f"cannot publish decisions: {error!r}")
 
-    def _mark(self, study: Study, trial: FrozenTrial) -> None:
-        """Mark a trial as one of the control group, at the first step that would have ended it."""
-        with self._lock:
-            marked = self._memo(study).marked
-            if trial._trial_id in marked:
-                return
-            marked.add(trial._trial_id)
-        step = max(trial.intermediate_values)
-        publish.writer().write(study._storage, trial._trial_id, {CONTROL_ATTRIBUTE: step})
-
     def _record(
-        self, study: Study, trial: FrozenTrial, verdict: _Verdict, facts: ledgers.Circumstances
+        self, study: Study, trial: FrozenTrial, verdict: Verdict, facts: Circumstances
     ) -> None:
-        """Hand the decision to the ledger; its words and numbers are worked out there."""
         if self._ledger is False:
             return
         try:
-            where = self._memo(study).ledger_of(self._ledger, study._storage)
-            if where is None:
-                return
-            name, number, started = study.study_name, trial.number, trial.datetime_start
-            ledger_writer.writer(where).submit(
-                lambda: ledgers.entry(
-                    verdict.decision,
-                    facts,
-                    study=name,
-                    trial=number,
-                    trial_started=started,
-                    version=__version__,
-                )
-            )
+            announce.record(study, trial, verdict, facts, self._memo(study).told, self._ledger)
         except Exception as error:
             self._say_once("ledger", f"cannot keep a ledger: {error!r}")
 
@@ -504,15 +458,8 @@ class _Memo:
     """What is remembered of one study; all of it can be rebuilt from the storage."""
 
     record: StudyRecord | None = None
-    verdicts: OrderedDict[tuple[Any, ...], _Verdict] = field(default_factory=OrderedDict)
-    ledger: list[ledgers.Address | None] = field(default_factory=list)
-    marked: set[int] = field(default_factory=set)
-
-    def ledger_of(self, setting: ledgers.Setting, storage: BaseStorage) -> ledgers.Address | None:
-        """Where the study's ledger is, worked out once."""
-        if not self.ledger:
-            self.ledger.append(ledgers.address(setting, storage))
-        return self.ledger[0]
+    verdicts: OrderedDict[tuple[Any, ...], Verdict] = field(default_factory=OrderedDict)
+    told: announce.Told = field(default_factory=announce.Told)
 
 
 @dataclass(frozen=True)
@@ -528,33 +475,6 @@ def _answer(forecast: Forecast, incumbent: float) -> _Answer:
     found = forecast.diagnostics
     doubt = "" if found is None or found.converged else found.status
     return _Answer(forecast.p_beats(incumbent), lambda: forecast, doubt)
-
-
-class _Verdict:
-    """A decision whose words and interval are worked out when somebody reads them."""
-
-    def __init__(self, reason: Reason, describe: Callable[[], Decision]) -> None:
-        self.reason = reason
-        self.prune = reason.prunes
-        self._describe = describe
-
-    @classmethod
-    def of(cls, decision: Decision) -> _Verdict:
-        return cls(decision.reason, lambda: decision)
-
-    @cached_property
-    def decision(self) -> Decision:
-        with np.errstate(all="ignore"):
-            decision = self._describe()
-        self._describe = lambda: decision  # lets go of the posterior
-        return decision
-
-
-def _key(trial: FrozenTrial) -> tuple[Any, ...]:
-    """A trial and its reports: Optuna keeps a step's first report, so number and newest suffice."""
-    reports = trial.intermediate_values
-    newest = next(reversed(reports.items()), None) if reports else None
-    return (trial._trial_id, trial.number, trial.datetime_start, len(reports), newest)
 
 
 def _name_of(engine: str | Engine) -> str:

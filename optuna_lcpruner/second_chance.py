@@ -6,7 +6,7 @@ from optuna.study import Study
 
 from optuna_lcpruner.checks import integer
 from optuna_lcpruner.control_group import SECOND_CHANCE_ATTRIBUTE
-from optuna_lcpruner.ledger import Setting
+from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.study_report import calls
 
 

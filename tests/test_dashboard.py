@@ -21,7 +21,8 @@ from test_study_report import History, judged
 from optuna_lcpruner import LearningCurvePruner, Reason, dashboard
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.dashboard import bounded, publish_to_dashboard
-from optuna_lcpruner.ledger import Address, Ledger, LedgerError
+from optuna_lcpruner.ledger import Ledger, LedgerError
+from optuna_lcpruner.ledger_address import Address
 from optuna_lcpruner.visualization.charts import Band, Chart, Line, Points
 
 optuna_dashboard = pytest.importorskip("optuna_dashboard")

@@ -63,26 +63,38 @@ MAY_IMPORT = {
     "control_group": set(),
     "version": set(),
     "publish": {"decision", "forks"},
-    "ledger": {"checks", "decision", "predictive"},
-    "ledger_writer": {"forks", "ledger"},
+    "ledger_address": {"checks"},
+    "ledger": {"checks", "decision", "ledger_address", "predictive"},
+    "ledger_writer": {"forks", "ledger", "ledger_address"},
+    "verdict": {"decision"},
+    "announce": {
+        "control_group", "decision", "ledger", "ledger_address", "ledger_writer", "publish",
+        "verdict", "version",
+    },
     "pruner": {
-        "background", "checks", "control_group", "decision", "learning_curve", "ledger",
-        "ledger_writer", "predictive", "publish", "scale", "study_record", "version",
+        "announce", "background", "checks", "control_group", "decision", "learning_curve",
+        "ledger", "ledger_address", "predictive", "scale", "study_record", "verdict",
         "posterior.interface", "posterior.engines",
     },
-    "explanation": {"checks", "decision", "ledger", "ledger_writer", "wording"},
-    "hindsight": set(),
-    "study_report": {
-        "checks", "control_group", "decision", "hindsight", "ledger", "ledger_writer", "wording",
+    "explanation": {
+        "checks", "decision", "ledger", "ledger_address", "ledger_writer", "wording",
     },
-    "second_chance": {"checks", "control_group", "ledger", "study_report"},
-    "visualization.charts": {"checks", "explanation", "ledger", "study_report", "wording"},
-    "visualization": {"ledger", "visualization.charts"},
-    "visualization.matplotlib": {"ledger", "visualization.charts"},
-    "dashboard": {"checks", "ledger", "visualization", "visualization.charts"},
+    "hindsight": set(),
+    "report_text": {"decision", "hindsight", "wording"},
+    "study_report": {
+        "checks", "control_group", "decision", "hindsight", "ledger", "ledger_address",
+        "ledger_writer", "report_text",
+    },
+    "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
+    "visualization.charts": {
+        "checks", "explanation", "ledger_address", "study_report", "wording",
+    },
+    "visualization": {"ledger_address", "visualization.charts"},
+    "visualization.matplotlib": {"ledger_address", "visualization.charts"},
+    "dashboard": {"checks", "ledger_address", "visualization", "visualization.charts"},
     "": {
         "dashboard", "decision", "explanation", "extrapolate", "predictive", "pruner",
-        "second_chance", "study_report", "version",
+        "report_text", "second_chance", "study_report", "version",
     },
     "curve_files": {"checks", "learning_curve", "study_record"},
     "replay": {"checks", "curve_files", "pruner", "study_record"},
@@ -97,7 +109,8 @@ MAY_IMPORT = {
 }  # fmt: skip
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
-    "study_record", "publish", "ledger", "ledger_writer", "pruner", "curve_files", "replay",
+    "study_record", "publish", "ledger_address", "ledger", "ledger_writer", "verdict", "announce",
+    "pruner", "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",
     "cli_explain", "cli", "visualization.charts", "visualization", "visualization.matplotlib",
     "dashboard",
@@ -106,7 +119,7 @@ DRAWS = {
     "backtest_report",
     "visualization.matplotlib",
 }  # imports matplotlib, inside the function that draws
-USES_SQLALCHEMY = {"ledger"}
+USES_SQLALCHEMY = {"ledger", "ledger_address"}
 THIRD_PARTY = {"numpy", "scipy", "optuna"}
 
 

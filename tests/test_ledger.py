@@ -25,15 +25,13 @@ from optuna_lcpruner import Decision, LearningCurvePruner, Reason, ledger
 from optuna_lcpruner.ledger import (
     COLUMNS,
     SCHEMA_VERSION,
-    Address,
     Circumstances,
     Entry,
     Ledger,
     LedgerError,
-    address,
-    checked,
     same_start,
 )
+from optuna_lcpruner.ledger_address import Address, address, checked
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 
 NAN, INF = float("nan"), float("inf")

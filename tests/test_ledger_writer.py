@@ -38,7 +38,8 @@ from optuna.trial import TrialState
 
 import optuna_lcpruner
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason, ledger, ledger_writer
-from optuna_lcpruner.ledger import Address, Circumstances, Entry, Ledger
+from optuna_lcpruner.ledger import Circumstances, Entry, Ledger
+from optuna_lcpruner.ledger_address import Address, address
 from optuna_lcpruner.ledger_writer import LedgerWriter
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 
@@ -269,7 +270,7 @@ def make_pruner(**settings: Any) -> LearningCurvePruner:
 def rows_of(study: optuna.Study, trial: int = -1, setting: Any = None) -> list[Entry]:
     """What is on record of a trial, the newest by default."""
     assert ledger_writer.flush(20)
-    where = ledger.address(setting, study._storage)
+    where = address(setting, study._storage)
     assert where is not None
     found = study.get_trials()[trial]
     return Ledger(where).of_trial(study.study_name, found.number, found.datetime_start)

@@ -20,8 +20,10 @@ from test_explanation import entry
 
 from optuna_lcpruner import LearningCurvePruner, Reason, cli, ledger_writer
 from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.ledger import COLUMNS, Address, Entry, Ledger
-from optuna_lcpruner.study_report import Report, report
+from optuna_lcpruner.ledger import COLUMNS, Entry, Ledger
+from optuna_lcpruner.ledger_address import Address
+from optuna_lcpruner.report_text import Report
+from optuna_lcpruner.study_report import report
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5)
 SIGN = {"maximize": 1.0, "minimize": -1.0}

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.explanation import explain
-from optuna_lcpruner.ledger import Setting
+from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.study_report import Row, left_out, on_record, report
 from optuna_lcpruner.wording import number, probability
 

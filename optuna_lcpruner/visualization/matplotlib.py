@@ -8,7 +8,7 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner.ledger import Setting
+from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.visualization.charts import (
     Band,
     Chart,

@@ -29,7 +29,8 @@ from optuna_lcpruner import (
     ledger_writer,
     report,
 )
-from optuna_lcpruner.ledger import Address, Circumstances, Entry, Ledger, address, entry
+from optuna_lcpruner.ledger import Circumstances, Entry, Ledger, entry
+from optuna_lcpruner.ledger_address import Address, address
 
 N_STEPS = 50
 

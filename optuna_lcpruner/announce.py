@@ -1,0 +1,85 @@
+"""Who hears of a verdict: the log, the trial's attributes, the ledger."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from optuna.logging import get_logger
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_lcpruner import ledger_writer, publish
+from optuna_lcpruner.control_group import CONTROL_ATTRIBUTE
+from optuna_lcpruner.decision import Reason
+from optuna_lcpruner.ledger import Circumstances, entry
+from optuna_lcpruner.ledger_address import Address, Setting, address
+from optuna_lcpruner.verdict import Verdict
+from optuna_lcpruner.version import __version__
+
+_logger = get_logger("optuna.lcpruner")
+
+_NOT_SHOWN = (
+    Reason.NOTHING_REPORTED,
+    Reason.WARM_UP,
+    Reason.BETWEEN_LOOKS,
+    Reason.TOO_FEW_REPORTS,
+    Reason.BEYOND_HORIZON,
+    Reason.UNDER_WAY,
+)
+"""Reasons that are not published: there was nothing to decide, and the last decision stands."""
+
+
+@dataclass
+class Told:
+    """What is remembered of one study: where its ledger is, who was marked as control group."""
+
+    ledger: list[Address | None] = field(default_factory=list)
+    marked: dict[int, int] = field(default_factory=dict)
+
+    def ledger_of(self, setting: Setting, storage: BaseStorage) -> Address | None:
+        """Where the study's ledger is, worked out once."""
+        if not self.ledger:
+            self.ledger.append(address(setting, storage))
+        return self.ledger[0]
+
+
+def show(study: Study, trial: FrozenTrial, verdict: Verdict, told: Told, published: bool) -> None:
+    """Tell the log and, if wanted, whoever looks at the trial's attributes."""
+    level = logging.INFO if verdict.prune else logging.DEBUG
+    if _logger.isEnabledFor(level):
+        _logger.log(level, f"Trial {trial.number}: {verdict.decision.message}")
+    writer, where = publish.writer(), (study._storage, trial._trial_id)
+    if verdict.reason is Reason.CONTROL:
+        step = max(trial.intermediate_values)
+        if told.marked.setdefault(trial._trial_id, step) == step:  # the first that would end it
+            writer.write(*where, {CONTROL_ATTRIBUTE: step})
+    if published and verdict.reason not in _NOT_SHOWN:
+        send = writer.write if verdict.prune else writer.submit
+        send(*where, lambda: publish.attributes(verdict.decision))
+
+
+def record(
+    study: Study,
+    trial: FrozenTrial,
+    verdict: Verdict,
+    facts: Circumstances,
+    told: Told,
+    setting: Setting,
+) -> None:
+    """Hand the verdict to the ledger; its words and numbers are worked out there."""
+    where = told.ledger_of(setting, study._storage)
+    if where is None:
+        return
+    name, number, started = study.study_name, trial.number, trial.datetime_start
+    ledger_writer.writer(where).submit(
+        lambda: entry(
+            verdict.decision,
+            facts,
+            study=name,
+            trial=number,
+            trial_started=started,
+            version=__version__,
+        )
+    )

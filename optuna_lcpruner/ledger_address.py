@@ -1,0 +1,95 @@
+"""Where a study's ledger is: the argument ``ledger`` and what follows from the study's storage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import sqlalchemy
+from optuna.storages import BaseStorage
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from optuna_lcpruner.checks import InputError
+
+Setting = str | Literal[False] | None
+"""A database URL; False: no ledger; None: beside the study, see :func:`address`."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a ledger is.
+
+    Attributes:
+        url: Database URL, a file's path absolute.
+        connect_args: What the database's driver is given besides, as for the study's storage.
+    """
+
+    url: str = field(repr=False)
+    connect_args: Mapping[str, Any] = field(compare=False, repr=False, default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return sqlalchemy.make_url(self.url).render_as_string(hide_password=True)
+
+
+def checked(setting: object) -> Setting:
+    """The argument ``ledger``, or an error that says what is allowed.
+
+    Raises:
+        InputError: If it is a string but no URL of a database that keeps anything.
+        TypeError: If it is neither a string nor None or False.
+    """
+    if setting is None or setting is False:
+        return setting
+    if not isinstance(setting, str):
+        raise TypeError(f"ledger must be a database URL, None or False, but got {setting!r}.")
+    try:
+        url = sqlalchemy.make_url(setting)
+    except SQLAlchemyError as error:
+        raise InputError(f"ledger must be a database URL, but got {setting!r}.") from error
+    if is_sqlite(url) and url.database in (None, "", ":memory:"):
+        raise InputError(f"ledger must be a database that lasts, but got {setting!r}.")
+    return setting
+
+
+def address(setting: Setting, storage: BaseStorage) -> Address | None:
+    """Where the decisions about a study go; None for nowhere.
+
+    By default, for a study in an SQLite file: a file of the same name with ``.lcpruner`` after it;
+    in another database: that database, in tables of our own; in memory or a journal: nowhere.
+
+    Args:
+        setting: The argument ``ledger``, see :data:`Setting`.
+        storage: The study's storage.
+    """
+    if setting is False:
+        return None
+    if setting is not None:
+        return Address(_absolute(sqlalchemy.make_url(setting)))
+    backend = getattr(storage, "_backend", storage)
+    url = getattr(getattr(backend, "engine", None), "url", None)
+    if not isinstance(url, URL):
+        return None
+    if not is_sqlite(url):
+        options = getattr(backend, "engine_kwargs", {}).get("connect_args", {})
+        return Address(url.render_as_string(hide_password=False), options)
+    # A "file:" URI may be in memory, read-only or on a device of SQLite's own.
+    if url.database in (None, "", ":memory:") or url.database.startswith("file:"):
+        return None
+    return Address(_absolute(URL.create("sqlite", database=f"{url.database}.lcpruner")))
+
+
+def is_sqlite(url: URL) -> bool:
+    """Whether the URL is of an SQLite database."""
+    return url.get_backend_name() == "sqlite"
+
+
+def _absolute(url: URL) -> str:
+    """The URL with an SQLite file's path made absolute: the process may change its folder."""
+    if is_sqlite(url) and url.database and not url.database.startswith("file:"):
+        url = url.set(database=os.path.abspath(url.database))
+    return url.render_as_string(hide_password=False)
