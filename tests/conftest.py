@@ -1,5 +1,6 @@
 """Quiet by default: a test that looks at the log turns it up itself."""
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -19,3 +20,18 @@ def quiet() -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     yield
     optuna.logging.set_verbosity(verbosity)
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """Messages of the warnings on the package's logger."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("optuna.lcpruner")
+    logger.addHandler(handler)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield messages
+    optuna.logging.set_verbosity(verbosity)
+    logger.removeHandler(handler)

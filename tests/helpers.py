@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -161,3 +164,35 @@ class SpyEngine:
         self.curves.append(curve)
         self.knowledge.append(knowledge)
         return self.engine(curve, knowledge, positions)
+
+
+def run_together(script: str, arguments: Sequence[Sequence[str]], *options: str) -> list[str]:
+    """Run a script in a process for each of the arguments, all going on at once; their stderr.
+
+    The script prints "ready" and reads a line, after which it begins.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, *options, "-c", script, *own],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for own in arguments
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    said = []
+    for worker in workers:
+        _, errors = worker.communicate(timeout=300)
+        assert worker.returncode == 0, errors
+        said.append(errors)
+    return said

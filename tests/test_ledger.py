@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +14,17 @@ import numpy as np
 import optuna
 import pytest
 import sqlalchemy
-from helpers import N_STEPS, SpyEngine, good_trials, judge, make_study, reports, saturating, sqlite
+from helpers import (
+    N_STEPS,
+    SpyEngine,
+    good_trials,
+    judge,
+    make_study,
+    reports,
+    run_together,
+    saturating,
+    sqlite,
+)
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import OperationalError
@@ -413,9 +421,10 @@ WORKER = """
 import sys
 from datetime import datetime
 from optuna_lcpruner import Decision, Reason, ledger, ledger_writer
+from optuna_lcpruner.ledger_address import Address
 
 url, worker, n = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-writer = ledger_writer.writer(ledger.Address(url))
+writer = ledger_writer.writer(Address(url))
 facts = ledger.Circumstances("pool")
 print("ready", flush=True)
 sys.stdin.readline()
@@ -430,29 +439,7 @@ for i in range(n):
 
 def write_from_8_processes(url: str, n: int) -> None:
     """Eight processes make the tables and write n decisions each, all at once."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, url, str(i), str(n)],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(8)
-    ]
-    for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    for worker in workers:
-        _, errors = worker.communicate(timeout=300)
-        assert worker.returncode == 0, errors
-        assert errors == ""
+    assert run_together(WORKER, [(url, str(i), str(n)) for i in range(8)]) == [""] * 8
 
 
 def check_nothing_is_lost(url: str, n: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import shutil
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,21 +52,6 @@ def writers(monkeypatch: pytest.MonkeyPatch) -> dict[Address, LedgerWriter]:
     monkeypatch.setattr(ledger_writer, "_writers", fresh)
     monkeypatch.setattr(ledger_writer, "PERIOD", 0.02)
     return fresh
-
-
-@pytest.fixture
-def warned() -> Iterator[list[str]]:
-    """Messages of the warnings on the package's logger."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("optuna.lcpruner")
-    logger.addHandler(handler)
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    yield messages
-    optuna.logging.set_verbosity(verbosity)
-    logger.removeHandler(handler)
 
 
 def row(step: int = 0) -> Entry:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +42,6 @@ def writer(monkeypatch: pytest.MonkeyPatch) -> AttributeWriter:
     fresh = AttributeWriter()
     monkeypatch.setattr(publish, "_writer", fresh)
     return fresh
-
-
-@pytest.fixture
-def warned() -> Iterator[list[str]]:
-    """Messages of the warnings on the package's logger."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("optuna.lcpruner")
-    logger.addHandler(handler)
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    yield messages
-    optuna.logging.set_verbosity(verbosity)
-    logger.removeHandler(handler)
 
 
 class GatedStorage:

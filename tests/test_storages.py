@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from helpers import BAD, GOOD_ENDS, N_STEPS, Recording, saturating, sqlite
+from helpers import BAD, GOOD_ENDS, N_STEPS, Recording, run_together, saturating, sqlite
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -216,29 +213,8 @@ def test_two_processes_share_a_study(kind: str, tmp_path: Path) -> None:
         where = f"{tmp_path}/study.log"
         storage = JournalStorage(JournalFileBackend(where))
     optuna.create_study(study_name="s", storage=storage, direction="maximize")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error::RuntimeWarning", "-c", WORKER, kind, where, "8"],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    for worker in workers:
-        _, errors = worker.communicate(timeout=120)
-        assert worker.returncode == 0, errors
-        assert "LearningCurvePruner" not in errors
+    said = run_together(WORKER, [(kind, where, "8")] * 2, "-W", "error::RuntimeWarning")
+    assert not any("LearningCurvePruner" in errors for errors in said)
     trials = optuna.load_study(study_name="s", storage=storage).get_trials()
     assert [trial.number for trial in trials] == list(range(16))
     hopeless = {trial.number for trial in trials if trial.state == TrialState.PRUNED}
