@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -204,6 +206,22 @@ def test_the_best_value_of_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [search.best(share) for share in (0.2, 0.5, 1.0)] == [0.5, 0.9, 0.9]
     assert search.regret(0.5) == pytest.approx((best - 0.9) / (best - median))
     assert search.regret(0.1) == 1.0  # nothing is completed
+
+
+def test_trainings_differ_from_search_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    loop: ModuleType = importlib.import_module("closed_loop")
+    seeds: list[int] = []
+
+    def train(settings: dict, seed: int, n_steps: int) -> Iterator[dict[str, float]]:
+        seeds.append(seed)
+        return iter([{"loss": 1.0}] * n_steps)
+
+    task = replace(loop.BY_NAME["diabetes"], train=train)
+    monkeypatch.setitem(loop.BY_NAME, "diabetes", task)
+    for seed in (3, 4):
+        assert loop.search("diabetes", "random", "none", seed, 2.0).n_trials == 2
+    assert seeds == [30_000, 30_001, 40_000, 40_001]
 
 
 def test_risk() -> None:

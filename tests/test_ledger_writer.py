@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -539,6 +540,33 @@ def run_script(script: str, url: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+class NoRest(threading.Condition):
+    """Waits for nothing, but notes how long it would have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rests: list[float | None] = []
+
+    def wait_for(self, predicate: Any, timeout: float | None = None) -> Any:
+        self.rests.append(timeout)
+        return predicate()
+
+
+@pytest.mark.parametrize(("capacity", "rests"), [(1000, [9.0, 9.0]), (2, [0.0, 0.0])])
+def test_working_out_rests_the_longer_the_shorter_the_queue(
+    capacity: int, rests: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry that takes a second is followed by nine of rest while the queue is all but empty."""
+    clock = iter(range(100))
+    monkeypatch.setattr(ledger_writer, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    writer = LedgerWriter(Address(f"sqlite:///{tmp_path}/l.db"), capacity)
+    writer._condition = spy = NoRest()
+    writer._waiting.extend([row, row])
+    writer._work_out()
+    assert len(writer._unwritten) == 2
+    np.testing.assert_allclose(np.array(spy.rests, dtype=float), rests, atol=0.3)
 
 
 class TestProcesses:
