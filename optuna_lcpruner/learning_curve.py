@@ -52,7 +52,7 @@ class Knots:
             return np.zeros(positions.shape, dtype=np.int64)
         spacing = (self.horizon - 1) / (self.size - 1)
         index = np.rint((positions - 1) / spacing)
-        return np.clip(index, 0, self.size - 1).astype(np.int64)
+        return np.minimum(np.maximum(index, 0), self.size - 1).astype(np.int64)
 
 
 @lru_cache(maxsize=64)
@@ -88,7 +88,7 @@ class LearningCurve:
             )
         if not (np.all(np.isfinite(positions)) and positions[0] >= 1):
             raise ValueError(f"positions must be finite and at least 1, but got {positions!r}.")
-        if not np.all(np.diff(positions) > 0):
+        if not np.all(positions[1:] > positions[:-1]):
             raise ValueError(f"positions must be strictly increasing, but got {positions!r}.")
         if not np.all(np.isfinite(values)):
             raise ValueError(f"values must be finite, but got {values!r}.")
@@ -122,7 +122,7 @@ class LearningCurve:
 def average_on_knots(knots: Knots, positions: Array, values: Array) -> tuple[IntArray, Array]:
     """Average values into their nearest knots: (indices in increasing order, means)."""
     index = knots.nearest(positions)
-    if index.size == 0 or np.all(np.diff(index) > 0):
+    if np.all(index[1:] > index[:-1]):
         return index, values
     counts = np.bincount(index, minlength=knots.size)
     observed = np.flatnonzero(counts).astype(np.int64)
@@ -198,7 +198,7 @@ def ordered(intermediate_values: Mapping[int, float]) -> tuple[IntArray, Array]:
     """Steps in increasing order and their values, as they were reported (NaN and inf included)."""
     steps = np.fromiter(intermediate_values.keys(), np.int64, len(intermediate_values))
     values = np.fromiter(intermediate_values.values(), np.float64, len(intermediate_values))
-    if steps.size > 1 and not np.all(np.diff(steps) > 0):
+    if not np.all(steps[1:] > steps[:-1]):
         order = np.argsort(steps, kind="stable")
         steps, values = steps[order], values[order]
     return steps, values

@@ -276,10 +276,8 @@ class LearningCurvePruner(BasePruner):
         curve = self._curve(steps, values, int(reported[0]), trial, summary)
         if isinstance(curve, Decision):
             return Verdict.of(curve)
-        assert summary.scale is not None  # there is an incumbent
         with self._lock:
-            completed, final = record.curves(curve.horizon, curve.stride)
-        knowledge = StudyKnowledge(summary.scale, target, completed, final, summary.n_completed)
+            knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
         looks = [curve, *self._earlier_looks(curve, steps)]
         if self._background is None:
             answers = [self._ask(look, knowledge, incumbent) for look in looks]
@@ -403,6 +401,8 @@ class LearningCurvePruner(BasePruner):
 
     def _earlier_looks(self, curve: LearningCurve, steps: NDArray[np.int64]) -> list[LearningCurve]:
         """The curve as it was at the ``patience - 1`` looks before this one, newest first."""
+        if self._rule.patience == 1:
+            return []
         looks = np.flatnonzero(self._looks(steps)[:-1])[::-1][: self._rule.patience - 1]
         return [
             LearningCurve(

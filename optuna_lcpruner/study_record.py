@@ -26,7 +26,7 @@ from optuna_lcpruner.learning_curve import (
     typical_gap,
     usable,
 )
-from optuna_lcpruner.posterior.interface import Target
+from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.scale import Scale, oriented, spanning
 
 Array = NDArray[np.float64]
@@ -172,6 +172,7 @@ class StudyRecord:
         self._reporting: list[FinishedTrial] = []  # in order of their numbers
         self._curves: OrderedDict[tuple[float, float | None, int], _Curves] = OrderedDict()
         self._summary: StudySummary | None = None
+        self._knowledge: OrderedDict[tuple[int, float, Target], StudyKnowledge] = OrderedDict()
 
     def update(self, trials: Sequence[FrozenTrial]) -> StudySummary:
         """Take in the trials that have finished since the last call and sum the study up.
@@ -182,6 +183,7 @@ class StudyRecord:
         if self._is_another_study(trials):
             self._known, self._n, self._summary = {}, 0, None
             self._reporting, self._curves = [], OrderedDict()
+            self._knowledge.clear()
         if len(trials) > len(self._known):
             for trial in trials:
                 if trial.number not in self._known:
@@ -223,6 +225,30 @@ class StudyRecord:
         values, final = curves.of(self._reporting)
         return values[-MAX_CURVES:], final[-MAX_CURVES:]
 
+    def knowledge(
+        self, summary: StudySummary, horizon: int, stride: float, target: Target
+    ) -> StudyKnowledge:
+        """What the study knows about a training; the same object until another trial completes.
+
+        Args:
+            summary: What :meth:`update` gave, of a study with a completed trial.
+            horizon: Position of the last report of the training.
+            stride: Steps from one position to the next.
+            target: Which report the objective returns.
+        """
+        key = (horizon, stride, target)
+        known = self._knowledge.get(key)
+        if known is not None and summary is self._summary:
+            return known
+        assert summary.scale is not None, "a completed trial comes first"
+        curves, final = self.curves(horizon, stride)
+        made = StudyKnowledge(summary.scale, target, curves, final, summary.n_completed)
+        if summary is self._summary:  # else another thread has seen a further trial complete
+            self._knowledge[key] = made
+            if len(self._knowledge) > _MAX_HORIZONS:
+                self._knowledge.popitem(last=False)
+        return made
+
     def _append(self, trial: FinishedTrial) -> None:
         if trial.steps.size:
             if self._reporting and self._reporting[-1].number > trial.number:
@@ -247,6 +273,7 @@ class StudyRecord:
         )
         self._n += 1
         self._summary = None
+        self._knowledge.clear()
 
 
 _MAX_HORIZONS = 8

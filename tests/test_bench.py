@@ -247,6 +247,7 @@ def test_fit_pool(recorded: list[str]) -> None:
         "both and rank",
         "both and pruned",
         "both and records",
+        "both, nothing learned",
         "both, as shipped",
     ):
         assert re.search(rf"^{voices}  +0\.\d{{4}} ", output, re.MULTILINE)

@@ -22,13 +22,20 @@ MAY_IMPORT = {
     "posterior": set(),
     "posterior.shapes": {"families", "learning_curve"},
     "posterior.interface": {"learning_curve", "predictive", "scale"},
+    "posterior.taming": {"scale"},
+    "posterior.regression": {"learning_curve", "posterior.shapes"},
+    "posterior.occurrence": {
+        "learning_curve", "posterior.interface", "posterior.regression", "posterior.shapes",
+        "posterior.taming",
+    },
     "posterior.closed_form": {
-        "families", "learning_curve", "predictive", "posterior.shapes", "posterior.interface",
+        "families", "learning_curve", "predictive", "posterior.interface", "posterior.occurrence",
+        "posterior.regression", "posterior.shapes", "posterior.taming",
     },
     "posterior.analogues": set(),
     "posterior.opinion_pool": {
         "learning_curve", "predictive", "posterior.interface", "posterior.analogues",
-        "posterior.closed_form",
+        "posterior.closed_form", "posterior.taming",
     },
     "posterior.distributions": set(),
     "posterior.weighted_curves": {"families", "learning_curve", "posterior.distributions"},
@@ -38,7 +45,7 @@ MAY_IMPORT = {
     "posterior.moves": set(),
     "posterior.curve_draws": {
         "diagnostics", "learning_curve", "predictive", "posterior.interface",
-        "posterior.closed_form", "posterior.weighted_curves",
+        "posterior.taming", "posterior.weighted_curves",
     },
     "posterior.closed_sum": {
         "learning_curve", "predictive", "posterior.interface", "posterior.distributions",

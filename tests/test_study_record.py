@@ -331,6 +331,46 @@ def test_older_curves_are_forgotten_without_a_trace(
     np.testing.assert_array_equal(values[:, 1], final)
 
 
+class TestKnowledge:
+    def test_the_same_object_until_another_trial_completes(self) -> None:
+        trials = good_trials()
+        for number, trial in enumerate(trials):
+            trial.number = number
+        record = StudyRecord(maximize=True)
+        before = record.update(trials[:3])
+        known = record.knowledge(before, N_STEPS, 1.0, Target.LAST)
+        assert record.knowledge(record.update(trials[:3]), N_STEPS, 1.0, Target.LAST) is known
+        assert record.knowledge(before, N_STEPS, 1.0, Target.BEST).target is Target.BEST
+        assert record.knowledge(before, 2 * N_STEPS, 1.0, Target.LAST).completed.shape[1] > N_STEPS
+        after = record.knowledge(record.update(trials), N_STEPS, 1.0, Target.LAST)
+        assert (known.n_completed, after.n_completed) == (3, len(trials))
+        np.testing.assert_array_equal(after.final, [t.value for t in trials])
+
+    def test_an_older_summary_keeps_its_scale(self) -> None:
+        """Another thread may see a trial complete between the summary and the question."""
+        trials = good_trials()
+        for number, trial in enumerate(trials):
+            trial.number = number
+        record = StudyRecord(maximize=True)
+        older = record.update(trials[:3])
+        newer = record.update(trials)
+        known = record.knowledge(older, N_STEPS, 1.0, Target.LAST)
+        assert (known.best, known.n_completed) == (older.incumbent, 3)
+        now = record.knowledge(newer, N_STEPS, 1.0, Target.LAST)
+        assert (now.best, now.n_completed) == (newer.incumbent, len(trials))
+        assert record.knowledge(older, N_STEPS, 1.0, Target.LAST).best == older.incumbent
+
+    def test_many_horizons_are_not_all_kept(self) -> None:
+        trials = good_trials()
+        for number, trial in enumerate(trials):
+            trial.number = number
+        record = StudyRecord(maximize=True)
+        summary = record.update(trials)
+        for horizon in range(10, 60):
+            record.knowledge(summary, horizon, 1.0, Target.LAST)
+        assert len(record._knowledge) <= 8
+
+
 class TestIncremental:
     @given(
         trials=st.lists(

@@ -99,47 +99,60 @@ def n_neighbours(n_completed: int) -> int:
     return min(n_completed, int(np.ceil(np.sqrt(n_completed) / 3.0)) + 1)
 
 
-def find(
-    values: Array,
-    completed: Array,
-    final: Array,
-    ahead: NDArray[np.int64],
-    best: float,
-    unit: float,
-) -> Analogues:
-    """Find the analogues of a curve.
+@dataclass(frozen=True)
+class Peers:
+    """The completed trials of a study on the scale x, whatever curve they are compared with.
 
-    Args:
-        values: Oriented values of the curve on knots 0..m-1, no gaps, shape (m,).
-        completed: Oriented values of completed trials on all knots, no gaps, shape (N, K), N >= 1.
-        final: Their final (objective) values, oriented, shape (N,).
-        ahead: Knots to forecast, the last one is the end of training, shape (P,).
-        best: The study's best objective value, oriented.
-        unit: The study's working unit.
+    Attributes:
+        x: Their values on all knots, shape (N, K).
+        x_final: Their final (objective) values, shape (N,).
+        regret: The scale of x.
     """
-    m, n_knots = values.size, completed.shape[1]
-    regret = LogRegret.of(best, final, unit)
-    window = max(1, round(WINDOW * n_knots))
-    smoothed = min(max(m // 8, 1), 3)
-    seen = min(m, max(window, smoothed))
-    theirs = regret.of_values(completed[:, m - seen : m])
-    x = regret.of_values(values)
-    compared = min(window, m)
-    square = np.mean((theirs[:, -compared:] - x[-compared:]) ** 2, axis=1)
-    k = n_neighbours(final.size)
-    bandwidth = np.partition(square, k - 1)[k - 1] + 1e-12
-    weights = np.exp(-0.5 * (square - square.min()) / bandwidth)
-    near = weights > _NEGLIGIBLE
-    weights = weights[near] / weights[near].sum()
-    theirs, completed, final = theirs[near], completed[near], final[near]
 
-    now = float(np.mean(x[-smoothed:]))
-    start = np.mean(theirs[:, -smoothed:], axis=1)
-    later = regret.of_values(np.vstack([completed[:, ahead[:-1]].T, final]))
-    gains = later - start
-    at_end = gains[-1]
-    spread = weights @ (at_end - weights @ at_end) ** 2
-    steps = np.diff(x[-(max(3, window) + 1) :])
-    own = 0.5 * float(np.sum(steps**2)) / min(max(3, window), m)
-    tau = float(np.sqrt(0.25 * (spread + own) + 1e-6))
-    return Analogues(weights, np.clip(now + gains, _HOPELESS, _BOUNDLESS), tau, regret)
+    x: Array
+    x_final: Array
+    regret: LogRegret
+
+    @classmethod
+    def of(cls, completed: Array, final: Array, best: float, unit: float) -> Peers:
+        """From a study's completed trials.
+
+        Args:
+            completed: Their oriented values on all knots, no gaps, shape (N, K), N >= 1.
+            final: Their final (objective) values, oriented, shape (N,).
+            best: The study's best objective value, oriented.
+            unit: The study's working unit.
+        """
+        regret = LogRegret.of(best, final, unit)
+        return cls(regret.of_values(completed), regret.of_values(final), regret)
+
+    def analogues(self, values: Array, ahead: NDArray[np.int64]) -> Analogues:
+        """Find the analogues of a curve.
+
+        Args:
+            values: Oriented values of the curve on knots 0..m-1, no gaps, shape (m,).
+            ahead: Knots to forecast, the last one is the end of training, shape (P,).
+        """
+        m, n_knots = values.size, self.x.shape[1]
+        window = max(1, round(WINDOW * n_knots))
+        smoothed = min(max(m // 8, 1), 3)
+        x = self.regret.of_values(values)
+        compared = min(window, m)
+        square = np.mean((self.x[:, m - compared : m] - x[-compared:]) ** 2, axis=1)
+        k = n_neighbours(square.size)
+        bandwidth = np.partition(square, k - 1)[k - 1] + 1e-12
+        weights = np.exp(-0.5 * (square - square.min()) / bandwidth)
+        near = np.flatnonzero(weights > _NEGLIGIBLE)
+        weights = weights[near] / weights[near].sum()
+
+        now = float(np.mean(x[-smoothed:]))
+        start = np.mean(self.x[near, m - smoothed : m], axis=1)
+        later = self.x[near, ahead[:-1, None]]
+        gains = np.vstack([later, self.x_final[near]]) - start
+        at_end = gains[-1]
+        spread = weights @ (at_end - weights @ at_end) ** 2
+        steps = np.diff(x[-(max(3, window) + 1) :])
+        own = 0.5 * float(np.sum(steps**2)) / min(max(3, window), m)
+        tau = float(np.sqrt(0.25 * (spread + own) + 1e-6))
+        x_ahead = np.clip(now + gains, _HOPELESS, _BOUNDLESS)
+        return Analogues(weights, x_ahead, tau, self.regret)

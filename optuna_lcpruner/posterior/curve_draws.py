@@ -15,8 +15,8 @@ from scipy.special import ndtri
 
 from optuna_lcpruner.diagnostics import Diagnostics
 from optuna_lcpruner.learning_curve import LearningCurve
-from optuna_lcpruner.posterior.closed_form import FAR, tamed
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
+from optuna_lcpruner.posterior.taming import FAR, tamed
 from optuna_lcpruner.posterior.weighted_curves import (
     Data,
     WeightedCurves,
@@ -115,8 +115,7 @@ class Setting:
         knots, scale = curve.knots, knowledge.scale
         wanted = np.asarray([curve.horizon] if positions is None else positions, dtype=float)
         observed, values = curve.on_knots
-        z = np.clip((values - scale.location) / scale.unit, -FAR, FAR)
-        z, stretch, shift = tamed(z)
+        z, stretch, shift = tamed(values, scale)
         if knowledge.target is Target.BEST:
             ahead = knots.positions[cls._first_ahead(curve) :]
         else:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import Scale
 
 Array = NDArray[np.float64]
+
+
+Made = TypeVar("Made")
 
 
 class Target(Enum):
@@ -35,6 +38,8 @@ class StudyKnowledge:
             curve's horizon, gaps filled, shape (N, n_knots).
         final: Their objective values, oriented, shape (N,).
         n_completed: Completed trials, those without reports included.
+
+    What engines work out of it once for all trials, they keep with :meth:`once`.
     """
 
     scale: Scale
@@ -42,6 +47,16 @@ class StudyKnowledge:
     completed: Array = field(default_factory=lambda: np.empty((0, 0)))
     final: Array = field(default_factory=lambda: np.empty(0))
     n_completed: int = 0
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What ``make`` gives, called at the first use of the key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return cast(Made, self._made[key])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}}  # quickly made again where it is sent
 
     @property
     def best(self) -> float:

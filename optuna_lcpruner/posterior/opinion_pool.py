@@ -32,8 +32,9 @@ from numpy.typing import NDArray
 
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior import analogues
-from optuna_lcpruner.posterior.closed_form import FAR, ClosedForm
+from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
+from optuna_lcpruner.posterior.taming import FAR
 from optuna_lcpruner.predictive import Component, Forecast, Recalibration
 
 Array = NDArray[np.float64]
@@ -81,14 +82,9 @@ class OpinionPool:
         knowledge: StudyKnowledge,
         positions: Array | None,
     ) -> _Voices:
-        found = analogues.find(
-            _without_gaps(curve),
-            knowledge.completed,
-            knowledge.final,
-            curve.knots.nearest([curve.horizon] if positions is None else positions),
-            knowledge.best,
-            knowledge.scale.unit,
-        )
+        peers = knowledge.once("peers", lambda: _peers(knowledge))
+        knots = curve.knots.nearest([curve.horizon] if positions is None else positions)
+        found = peers.analogues(_without_gaps(curve), knots)
         p_analogues = float(found.p_above(np.array([knowledge.best]))[0])
         already = knowledge.target is Target.BEST and float(curve.values.max()) > knowledge.best
         if already:  # its best report is its value
@@ -118,6 +114,12 @@ class _Voices:
     p_analogues: float
     p_ensemble: float
     p_beat: float
+
+
+def _peers(knowledge: StudyKnowledge) -> analogues.Peers:
+    return analogues.Peers.of(
+        knowledge.completed, knowledge.final, knowledge.best, knowledge.scale.unit
+    )
 
 
 def _mixture(alone: Forecast, voices: _Voices, knowledge: StudyKnowledge) -> Forecast:

@@ -50,6 +50,7 @@ ENSEMBLE = OpinionPool(offset=0.80, fade=-0.15, evidence=(0.0, 0.54))
 UNFITTED = OpinionPool(offset=0.0, fade=0.0, evidence=(0.5, 0.5))
 WHITE = OpinionPool(ensemble=ClosedForm(CurvePrior(rho=(0.0,), kappa=(0.0,))))
 THREE = OpinionPool(ensemble=ClosedForm(families=("pow3", "Janoschek", "ilog2")))
+UNLEARNED = OpinionPool(ensemble=ClosedForm(learns=False))
 RISKS = (0.02, 0.04, 0.08)
 
 LEFT_OUT = {
@@ -66,6 +67,7 @@ VARIANTS: dict[str, tuple[str, tuple[float, ...], OpinionPool | ClosedForm]] = {
     "without the analogues": ("risk", RISKS, ENSEMBLE),
     "constants of other sources": ("left out", RISKS, OpinionPool()),
     "constants not fitted": ("risk", RISKS, UNFITTED),
+    "nothing learned on shapes": ("risk", RISKS, UNLEARNED),
     "independent noise": ("risk", RISKS, WHITE),
     "three families": ("risk", RISKS, THREE),
     "remaining cost ignored": ("blind", RISKS, OpinionPool()),

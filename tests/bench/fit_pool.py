@@ -5,8 +5,8 @@
 Recorded studies as for ``replay.py``. Each is run in several orders: plainly random with every
 trial completed, random with the pruner's own verdicts, and improving (bad runs tend to come first,
 as with a sampler that learns). A look is one question at one step of one trial that is not yet
-better than the best: N, f, P by the analogues, P by the ensemble, and whether the trial did end
-better. Printed are the maximum-likelihood constants, the log loss on each source (file name up to
+better than the best: N, f, P by the analogues, P by the ensemble, also of one that learns no shapes
+and noise from the study, and whether the trial did end better. Printed are the maximum-likelihood constants, the log loss on each source (file name up to
 the first underscore) with constants fitted to the others, and the same with a voice left out.
 """
 
@@ -25,6 +25,7 @@ from scipy.special import ndtri
 from optuna_lcpruner.decision import Rule
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior import opinion_pool
+from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.study_record import StudyRecord
@@ -44,6 +45,7 @@ class Look:
     seen: float
     p_analogues: float
     p_ensemble: float
+    p_unlearned: float
     rank: float
     pruned: float
     records: float
@@ -63,6 +65,7 @@ def looks(path: Path, seed: int, n_trials: int) -> Iterator[Look]:
     at = np.unique([2, 3, 4, 6, *np.round(n_steps * np.array(FRACTIONS)).astype(int)])
     at = at[(at >= 2) & (at < n_steps)]
     record, known, engine, rule = StudyRecord(maximize=True), [], OpinionPool(), Rule()
+    unlearned = ClosedForm(learns=False)
     seen = np.full(curves.shape, np.nan)  # of all earlier trials
     bests: list[int] = []
     for number, curve in enumerate(curves):
@@ -86,6 +89,7 @@ def looks(path: Path, seed: int, n_trials: int) -> Iterator[Look]:
                     n / n_steps,
                     ahead.opinions["its likes"],
                     ahead.opinions["this curve"],
+                    unlearned.quick(part, knowledge)[0],
                     normal_score(curve[n - 1], seen[:number, n - 1]),
                     np.log((number + 1.0) / (summary.n_completed + 1.0)),
                     0.5 * np.log((1 + sum(2 * b >= number for b in bests)) / (1 + np.log(2))),
@@ -134,8 +138,11 @@ def main() -> None:
     source, study, order = (
         np.array([getattr(r, key) for r in rows]) for key in ("source", "study", "order")
     )
-    keys = ("n_completed", "seen", "p_analogues", "p_ensemble", "rank", "pruned", "records", "won")
-    n, f, p_a, p_e, rank_score, pruned, records, won = (
+    keys = (
+        "n_completed", "seen", "p_analogues", "p_ensemble", "p_unlearned", "rank", "pruned", "records",
+        "won",
+    )  # fmt: skip
+    n, f, p_a, p_e, p_u, rank_score, pruned, records, won = (
         np.array([getattr(r, key) for r in rows], dtype=float) for key in keys
     )
     names, index, counts = np.unique(study, return_inverse=True, return_counts=True)
@@ -151,11 +158,11 @@ def main() -> None:
         return minimize(lambda b: loss(prior + features @ b, here), start, method="BFGS").x
 
     everything = np.ones(len(rows), dtype=bool)
-    one, fade, a, e = np.ones_like(f), np.sqrt(f), logit(p_a), logit(p_e)
+    one, fade, a, e, u = np.ones_like(f), np.sqrt(f), logit(p_a), logit(p_e), logit(p_u)
     print(f"{len(rows)} looks at {len(names)} studies in {arguments.orders} orders each")
     print(f"log loss of 1 / (N + 1): {loss(prior, everything):.4f}\n")
     print(
-        f"{'voices':24s} {'left-out source':>15s} "
+        f"{'voices':26s} {'left-out source':>15s} "
         + " ".join(f"{o:>9s}" for o in ORDERS)
         + "  constants"
     )
@@ -163,6 +170,8 @@ def main() -> None:
         ("both", np.c_[one, fade, a + e]),
         ("analogues alone", np.c_[one, fade, a]),
         ("ensemble alone", np.c_[one, fade, e]),
+        ("both, nothing learned", np.c_[one, fade, a + u]),
+        ("ensemble, nothing learned", np.c_[one, fade, u]),
         ("none, f alone", np.c_[one, fade]),
         ("both and rank", np.c_[one, fade, a + e, rank_score]),
         ("both and pruned", np.c_[one, fade, a + e, pruned]),
@@ -177,14 +186,14 @@ def main() -> None:
             for o in ORDERS
         )
         constants = np.array2string(fitted(features, everything), precision=2)
-        print(f"{label:24s} {loss(predicted, everything):15.4f} {by_order}  {constants}")
+        print(f"{label:26s} {loss(predicted, everything):15.4f} {by_order}  {constants}")
     pool = OpinionPool()
     shipped = prior + pool.offset + pool.fade * fade + pool.evidence[0] * a + pool.evidence[1] * e
     by_order = " ".join(
         f"{loss(shipped, order == o):9.4f}" if np.any(order == o) else f"{'-':>9s}" for o in ORDERS
     )
     print(
-        f"{'both, as shipped':24s} {loss(shipped, everything):15.4f} {by_order}  "
+        f"{'both, as shipped':26s} {loss(shipped, everything):15.4f} {by_order}  "
         f"{np.array2string(np.array([pool.offset, pool.fade, pool.evidence[0]]), precision=2)}"
     )
     print("\nboth, fitted without one source:")

@@ -41,10 +41,10 @@ def test_the_formula(n, m):
     part = seen(curve, m)
     alone = ClosedForm()(part, knowledge)
     p_e = 1.0 - alone._cdf(np.array([1.0]), None, True)[0]
-    found = analogues.find(
-        curve[:m], knowledge.completed, knowledge.final, np.array([T - 1]), knowledge.best,
-        knowledge.scale.unit,
-    )  # fmt: skip
+    peers = analogues.Peers.of(
+        knowledge.completed, knowledge.final, knowledge.best, knowledge.scale.unit
+    )
+    found = peers.analogues(curve[:m], np.array([T - 1]))
     p_a = found.p_above(np.array([knowledge.best]))[0]
     p_a, p_e = np.clip([p_a, p_e], 1e-5, 1 - 1e-4)
     engine = OpinionPool(offset=0.7, fade=-0.4, evidence=(0.3, 0.2))
