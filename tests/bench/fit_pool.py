@@ -5,9 +5,10 @@
 Recorded studies as for ``replay.py``. Each is run in several orders: plainly random with every
 trial completed, random with the pruner's own verdicts, and improving (bad runs tend to come first,
 as with a sampler that learns). A look is one question at one step of one trial that is not yet
-better than the best: N, f, P by the analogues, P by the ensemble, also of one that learns no shapes
-and noise from the study, and whether the trial did end better. Printed are the maximum-likelihood constants, the log loss on each source (file name up to
-the first underscore) with constants fitted to the others, and the same with a voice left out.
+better than the best: N, f, P by the analogues, P by the ensemble, also of one that learns no
+shapes and noise from the study, and whether the trial did end better. Printed are the
+maximum-likelihood constants, the log loss on each source (file name up to the first underscore)
+with constants fitted to the others, and the same with a voice left out.
 """
 
 from __future__ import annotations
@@ -138,10 +139,8 @@ def main() -> None:
     source, study, order = (
         np.array([getattr(r, key) for r in rows]) for key in ("source", "study", "order")
     )
-    keys = (
-        "n_completed", "seen", "p_analogues", "p_ensemble", "p_unlearned", "rank", "pruned", "records",
-        "won",
-    )  # fmt: skip
+    voices = ("p_analogues", "p_ensemble", "p_unlearned")
+    keys = ("n_completed", "seen", *voices, "rank", "pruned", "records", "won")
     n, f, p_a, p_e, p_u, rank_score, pruned, records, won = (
         np.array([getattr(r, key) for r in rows], dtype=float) for key in keys
     )
