@@ -22,12 +22,18 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from optuna_lcpruner.learning_curve import LearningCurve
-from optuna_lcpruner.posterior.curve_draws import Setting, draws_of
+from optuna_lcpruner.learning_curve import Knots, LearningCurve
+from optuna_lcpruner.posterior.curve_draws import Setting, draws_from
 from optuna_lcpruner.posterior.curve_priors import paper_prior
 from optuna_lcpruner.posterior.distributions import Normal
 from optuna_lcpruner.posterior.interface import StudyKnowledge
-from optuna_lcpruner.posterior.weighted_curves import WeightedCurves, log_density
+from optuna_lcpruner.posterior.weighted_curves import (
+    Design,
+    WeightedCurves,
+    design,
+    integrate,
+    log_posterior,
+)
 from optuna_lcpruner.predictive import Forecast
 
 Array = NDArray[np.float64]
@@ -63,12 +69,15 @@ class ClosedSum:
         """See :class:`~optuna_lcpruner.posterior.interface.Engine`."""
         setting = Setting.of(curve, knowledge, positions)
         v = _points(self.prior.n_coordinates, self.n_points)
+        curves = _curves(self.prior, self.n_points, curve.horizon)
         with np.errstate(all="ignore"):
-            log_p = log_density(self.prior, v, setting.data)[0] + 0.5 * np.sum(v**2, axis=1)
+            found = integrate(curves, v, setting.data.z, curve.on_knots[0])
+            log_p = log_posterior(found) + 0.5 * np.sum(v**2, axis=1)
             weights = np.exp(log_p - log_p.max())
-            kept = weights > _NEGLIGIBLE
+            kept = np.flatnonzero(weights > _NEGLIGIBLE)
             weights = weights[kept] / weights[kept].sum()
-            draws = draws_of(self.prior, setting.data, v[kept], setting.ahead, weights)
+            there = curves.at(kept, curve.knots.nearest(setting.ahead))
+            draws = draws_from(self.prior, v[kept], found.at(kept), there, weights)
         return setting.forecast(draws)
 
 
@@ -79,6 +88,13 @@ def _points(n_coordinates: int, n_points: int) -> Array:
     points = np.asarray(ndtri(np.clip(uniform, 1e-9, 1.0 - 1e-9)), dtype=float)
     points.flags.writeable = False  # shared by all callers
     return points
+
+
+@lru_cache(maxsize=4)
+def _curves(prior: WeightedCurves, n_points: int, horizon: int) -> Design:
+    """The points' curves on all knots, whatever the values seen there."""
+    positions = Knots(horizon).positions
+    return design(prior, horizon, _points(prior.n_coordinates, n_points), positions)
 
 
 def gaussian(prior: WeightedCurves) -> WeightedCurves:

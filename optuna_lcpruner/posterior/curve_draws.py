@@ -19,6 +19,8 @@ from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.posterior.taming import FAR, tamed
 from optuna_lcpruner.posterior.weighted_curves import (
     Data,
+    Design,
+    Regression,
     WeightedCurves,
     curves_of,
     design,
@@ -71,21 +73,24 @@ class Draws:
         )
 
 
-def draws_of(
-    prior: WeightedCurves, data: Data, v: Array, ahead: Array, weights: Array | None = None
-) -> Draws:
-    """Draws from coordinates, equally weighted by default."""
+def draws_of(prior: WeightedCurves, data: Data, v: Array, ahead: Array) -> Draws:
+    """Equally weighted draws from coordinates."""
     found = regress(prior, v, data, data.ends)
     there = design(prior, data.horizon, v, ahead)
+    return draws_from(prior, v, found, there, np.full(len(v), 1.0 / len(v)))
+
+
+def draws_from(
+    prior: WeightedCurves, v: Array, found: Regression, there: Design, weights: Array
+) -> Draws:
+    """Draws from coordinates, their regressions and curves ahead, with these weights."""
     if prior.is_gaussian:
         mean, variance = moments(found, there)
-        smoothing = np.full(ahead.size, _LEAST_DEVIATION)
+        smoothing = np.full(there.offset.shape[1], _LEAST_DEVIATION)
     else:
         mean = np.clip(np.nan_to_num(curves_of(there, linear_part(prior, v, found))), -FAR, FAR)
         variance = np.zeros_like(mean)
         smoothing = np.maximum(1.06 * len(v) ** -0.2 * mean.std(axis=0), _LEAST_DEVIATION)
-    if weights is None:
-        weights = np.full(len(v), 1.0 / len(v))
     shares = prior.shares(v, weights)
     return Draws(weights, mean.T, variance.T, there.sigma, shares, smoothing[:, None])
 

@@ -37,6 +37,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +165,12 @@ class Design:
     offset: Array
     sigma: Array
 
+    def at(self, rows: NDArray[Any], positions: NDArray[np.int64]) -> Design:
+        """The curves of some coordinates at some of the positions."""
+        return Design(
+            self.x[rows][:, :, positions], self.offset[rows][:, positions], self.sigma[rows]
+        )
+
 
 def design(prior: WeightedCurves, horizon: int, v: Array, t: Array) -> Design:
     """The curves of coordinates ``v`` at positions ``t``; not finite where a formula has no value.
@@ -230,6 +237,12 @@ class Regression:
     end_mean: Array
     end_variance: Array
 
+    def at(self, rows: NDArray[Any]) -> Regression:
+        """That of some coordinates; of the design nothing but the rows is needed any more."""
+        nowhere = np.arange(0)
+        parts = {key: part[rows] for key, part in vars(self).items() if key != "design"}
+        return Regression(design=self.design.at(rows, nowhere), **parts)
+
 
 @dataclass(frozen=True)
 class Data:
@@ -272,14 +285,26 @@ def regress(
         positions: ``data.ends`` or ``data.path``: where the curves are worked out.
     """
     at, observed = positions
-    z = data.z
-    found = design(prior, data.horizon, v, at)
+    return integrate(design(prior, data.horizon, v, at), v, data.z, observed)
+
+
+def integrate(found: Design, v: Array, z: Array, observed: NDArray[np.int64]) -> Regression:
+    """Integrate the linear parameters.
+
+    Args:
+        found: The curves of the coordinates, at the first position, the last and those observed.
+        v: Coordinates, (W, D).
+        z: Observed values, (n,).
+        observed: Which of the positions they belong to, (n,).
+    """
     x, offset, sigma = found.x, found.offset, found.sigma
     n, p = z.size, x.shape[1]
-    seen: Array = x[:, :, observed] / sigma[:, None, None]
-    residual = (z - offset[:, observed]) / sigma[:, None]
-    precision = seen @ np.swapaxes(seen, 1, 2)
-    projected = (seen @ residual[:, :, None])[:, :, 0]
+    without_gaps = slice(observed[0], observed[0] + n)  # a view, where it will do
+    here = without_gaps if observed[-1] + 1 == without_gaps.stop else observed
+    seen = x[:, :, here]
+    residual = (z - offset[:, here]) / sigma[:, None]
+    precision = (seen @ np.swapaxes(seen, 1, 2)) / sigma[:, None, None] ** 2
+    projected = (seen @ (residual / sigma[:, None])[:, :, None])[:, :, 0]
     square = np.sum(residual**2, axis=1)
     size = np.trace(precision, axis1=1, axis2=2)
     fine = (
@@ -341,11 +366,14 @@ def _risen(
 
 def moments(found: Regression, ahead: Design) -> tuple[Array, Array]:
     """Mean and variance of the curve at positions ahead given the coordinates, (W, P) each."""
-    scaled = np.linalg.solve(found.lower, ahead.x)  # (W, p, P)
+    upper = np.swapaxes(found.lower, 1, 2)
+    both = np.linalg.solve(upper, np.stack([found.half, found.toward], axis=2))  # (W, p, 2)
+    mean, covariance = np.moveaxis(np.swapaxes(both, 1, 2) @ ahead.x, 1, 0)  # (W, P) each
+    scaled = np.linalg.inv(found.lower) @ ahead.x  # (W, p, P); solve() takes three times as long
     return _risen(
-        ahead.offset + np.sum(scaled * found.half[:, :, None], axis=1),
-        np.sum(scaled**2, axis=1),
-        np.sum(scaled * found.toward[:, :, None], axis=1),
+        ahead.offset + mean,
+        np.einsum("wpk,wpk->wk", scaled, scaled),
+        covariance,
         found.rise_mean[:, None],
         found.rise_deviation[:, None],
     )
@@ -363,6 +391,12 @@ def linear_part(prior: WeightedCurves, v: Array, found: Regression) -> Array:
     return np.asarray(np.linalg.solve(upper, (found.half + u)[:, :, None])[:, :, 0])
 
 
+def log_posterior(found: Regression) -> Array:
+    """Log p(v | z, the curve rises) up to a constant, linear parameters integrated out, (W,)."""
+    log_p = found.log_evidence + log_ndtr(found.rise_mean / found.rise_deviation)
+    return np.where(np.isnan(log_p), -np.inf, log_p)
+
+
 def log_density(prior: WeightedCurves, v: Array, data: Data) -> tuple[Array, Array, Array]:
     """The density that is sampled, and mean and variance of the curve's end; shapes (W,).
 
@@ -373,8 +407,7 @@ def log_density(prior: WeightedCurves, v: Array, data: Data) -> tuple[Array, Arr
     """
     if prior.is_gaussian:
         found = regress(prior, v, data, data.ends)
-        log_p = found.log_evidence + log_ndtr(found.rise_mean / found.rise_deviation)
-        return np.where(np.isnan(log_p), -np.inf, log_p), found.end_mean, found.end_variance
+        return log_posterior(found), found.end_mean, found.end_variance
     found = regress(prior, v, data, data.path)
     b = linear_part(prior, v, found)
     path = curves_of(found.design, b)
