@@ -1,15 +1,26 @@
-"""An Optuna pruner that extrapolates learning curves with a Bayesian ensemble."""
+"""An Optuna pruner that extrapolates learning curves with a Bayesian ensemble.
 
-from optuna_lcpruner.dashboard import publish_to_dashboard
-from optuna_lcpruner.decision import Decision, Reason
-from optuna_lcpruner.explanation import Explanation, explain
-from optuna_lcpruner.extrapolate import forecast
-from optuna_lcpruner.predictive import Forecast
-from optuna_lcpruner.pruner import LearningCurvePruner
-from optuna_lcpruner.report_text import Report
-from optuna_lcpruner.second_chance import requeue
-from optuna_lcpruner.study_report import report
+The names below are imported when they are first used, so that ``import optuna_lcpruner`` alone
+costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from optuna_lcpruner.version import __version__
+
+if TYPE_CHECKING:
+    from optuna_lcpruner.dashboard import publish_to_dashboard
+    from optuna_lcpruner.decision import Decision, Reason
+    from optuna_lcpruner.explanation import Explanation, explain
+    from optuna_lcpruner.extrapolate import forecast
+    from optuna_lcpruner.predictive import Forecast
+    from optuna_lcpruner.pruner import LearningCurvePruner
+    from optuna_lcpruner.report_text import Report
+    from optuna_lcpruner.second_chance import requeue
+    from optuna_lcpruner.study_report import report
 
 __all__ = [
     "Decision",
@@ -25,3 +36,30 @@ __all__ = [
     "report",
     "requeue",
 ]
+
+_HOMES = {
+    "Decision": "decision",
+    "Explanation": "explanation",
+    "Forecast": "predictive",
+    "LearningCurvePruner": "pruner",
+    "Reason": "decision",
+    "Report": "report_text",
+    "explain": "explanation",
+    "forecast": "extrapolate",
+    "publish_to_dashboard": "dashboard",
+    "report": "study_report",
+    "requeue": "second_chance",
+}
+"""Name -> the module it is defined in."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
