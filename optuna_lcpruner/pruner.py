@@ -79,7 +79,7 @@ class LearningCurvePruner(BasePruner):
             would have become the best, as far as P is right (measured in docs/benchmarks.md); 0
             never prunes by forecast.
         threshold: Prune below this fixed probability instead; in [0, 1]. The paper's rule is
-            ``threshold=0.05`` with ``engine="closed_form"``.
+            ``threshold=0.05`` with ``engine="mcmc"``.
         n_startup_trials: Completed trials needed before anything is pruned by forecast.
         n_warmup_steps: No pruning while the step is below this.
         interval_steps: Steps between two looks, counted from ``n_warmup_steps``.
@@ -103,7 +103,7 @@ class LearningCurvePruner(BasePruner):
             ``.lcpruner`` after it; for one in another database there, in tables of our own; for
             one in memory or in a journal nowhere. False: nowhere.
         engine: The posterior: ``"pool"`` as above, ``"closed_form"`` for the ensemble of curves
-            alone, ``"mcmc"`` for the paper's weighted combination (a second or two a look), or any
+            without the likes, ``"mcmc"`` for the paper's weighted combination (a second or two a look), or any
             callable like :class:`~optuna_lcpruner.posterior.interface.Engine`.
         executor: Makes the forecasts while training goes on, a ``concurrent.futures.Executor``: a
             check hands over the curve and judges the newest forecast that is ready. By default a

@@ -73,7 +73,8 @@ VARIANTS: dict[str, tuple[str, tuple[float, ...], OpinionPool | ClosedForm]] = {
     "remaining cost ignored": ("blind", RISKS, OpinionPool()),
     "threshold in proportion": ("proportional", (0.3, 0.5, 0.8), OpinionPool()),
     "fixed threshold": ("threshold", RISKS, OpinionPool()),
-    "one curve, fixed threshold": ("threshold", RISKS, ClosedForm()),
+    "ensemble, fixed threshold": ("threshold", RISKS, ClosedForm()),
+    "one curve, fixed threshold": ("threshold", RISKS, ClosedForm(learns=False)),
 }
 
 
@@ -106,12 +107,14 @@ def main() -> None:
     parser.add_argument("studies", type=Path, nargs="+")
     parser.add_argument("--orders", type=int, default=1, help="random orders of each study")
     parser.add_argument("--trials", type=int, default=100, help="configurations of a replay")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     arguments = parser.parse_args()
     at_cost = " ".join(f"{f'at {c:.2f}':>8s}" for c in COSTS)
     print(f"{'':27s} {'regret':>8s}\n{'variant':27s} {at_cost}   knob: cost/regret")
     with ProcessPoolExecutor(arguments.jobs) as workers:
-        for variant, (_, knobs, _) in VARIANTS.items():
+        for variant in arguments.variants:
+            knobs = VARIANTS[variant][1]
             points = []
             for knob in knobs:
                 tasks = [

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-NOT_ON_THE_KNOB = ("threshold_0.05", "one_curve_0.05")
+NOT_ON_THE_KNOB = ("threshold_0.05", "ensemble_0.05", "one_curve_0.05")
 """Of ours, but not points of the line."""
 
 

@@ -45,6 +45,7 @@ from optuna.pruners import (
 from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.replay import KeepTopPruner
 
 Factory = Callable[[int], BasePruner]
@@ -84,8 +85,11 @@ def ours() -> dict[str, Factory]:
     factories["threshold_0.05"] = lambda n: LearningCurvePruner(
         n_steps=n, threshold=0.05, publish=False
     )
-    factories["one_curve_0.05"] = lambda n: LearningCurvePruner(
+    factories["ensemble_0.05"] = lambda n: LearningCurvePruner(
         n_steps=n, threshold=0.05, engine="closed_form", publish=False
+    )
+    factories["one_curve_0.05"] = lambda n: LearningCurvePruner(
+        n_steps=n, threshold=0.05, engine=ClosedForm(learns=False), publish=False
     )
     return factories
 
