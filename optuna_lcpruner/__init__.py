@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optuna_lcpruner.version import __version__
 
 if TYPE_CHECKING:
-    from optuna_lcpruner.dashboard import publish_to_dashboard
+    from optuna_lcpruner.dashboard import publish_to_dashboard, upload_forecast
     from optuna_lcpruner.decision import Decision, Reason
     from optuna_lcpruner.explanation import Explanation, explain
     from optuna_lcpruner.extrapolate import forecast
@@ -35,6 +35,7 @@ __all__ = [
     "publish_to_dashboard",
     "report",
     "requeue",
+    "upload_forecast",
 ]
 
 _HOMES = {
@@ -49,6 +50,7 @@ _HOMES = {
     "publish_to_dashboard": "dashboard",
     "report": "study_report",
     "requeue": "second_chance",
+    "upload_forecast": "dashboard",
 }
 """Name -> the module it is defined in."""
 

@@ -11,6 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner import ledger_writer, publish
+from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.control_group import CONTROL_ATTRIBUTE
 from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.ledger import Circumstances, entry
@@ -45,6 +46,22 @@ class Told:
         return self.ledger[0]
 
 
+def wanted(dashboard: object, setting: Setting) -> bool:
+    """The argument ``dashboard``; the modules that draw are imported for those who want it.
+
+    Raises:
+        TypeError: If it is neither True nor False.
+        InputError: If it is True and there is no ledger, or something is not installed.
+    """
+    if not isinstance(dashboard, bool):
+        raise TypeError(f"dashboard must be True or False, but got {dashboard!r}.")
+    if dashboard:
+        from optuna_lcpruner.dashboard import check_ready
+
+        check_ready(setting)
+    return dashboard
+
+
 def show(study: Study, trial: FrozenTrial, verdict: Verdict, told: Told, published: bool) -> None:
     """Tell the log and, if wanted, whoever looks at the trial's attributes."""
     level = logging.INFO if verdict.prune else logging.DEBUG
@@ -67,10 +84,22 @@ def record(
     facts: Circumstances,
     told: Told,
     setting: Setting,
+    dashboard: bool,
 ) -> None:
-    """Hand the verdict to the ledger; its words and numbers are worked out there."""
+    """Hand the verdict to the ledger; its words and numbers are worked out there.
+
+    If wanted, the figures on optuna-dashboard follow.
+
+    Raises:
+        InputError: If figures are wanted and there is no ledger to draw them from.
+    """
     where = told.ledger_of(setting, study._storage)
     if where is None:
+        if dashboard:
+            raise InputError(
+                "dashboard=True draws its figures from it, and a study in memory or in a journal "
+                "has none unless told, say ledger='sqlite:///decisions.db'"
+            )
         return
     name, number, started = study.study_name, trial.number, trial.datetime_start
     ledger_writer.writer(where).submit(
@@ -83,3 +112,7 @@ def record(
             version=__version__,
         )
     )
+    if dashboard:
+        from optuna_lcpruner import dashboard_writer
+
+        dashboard_writer.writer().submit(study, trial._trial_id, setting)

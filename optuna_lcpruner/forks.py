@@ -17,13 +17,23 @@ LONGEST_WAIT = 10.0
 
 _working = threading.Lock()
 _forking = threading.local()
+_here = threading.local()
 
 
 @contextmanager
 def at_work() -> Iterator[None]:
     """Inside it a background thread may hold locks of others; one thread at a time."""
     with _working:
-        yield
+        _here.working = True
+        try:
+            yield
+        finally:
+            _here.working = False
+
+
+def working() -> bool:
+    """Whether this thread is inside :func:`at_work`, where it must not wait for another's work."""
+    return getattr(_here, "working", False)
 
 
 def _before() -> None:

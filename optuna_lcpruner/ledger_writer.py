@@ -11,7 +11,7 @@ from multiprocessing import util
 
 from optuna.logging import get_logger
 
-from optuna_lcpruner.forks import at_work
+from optuna_lcpruner.forks import at_work, working
 from optuna_lcpruner.ledger import Entry, Ledger, why
 from optuna_lcpruner.ledger_address import Address
 
@@ -171,8 +171,13 @@ def writer(where: Address) -> LedgerWriter:
 
 
 def flush(timeout: float = 10.0) -> bool:
-    """Write what waits in this process, to whatever ledger; False if not all of it could be."""
+    """Write what waits in this process, to whatever ledger; False if not all of it could be.
+
+    Inside :func:`~optuna_lcpruner.forks.at_work` nothing is written: the writer could not begin.
+    """
     if _writers_pid != os.getpid():
         return True
+    if working():
+        return False
     flushed = [known.flush(timeout) for known in list(_writers.values())]
     return all(flushed)

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from xml.etree import ElementTree
 
 import optuna
 import pytest
+from browser import MissingError, TrialTable, chromium, serving
 from helpers import N_STEPS, good_trials, make_study, saturating, sqlite
+from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from test_study_report import History, judged
 
-from optuna_lcpruner import LearningCurvePruner, Reason, dashboard
+from optuna_lcpruner import LearningCurvePruner, Reason, dashboard, dashboard_writer
+from optuna_lcpruner import publish as publisher
 from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.dashboard import bounded, publish_to_dashboard
+from optuna_lcpruner.dashboard import bounded, publish_to_dashboard, upload_forecast
 from optuna_lcpruner.ledger import Ledger, LedgerError
 from optuna_lcpruner.ledger_address import Address
 from optuna_lcpruner.visualization.charts import Band, Chart, Line, Points
 
-optuna_dashboard = pytest.importorskip("optuna_dashboard")
-
-CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+pytest.importorskip("optuna_dashboard")
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -183,42 +184,199 @@ class TestBounded:
         assert chart.title == "t"
 
 
-class Silent(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
+def with_forecasts(url: str, store: Any) -> optuna.Study:
+    """A study whose pruned trial has its forecast as an artifact."""
+    study = make_study(good_trials(), storage=sqlite(url), pruner=LearningCurvePruner(N_STEPS))
+
+    def doomed(trial: optuna.Trial) -> float:
+        for step, value in enumerate(saturating(0.3)):
+            trial.report(value, step)
+            if trial.should_prune():
+                upload_forecast(study, trial, store)
+                raise optuna.TrialPruned
+        return 0.3
+
+    study.optimize(doomed, n_trials=1)
+    assert study.trials[-1].state is TrialState.PRUNED
+    return study
 
 
-@pytest.fixture
-def served(study: optuna.Study) -> Iterator[str]:
-    server = make_server(
-        "127.0.0.1", 0, optuna_dashboard.wsgi(study._storage), handler_class=Silent
-    )
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join(20)
+class TestUploadForecast:
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> FileSystemArtifactStore:
+        (tmp_path / "artifacts").mkdir()
+        return FileSystemArtifactStore(tmp_path / "artifacts")
+
+    @pytest.fixture
+    def running(self, study: optuna.Study) -> optuna.Trial:
+        trial = study.ask()
+        for step, value in enumerate(saturating(0.7)[:4]):
+            trial.report(value, step)
+            trial.should_prune()
+        return trial
+
+    def test_of_a_trial_about_to_be_pruned(self, tmp_path: Path, store: Any) -> None:
+        study = with_forecasts(f"sqlite:///{tmp_path}/study.db", store)
+        (artifact,) = get_all_artifact_meta(study.trials[-1], storage=study._storage)
+        assert artifact.mimetype == "image/svg+xml"
+        assert artifact.filename == f"forecast-of-trial-{study.trials[-1].number}.svg"
+        with store.open_reader(artifact.artifact_id) as file:
+            picture = ElementTree.parse(file).getroot()
+        assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(list(picture.iter("{http://www.w3.org/2000/svg}path"))) > 20
+
+    @pytest.mark.parametrize("kind", ["number", "trial", "frozen"])
+    def test_which_trial(
+        self, kind: str, study: optuna.Study, running: optuna.Trial, store: Any
+    ) -> None:
+        trial: Any = {
+            "number": running.number,
+            "trial": running,
+            "frozen": study.trials[running.number],
+        }[kind]
+        upload_forecast(study, trial, store)
+        found = study.trials[running.number]
+        (artifact,) = get_all_artifact_meta(found, storage=study._storage)
+        assert str(running.number) in artifact.filename
+
+    def test_the_id_is_of_what_was_stored(
+        self, study: optuna.Study, running: optuna.Trial, store: Any
+    ) -> None:
+        first, second = (upload_forecast(study, running, store) for _ in range(2))
+        assert first != second
+        for which in (first, second):
+            with store.open_reader(which) as file:
+                assert b"<svg" in file.read()
+
+    def test_no_window_is_left_open(
+        self, study: optuna.Study, running: optuna.Trial, store: Any
+    ) -> None:
+        import matplotlib.pyplot as plt
+
+        before = plt.get_fignums()
+        upload_forecast(study, running, store)
+        assert plt.get_fignums() == before
+
+    @pytest.mark.filterwarnings("ignore:.*set_metric_names is experimental")
+    def test_a_metric_with_dollars(
+        self, study: optuna.Study, running: optuna.Trial, store: Any
+    ) -> None:
+        study.set_metric_names([r"$\cost$ & <more>"])
+        upload_forecast(study, running, store)
+
+    def test_errors(
+        self,
+        study: optuna.Study,
+        running: optuna.Trial,
+        store: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        with pytest.raises(InputError, match="has no trial 99"):
+            upload_forecast(study, 99, store)
+        with pytest.raises(InputError, match=r"trial 6 has ended.* before the objective returns"):
+            upload_forecast(study, 6, store)
+        with pytest.raises(LedgerError):
+            upload_forecast(make_study(good_trials()), 0, store)
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        with pytest.raises(InputError, match="pip install matplotlib"):
+            upload_forecast(study, running, store)
 
 
 @pytest.fixture
 def page() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    found = next((path for path in CHROMIUM if Path(path).exists()), None)
-    if found is None:
-        pytest.skip("no Chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=found,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+    try:
+        with chromium(1400, 3000) as page:
+            yield page
+    except MissingError as reason:
+        pytest.skip(str(reason))
+
+
+class TestBrowser:
+    """What people see: optuna-dashboard itself in a browser."""
+
+    def test_the_figures(self, page: Any, study: optuna.Study) -> None:
+        assert publish_to_dashboard(study)
+        with serving(study._storage) as address:
+            page.goto(f"{address}/studies/{study._study_id}")
+            for title in ("Decisions About 12 Trials", "Calibration of P(beat best)"):
+                page.get_by_text(title).first.wait_for()
+            assert page.get_by_text("Stopped here").count() == 1
+
+    def test_the_figures_with_the_setting_alone(self, page: Any, tmp_path: Path) -> None:
+        study = make_study(
+            good_trials(),
+            storage=sqlite(f"sqlite:///{tmp_path}/study.db"),
+            pruner=LearningCurvePruner(N_STEPS, dashboard=True),
         )
-        yield browser.new_page(viewport={"width": 1400, "height": 3000})
-        browser.close()
+        study.sampler = optuna.samplers.RandomSampler(seed=0)
+        study.optimize(objective, n_trials=12)
+        assert dashboard_writer.flush(60)
+        with serving(study._storage) as address:
+            page.goto(f"{address}/studies/{study._study_id}")
+            for title in ("Decisions About 12 Trials", "Reports Saved by Pruning"):
+                page.get_by_text(title).first.wait_for()
+            # Drawn, not only named: the traces of the decisions.
+            plot = page.locator('[id="user-defined-plot:lcpruner-decisions"]')
+            assert plot.locator("path.js-line").count() >= 2
+            assert plot.get_by_text("Stopped here").count() == 1
 
+    def test_the_columns_sort(self, page: Any, study: optuna.Study) -> None:
+        """As numbers: the first click one way, the next the other; blank cells stay at an end."""
+        assert publisher.writer().flush(20)
+        trials = study.get_trials()
+        numbers = {
+            key: sorted(t.user_attrs[key] for t in trials if key in t.user_attrs)
+            for key in (
+                "lcpruner:decided_at_step",
+                "lcpruner:p_beat_best",
+                "lcpruner:forecast",
+                "lcpruner:forecast_low",
+                "lcpruner:forecast_high",
+            )
+        }
+        steps = numbers["lcpruner:decided_at_step"]
+        assert sorted(steps, key=str) != steps  # 2 is less than 18, "18" less than "2"
+        with serving(study._storage) as address:
+            page.goto(f"{address}/studies/{study._study_id}")
+            table = TrialTable(page)
+            for key, expected in numbers.items():
+                seen = []
+                for _ in range(2):
+                    table.click(f"UserAttribute {key}")
+                    cells = table.column(f"UserAttribute {key}")
+                    assert len(cells) == len(trials)
+                    filled = [i for i, cell in enumerate(cells) if cell]
+                    assert filled[-1] - filled[0] == len(filled) - 1
+                    seen.append([float(cell) for cell in cells if cell])
+                assert sorted(seen) == [expected, expected[::-1]]
 
-def test_a_browser_shows_them(served: str, page: Any, study: optuna.Study) -> None:
-    assert publish_to_dashboard(study)
-    page.goto(f"{served}/dashboard/studies/{study._study_id}")
-    for title in ("Decisions About 12 Trials", "Calibration of P(beat best)"):
-        page.get_by_text(title).first.wait_for(timeout=60_000)
-    assert page.get_by_text("Stopped here").count() == 1
+    def test_rows_keep_together(self, page: Any, study: optuna.Study) -> None:
+        """Sorted or not, a row is of one trial."""
+        assert publisher.writer().flush(20)
+        with serving(study._storage) as address:
+            page.goto(f"{address}/studies/{study._study_id}")
+            table = TrialTable(page)
+            table.click("UserAttribute lcpruner:p_beat_best")
+            shown = zip(
+                table.column("Number"),
+                table.column("UserAttribute lcpruner:p_beat_best"),
+                table.column("UserAttribute lcpruner:reason"),
+                strict=True,
+            )
+            rows = {int(number): (p, reason) for number, p, reason in shown}
+        for trial in study.get_trials():
+            p, reason = (trial.user_attrs.get(f"lcpruner:{k}") for k in ("p_beat_best", "reason"))
+            assert rows[trial.number] == ("" if p is None else repr(p), reason or "")
+
+    def test_the_forecast_of_a_trial(self, page: Any, tmp_path: Path) -> None:
+        (tmp_path / "artifacts").mkdir()
+        store = FileSystemArtifactStore(tmp_path / "artifacts")
+        study = with_forecasts(f"sqlite:///{tmp_path}/study.db", store)
+        number = study.trials[-1].number
+        with serving(study._storage, store) as address:
+            page.goto(f"{address}/studies/{study._study_id}/trials?numbers={number}")
+            picture = page.locator('img[src*="/artifacts/"]').first
+            picture.wait_for()
+            page.wait_for_function(
+                "() => document.querySelector('img[src*=\"/artifacts/\"]').naturalWidth > 300"
+            )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from optuna_lcpruner import forks
+from optuna_lcpruner import forks, ledger_writer
+from optuna_lcpruner.ledger_address import Address
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
@@ -63,3 +65,14 @@ def test_work_that_does_not_end_does_not_stop_a_fork(monkeypatch: pytest.MonkeyP
     thread.join()
     with forks.at_work():
         pass
+
+
+def test_who_is_at_work_does_not_wait_for_the_ledger(tmp_path: Path) -> None:
+    """The ledger's thread waits for it to end, so waiting would be for ever."""
+    where = Address(f"sqlite:///{tmp_path}/l.db")
+    with forks.at_work():
+        assert forks.working()
+        ledger_writer.writer(where).submit(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+        assert not ledger_writer.flush(timeout=600.0)
+    assert not forks.working()
+    assert ledger_writer.flush(timeout=20.0)

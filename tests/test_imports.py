@@ -77,15 +77,6 @@ MAY_IMPORT = {
     "ledger": {"checks", "decision", "ledger_address", "predictive"},
     "ledger_writer": {"forks", "ledger", "ledger_address"},
     "verdict": {"decision"},
-    "announce": {
-        "control_group", "decision", "ledger", "ledger_address", "ledger_writer", "publish",
-        "verdict", "version",
-    },
-    "pruner": {
-        "announce", "background", "checks", "control_group", "decision", "learning_curve",
-        "ledger", "ledger_address", "predictive", "scale", "study_record", "verdict",
-        "posterior.interface", "posterior.engines",
-    },
     "explanation": {
         "checks", "decision", "ledger", "ledger_address", "ledger_writer", "wording",
     },
@@ -95,13 +86,26 @@ MAY_IMPORT = {
         "checks", "control_group", "decision", "hindsight", "ledger", "ledger_address",
         "ledger_writer", "report_text",
     },
-    "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "visualization.charts": {
         "checks", "explanation", "ledger_address", "study_report", "wording",
     },
     "visualization": {"ledger_address", "visualization.charts"},
     "visualization.matplotlib": {"ledger_address", "visualization.charts"},
-    "dashboard": {"checks", "ledger_address", "visualization", "visualization.charts"},
+    "dashboard": {
+        "checks", "ledger_address", "visualization", "visualization.charts",
+        "visualization.matplotlib",
+    },
+    "dashboard_writer": {"dashboard", "forks", "ledger", "ledger_address", "ledger_writer"},
+    "announce": {
+        "checks", "control_group", "dashboard", "dashboard_writer", "decision", "ledger",
+        "ledger_address", "ledger_writer", "publish", "verdict", "version",
+    },
+    "pruner": {
+        "announce", "background", "checks", "control_group", "decision", "learning_curve",
+        "ledger", "ledger_address", "predictive", "scale", "study_record", "verdict",
+        "posterior.interface", "posterior.engines",
+    },
+    "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "": {
         "dashboard", "decision", "explanation", "extrapolate", "predictive", "pruner",
         "report_text", "second_chance", "study_report", "version",
@@ -123,7 +127,7 @@ USES_OPTUNA = {
     "pruner", "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",
     "cli_explain", "cli", "visualization.charts", "visualization", "visualization.matplotlib",
-    "dashboard",
+    "dashboard", "dashboard_writer",
 }  # fmt: skip
 DRAWS = {
     "backtest_report",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ __all__ = [
     "plot_savings",
 ]
 
+_SIZE = (8.0, 5.0)
 _DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 _MARKERS = {"circle": "o", "x": "x", "diamond": "D", "star": "*"}
 
@@ -65,10 +67,31 @@ def _axes(chart: Chart) -> Any:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise missing("matplotlib") from error
-    _, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    _, axes = plt.subplots(figsize=_SIZE, layout="constrained")
+    _fill(axes, chart)
+    return axes
+
+
+def write_svg(chart: Chart, path: Path) -> None:
+    """Write a chart as an SVG file; on any thread, with no window and nothing left open.
+
+    Raises:
+        InputError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing("matplotlib") from error
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    _fill(figure.subplots(), chart)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _fill(axes: Any, chart: Chart) -> None:
     for layer in chart.layers:
         _draw(axes, layer)
     axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
+    axes.yaxis.label.set_parse_math(False)  # the metric's name is the study's, dollars and all
     if chart.log_y:
         axes.set_yscale("log")
     if chart.x_range is not None:
@@ -78,7 +101,6 @@ def _axes(chart: Chart) -> Any:
     axes.grid(alpha=0.3)
     if chart.layers:
         axes.legend(fontsize="small")
-    return axes
 
 
 def _draw(axes: Any, layer: Line | Band | Points) -> None:
