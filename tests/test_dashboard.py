@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -291,6 +292,12 @@ def page() -> Iterator[Any]:
         pytest.skip(str(reason))
 
 
+def sorts_as_text() -> bool:
+    """Whether this optuna-dashboard is older than 0.21."""
+    first, second, *_ = version("optuna-dashboard").split(".")
+    return (int(first), int(second)) < (0, 21)
+
+
 class TestBrowser:
     """What people see: optuna-dashboard itself in a browser."""
 
@@ -322,6 +329,8 @@ class TestBrowser:
 
     def test_the_columns_sort(self, page: Any, study: optuna.Study) -> None:
         """As numbers: the first click one way, the next the other; blank cells stay at an end."""
+        if sorts_as_text():
+            pytest.skip("needs optuna-dashboard 0.21: before, numbers were sorted as text")
         assert publisher.writer().flush(20)
         trials = study.get_trials()
         numbers = {
