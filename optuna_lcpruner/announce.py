@@ -97,8 +97,8 @@ def record(
     if where is None:
         if dashboard:
             raise InputError(
-                "dashboard=True draws its figures from it, and a study in memory or in a journal "
-                "has none unless told, say ledger='sqlite:///decisions.db'"
+                "no figures on optuna-dashboard: they are drawn from the ledger, and a study in "
+                "memory or in a journal has none unless told, say ledger='sqlite:///decisions.db'."
             )
         return
     name, number, started = study.study_name, trial.number, trial.datetime_start

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import announce
 from optuna_lcpruner.background import Background, Question
-from optuna_lcpruner.checks import choice, integer, real
+from optuna_lcpruner.checks import InputError, choice, integer, real
 from optuna_lcpruner.control_group import SECOND_CHANCE_ATTRIBUTE, in_control_group
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
@@ -441,6 +441,8 @@ class LearningCurvePruner(BasePruner):
         try:
             told = self._memo(study).told
             announce.record(study, trial, verdict, facts, told, self._ledger, self._dashboard)
+        except InputError as error:
+            self._say_once("ledger", str(error))
         except Exception as error:
             self._say_once("ledger", f"cannot keep a ledger: {error!r}")
 
