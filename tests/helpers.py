@@ -166,16 +166,20 @@ class SpyEngine:
         return self.engine(curve, knowledge, positions)
 
 
+def environment() -> dict[str, str]:
+    """The environment of another Python that is to import what this one can."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def run_together(script: str, arguments: Sequence[Sequence[str]], *options: str) -> list[str]:
     """Run a script in a process for each of the arguments, all going on at once; their stderr.
 
     The script prints "ready" and reads a line, after which it begins.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     workers = [
         subprocess.Popen(
             [sys.executable, *options, "-c", script, *own],
-            env=environment,
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

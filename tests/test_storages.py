@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
-from helpers import BAD, GOOD_ENDS, N_STEPS, Recording, run_together, saturating, sqlite
-from optuna.storages import InMemoryStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+import sqlalchemy
+from backends import IN_THIS_PROCESS, SHARED, open_storage, place
+from helpers import (
+    BAD,
+    GOOD_ENDS,
+    N_STEPS,
+    Recording,
+    environment,
+    run_together,
+    saturating,
+    sqlite,
+)
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason, publish
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason, ledger_writer, publish
+from optuna_lcpruner.ledger import LedgerError, open_ledger
+from optuna_lcpruner.ledger_address import address
 
 NAN = float("nan")
 
@@ -59,20 +76,42 @@ def run(study: optuna.Study, n_trials: int) -> Asked:
     return recording.asked
 
 
-KINDS = ["memory", "sqlite", "sqlite memory", "journal"]
+Open = Callable[[str], BaseStorage]
 
 
-@pytest.fixture
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Any]]:
-    """A function that opens the storage; what lives in memory is the same one each time."""
-    kind = request.param
-    if kind == "sqlite":
-        yield lambda: sqlite(f"sqlite:///{tmp_path}/study.db")
-    elif kind == "journal":
-        yield lambda: JournalStorage(JournalFileBackend(f"{tmp_path}/study.log"))
-    else:
-        storage = InMemoryStorage() if kind == "memory" else sqlite("sqlite:///:memory:")
-        yield lambda: storage
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """The address of the storage of a kind, made when first asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda kind: stack.enter_context(place(kind, tmp_path_factory.mktemp("at"))))
+
+
+@pytest.fixture(scope="module")
+def opened(places: Callable[[str], str]) -> Iterator[Open]:
+    """Opens the storage of a kind; what lives in memory is the same one each time."""
+    lasting = {
+        "memory": cache(InMemoryStorage),
+        "sqlite memory": cache(lambda: sqlite("sqlite://")),
+    }
+    made = []
+
+    def opened(kind: str) -> BaseStorage:
+        if kind in lasting:
+            return lasting[kind]()
+        made.append(open_storage(kind, places(kind)))
+        return made[-1]
+
+    yield opened
+    for storage in made:
+        close(storage)
+
+
+def close(storage: BaseStorage) -> None:
+    """Let go of connections, where a storage has any."""
+    for held in (storage, getattr(storage, "client", None)):
+        if hasattr(held, "close"):
+            held.close()
+    storage.remove_session()
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +148,50 @@ def test_the_script_goes_as_written(expected: Asked) -> None:
     assert Reason.FAILED not in {d.reason for _, d in expected}
 
 
-@pytest.mark.parametrize("opened", KINDS, indirect=True)
+@pytest.fixture(scope="module")
+def ran(opened: Open) -> Callable[[str], tuple[str, Asked]]:
+    """The script run on a storage of a kind, once: the study's name and the verdicts."""
+
+    @cache
+    def ran(kind: str) -> tuple[str, Asked]:
+        name = uuid.uuid4().hex
+        study = optuna.create_study(study_name=name, storage=opened(kind), direction="maximize")
+        return name, run(study, len(SCRIPT))
+
+    return ran
+
+
+READER = """
+import json
+import sys
+import optuna
+from backends import open_storage
+from optuna_lcpruner.ledger import LedgerError, open_ledger
+
+kind, where, name = sys.argv[1:]
+study = optuna.load_study(study_name=name, storage=open_storage(kind, where))
+trials = [
+    (trial.number, trial.state.name, trial.user_attrs, sorted(trial.intermediate_values.items()))
+    for trial in study.get_trials()
+]
+try:
+    rows = open_ledger(None, study).of_study(name, ["trial", "step", "reason", "message"])
+except LedgerError:
+    rows = None
+json.dump((trials, rows), sys.stdout)
+"""
+
+
+@pytest.mark.parametrize("kind", [*IN_THIS_PROCESS, *SHARED])
 class TestEveryStorage:
-    def test_same_verdicts_for_all_to_read(
-        self, opened: Callable[[], Any], expected: Asked
-    ) -> None:
-        study = optuna.create_study(study_name="s", storage=opened(), direction="maximize")
-        asked = run(study, len(SCRIPT))
+    def test_same_verdicts(self, kind: str, ran: Any, expected: Asked, warned: list[str]) -> None:
+        _, asked = ran(kind)
         assert_same(asked, expected)
-        trials = optuna.load_study(study_name="s", storage=opened()).get_trials()
+        assert warned == []
+
+    def test_attributes_for_all_to_read(self, kind: str, ran: Any, opened: Open) -> None:
+        name, asked = ran(kind)
+        trials = optuna.load_study(study_name=name, storage=opened(kind)).get_trials()
         states = {"completes": "COMPLETE", "is pruned": "PRUNED", "raises": "FAIL"}
         assert [trial.state.name for trial in trials] == [states[fate] for fate, _ in SCRIPT]
         silent = (Reason.WARM_UP, Reason.BETWEEN_LOOKS, Reason.TOO_FEW_REPORTS)
@@ -145,16 +219,16 @@ class TestEveryStorage:
                 assert type(shown["lcpruner:p_beat_best"]) is float
 
     def test_interrupted_and_resumed_equals_uninterrupted(
-        self, opened: Callable[[], Any], expected: Asked
+        self, kind: str, opened: Open, expected: Asked
     ) -> None:
-        study = optuna.create_study(study_name="s", storage=opened(), direction="maximize")
+        study = optuna.create_study(storage=opened(kind), direction="maximize")
         asked = run(study, 8)
-        again = optuna.load_study(study_name="s", storage=opened())
+        again = optuna.load_study(study_name=study.study_name, storage=opened(kind))
         asked += run(again, len(SCRIPT) - 8)
         assert_same(asked, expected)
 
-    def test_announced_horizon(self, opened: Callable[[], Any]) -> None:
-        study = optuna.create_study(storage=opened(), direction="maximize")
+    def test_announced_horizon(self, kind: str, opened: Open) -> None:
+        study = optuna.create_study(storage=opened(kind), direction="maximize")
         study.pruner = recording = Recording(LearningCurvePruner(threshold=0.05))
 
         def announcing(trial: optuna.Trial) -> float:
@@ -171,21 +245,69 @@ class TestEveryStorage:
         assert last[5].reason is Reason.BEYOND_HORIZON
         assert last[6].reason is Reason.HOPELESS
 
+    def test_ledger(self, kind: str, ran: Any, opened: Open, places: Any) -> None:
+        """Beside a file, in the same database, or nowhere unless told."""
+        name, asked = ran(kind)
+        study = optuna.load_study(study_name=name, storage=opened(kind))
+        where = address(None, study._storage)
+        if kind not in ("sqlite", "postgresql", "mysql"):
+            assert where is None
+            with pytest.raises(LedgerError, match="has no ledger beside it"):
+                open_ledger(None, study)
+            return
+        assert where is not None
+        assert where.url == places(kind) + (".lcpruner" if kind == "sqlite" else "")
+        assert ledger_writer.flush(20)
+        kept = open_ledger(None, study).of_study(name)
+        assert kept["message"] == [decision.message for _, decision in asked]
+        assert kept["trial"] == [number for number, _ in asked]
+        np.testing.assert_allclose(
+            np.array(kept["p_beat"], dtype=float),
+            np.array([decision.p_beat for _, decision in asked], dtype=float),
+            rtol=1e-12,
+        )
+        tables = set(sqlalchemy.inspect(study._storage._backend.engine).get_table_names())
+        assert ("lcpruner_decisions" in tables) is (kind != "sqlite")
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_another_process_reads_the_same(kind: str, ran: Any, opened: Open, places: Any) -> None:
+    name, asked = ran(kind)
+    assert ledger_writer.flush(20)
+    done = subprocess.run(
+        [sys.executable, "-c", READER, kind, places(kind), name],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    trials, rows = json.loads(done.stdout)
+    here = optuna.load_study(study_name=name, storage=opened(kind)).get_trials()
+    assert len(trials) == len(here) == len(SCRIPT)
+    for (number, state, attributes, reported), trial in zip(trials, here, strict=True):
+        assert (number, state, attributes) == (trial.number, trial.state.name, trial.user_attrs)
+        np.testing.assert_array_equal(
+            np.array(reported, dtype=float).reshape(-1, 2),
+            np.array(sorted(trial.intermediate_values.items()), dtype=float).reshape(-1, 2),
+        )
+    if kind in ("sqlite", "postgresql", "mysql"):
+        assert rows["message"] == [decision.message for _, decision in asked]
+    else:
+        assert rows is None
+
 
 WORKER = """
 import sys
 import numpy as np
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from helpers import sqlite
+from backends import open_storage
 from optuna_lcpruner import LearningCurvePruner, publish
 
-kind, where, n_trials = sys.argv[1:]
+kind, where, name, n_trials = sys.argv[1:]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-storage = sqlite(where) if kind == "sqlite" else JournalStorage(JournalFileBackend(where))
 pruner = LearningCurvePruner(20, threshold=0.05, n_warmup_steps=8, interval_steps=3)
-study = optuna.load_study(study_name="s", storage=storage, pruner=pruner)
+study = optuna.load_study(study_name=name, storage=open_storage(kind, where), pruner=pruner)
 
 def objective(trial):
     t = np.arange(1, 21) / 20
@@ -204,18 +326,13 @@ study.optimize(objective, n_trials=int(n_trials))
 """
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "journal"])
-def test_two_processes_share_a_study(kind: str, tmp_path: Path) -> None:
-    if kind == "sqlite":
-        where = f"sqlite:///{tmp_path}/study.db"
-        storage: Any = where
-    else:
-        where = f"{tmp_path}/study.log"
-        storage = JournalStorage(JournalFileBackend(where))
-    optuna.create_study(study_name="s", storage=storage, direction="maximize")
-    said = run_together(WORKER, [(kind, where, "8")] * 2, "-W", "error::RuntimeWarning")
+@pytest.mark.parametrize("kind", SHARED)
+def test_two_processes_share_a_study(kind: str, opened: Open, places: Any) -> None:
+    study = optuna.create_study(storage=opened(kind), direction="maximize")
+    arguments = (kind, places(kind), study.study_name, "8")
+    said = run_together(WORKER, [arguments] * 2, "-W", "error::RuntimeWarning")
     assert not any("LearningCurvePruner" in errors for errors in said)
-    trials = optuna.load_study(study_name="s", storage=storage).get_trials()
+    trials = optuna.load_study(study_name=study.study_name, storage=opened(kind)).get_trials()
     assert [trial.number for trial in trials] == list(range(16))
     hopeless = {trial.number for trial in trials if trial.state == TrialState.PRUNED}
     # A good trial that one worker is slow to train may be stopped too: others then tie with it.
