@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 import sqlalchemy
 from optuna.study import Study
-from sqlalchemy import BigInteger, Connection, Double, Engine, Index, String, Text
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    DateTime,
+    Double,
+    Engine,
+    Index,
+    Integer,
+    String,
+    Text,
+)
+from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
@@ -28,8 +39,30 @@ SCHEMA_VERSION = 2
 _ADDED: Mapping[int, tuple[str, ...]] = {2: ("value",)}
 """Columns of ``lcpruner_decisions`` that came with a schema version; all of them may be NULL."""
 
+_PATIENCE = 60
+"""Seconds to wait for another process that makes the tables."""
+
 _TRIAL_STARTED_WITHIN = 1.0
 """Seconds by which a start read back may differ: some databases drop fractions of a second."""
+
+
+_MYSQL = ("mysql", "mariadb")
+"""Names of SQLAlchemy's dialects for MySQL and MariaDB."""
+
+# Left to itself MySQL takes a database's character set, finds "Run" and "run" equal, cuts texts at
+# 64 kB and times at the second.
+_KEPT_EXACTLY = {
+    f"{name}_{option}": value
+    for name in _MYSQL
+    for option, value in (
+        ("engine", "InnoDB"),
+        ("charset", "utf8mb4"),
+        ("collate", "utf8mb4_bin"),
+    )
+}
+_LONG_TEXT = Text().with_variant(mysql.LONGTEXT(), *_MYSQL)
+_TIME = DateTime().with_variant(mysql.DATETIME(fsp=6), *_MYSQL)
+_LARGE = BigInteger().with_variant(Integer(), "sqlite")  # all of SQLite's integers are
 
 
 class LedgerError(InputError):
@@ -85,16 +118,16 @@ class Entry(_Base, kw_only=True):
     """
 
     __tablename__ = "lcpruner_decisions"
-    __table_args__ = (Index("ix_lcpruner_decisions_study_trial", "study", "trial"),)
+    __table_args__ = (Index("ix_lcpruner_decisions_study_trial", "study", "trial"), _KEPT_EXACTLY)
 
     id: Mapped[int] = mapped_column(init=False, primary_key=True)
     study: Mapped[str] = mapped_column(String(512))
     trial: Mapped[int]
-    trial_started: Mapped[datetime | None]
+    trial_started: Mapped[datetime | None] = mapped_column(_TIME)
     step: Mapped[int | None] = mapped_column(BigInteger)
     n_points: Mapped[int]
     value: Mapped[float | None] = mapped_column(Double)
-    horizon: Mapped[int | None]
+    horizon: Mapped[int | None] = mapped_column(_LARGE)
     incumbent: Mapped[float | None] = mapped_column(Double)
     incumbent_trial: Mapped[int | None]
     p_beat: Mapped[float | None] = mapped_column(Double)
@@ -109,11 +142,11 @@ class Entry(_Base, kw_only=True):
     engine_status: Mapped[str] = mapped_column(String(16))
     look: Mapped[int]
     reason: Mapped[str] = mapped_column(String(32))
-    message: Mapped[str] = mapped_column(Text)
+    message: Mapped[str] = mapped_column(_LONG_TEXT)
     action: Mapped[str] = mapped_column(String(16))
     milliseconds: Mapped[float] = mapped_column(Double)
     version: Mapped[str] = mapped_column(String(32))
-    decided_at: Mapped[datetime]
+    decided_at: Mapped[datetime] = mapped_column(_TIME)
 
 
 _DECISIONS = Entry.metadata.tables[Entry.__tablename__]
@@ -378,16 +411,23 @@ def _prepare(engine: Engine) -> None:
 
 
 def _lock(connection: Connection) -> None:
-    """Wait until no other process prepares the same tables; held to the end of the transaction."""
+    """Wait until no other process prepares the same tables; held until the connection is closed."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     elif connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7251466)")  # any number of our own
+    elif connection.dialect.name in _MYSQL:
+        # Not the transaction's: MySQL ends that at each change of a table.
+        got = connection.scalar(sqlalchemy.select(sqlalchemy.func.get_lock("lcpruner", _PATIENCE)))
+        if got != 1:
+            raise LedgerError("another process is preparing the ledger's tables, and does not end")
 
 
 def _migrate(connection: Connection, version: int) -> None:
+    # Where a change of a table ends the transaction, an earlier try may have come half the way.
+    there = {c["name"] for c in sqlalchemy.inspect(connection).get_columns(_DECISIONS.name)}
     for later in range(version + 1, SCHEMA_VERSION + 1):
-        for name in _ADDED[later]:
+        for name in [name for name in _ADDED[later] if name not in there]:
             kind = _DECISIONS.c[name].type.compile(connection.dialect)
             connection.exec_driver_sql(
                 f"ALTER TABLE {_DECISIONS.name} ADD COLUMN {name} {kind}"  # names of our own

@@ -22,7 +22,7 @@ import optuna
 import pytest
 import sqlalchemy
 from helpers import environment, sqlite
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 POSTGRES = "OPTUNA_LCPRUNER_TEST_POSTGRES"

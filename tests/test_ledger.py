@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -21,7 +19,6 @@ from helpers import (
     judge,
     make_study,
     reports,
-    run_together,
     saturating,
     sqlite,
 )
@@ -44,7 +41,6 @@ from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 
 NAN, INF = float("nan"), float("inf")
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678901)
-POSTGRES = "OPTUNA_LCPRUNER_TEST_POSTGRES"
 
 
 def at(path: Path) -> Address:
@@ -415,70 +411,6 @@ class TestSchema:
         assert len(book.of_trial("s", 7, STARTED)) == 1
         with pytest.raises(OperationalError, match="readonly"):
             book.append([row()])
-
-
-WORKER = """
-import sys
-from datetime import datetime
-from optuna_lcpruner import Decision, Reason, ledger, ledger_writer
-from optuna_lcpruner.ledger_address import Address
-
-url, worker, n = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-writer = ledger_writer.writer(Address(url))
-facts = ledger.Circumstances("pool")
-print("ready", flush=True)
-sys.stdin.readline()
-for i in range(n):
-    writer.submit(lambda i=i: ledger.entry(
-        Decision(Reason.WARM_UP, "words", i), facts,
-        study="s", trial=worker, trial_started=None, version="1"))
-    if i % 50 == 49:
-        assert writer.flush(60)
-"""
-
-
-def write_from_8_processes(url: str, n: int) -> None:
-    """Eight processes make the tables and write n decisions each, all at once."""
-    assert run_together(WORKER, [(url, str(i), str(n)) for i in range(8)]) == [""] * 8
-
-
-def check_nothing_is_lost(url: str, n: int) -> None:
-    found = Ledger(Address(url)).of_study("s", ["trial", "step"])
-    pairs = list(zip(found["trial"], found["step"], strict=True))
-    assert sorted(pairs) == [(trial, step) for trial in range(8) for step in range(n)]
-
-
-@pytest.mark.slow
-class TestEightProcesses:
-    N = 425  # not a multiple of 50: the rest is written as the process ends
-
-    @pytest.mark.parametrize("schema", ["new", "old"])
-    def test_on_sqlite(self, schema: str, old_file: Path, tmp_path: Path) -> None:
-        path = tmp_path / "l.db"
-        if schema == "old":
-            shutil.copy(old_file, path)
-            with sqlite3.connect(path) as connection:
-                connection.execute("DELETE FROM lcpruner_decisions")
-            connection.close()
-        url = f"sqlite:///{path}"
-        write_from_8_processes(url, self.N)
-        check_nothing_is_lost(url, self.N)
-
-    def test_on_postgresql(self) -> None:
-        """The variable holds the URL of a database in which tables may be made and dropped."""
-        url = os.environ.get(POSTGRES)
-        if not url:
-            pytest.skip(f"no PostgreSQL: {POSTGRES} is not set")
-        forget_tables(url)
-        write_from_8_processes(url, self.N)
-        check_nothing_is_lost(url, self.N)
-        forget_tables(url)
-
-
-def forget_tables(url: str) -> None:
-    engine = sqlalchemy.create_engine(url)
-    Entry.metadata.drop_all(engine)
-    engine.dispose()
 
 
 def test_a_long_ledger_is_read_in_seconds(tmp_path: Path) -> None:
