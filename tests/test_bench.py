@@ -268,6 +268,31 @@ def test_ledger() -> None:
     assert "report: " in output
 
 
+def test_load(tmp_path: Path) -> None:
+    output = run(
+        "load.py", "--storage", f"sqlite:///{tmp_path}/load.db", "--rounds", "1",
+        "--processes", "2", "--trials", "4", "--trainings", "2", "--reports", "4",
+        "--finished", "8", "--columns", "none", "median", "ours", "ours, remote",
+        "--growth", "4", "8", "--repeats", "20",
+    )  # fmt: skip
+    number = r" +\d+(?:\.\d+)?"
+    rows = {
+        name: [float(cell) for cell in re.findall(r"[\d.]+", cells)]
+        for name, cells in re.findall(rf"^(\w+(?:, \w+)?)((?:{number})+)$", output, re.MULTILINE)
+    }
+    sent = {name: cells[-4:] for name, cells in rows.items()}  # report, decision, in the background
+    assert sent["none"][1:] == [0, 0, 0]
+    assert sent["median"][1] > 5
+    assert sent["median"][2:] == [0, 0]
+    assert 0 < sent["ours"][1] < sent["median"][1]  # the first report of a trial asks nothing
+    assert min(sent["ours"][2:]) > 0
+    assert rows["median"][3] == 1.0
+    if "skipped, LearningCurvePruner has no argument remote" not in output:
+        assert sent["ours, remote"][1] < sent["ours"][1]
+    for finished in (4, 8):
+        assert re.search(rf"^ +{finished}(?: +\d+\.\d\d){{4}}$", output, re.MULTILINE)
+
+
 @pytest.mark.slow
 def test_mcmc(recorded: list[str]) -> None:
     output = run(
