@@ -25,7 +25,7 @@ from sqlalchemy import (
     Text,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
 from optuna_lcpruner.checks import InputError
@@ -373,6 +373,12 @@ def same_start(noted: datetime | None, started: datetime | None) -> bool:
     if noted is None or started is None:
         return noted is started
     return abs((noted - started).total_seconds()) <= _TRIAL_STARTED_WITHIN
+
+
+def refuses_contents(error: Exception) -> bool:
+    """Whether the entries are at fault: a text or number that the database can never hold."""
+    never = (DataError, IntegrityError, ValueError, OverflowError)
+    return isinstance(error, never) and not isinstance(error, LedgerError)
 
 
 def why(error: Exception) -> str:

@@ -12,7 +12,7 @@ from multiprocessing import util
 from optuna.logging import get_logger
 
 from optuna_lcpruner.forks import at_work, working
-from optuna_lcpruner.ledger import Entry, Ledger, why
+from optuna_lcpruner.ledger import Entry, Ledger, refuses_contents, why
 from optuna_lcpruner.ledger_address import Address
 
 _logger = get_logger("optuna.lcpruner")
@@ -110,8 +110,7 @@ class LedgerWriter:
             self._work_out()
             try:
                 with at_work():
-                    if self._unwritten:
-                        ledger.append(self._unwritten)
+                    self._write(ledger)
             except Exception as error:  # locked, full, read-only, gone: the trials must not suffer
                 pause = min(max(1.0, 2.0 * pause), LONGEST_PAUSE)
                 self._warn(f"{why(error)}; decisions may be missing from it")
@@ -123,6 +122,27 @@ class LedgerWriter:
                 with self._condition:
                     self._unwritten = []
                     self._condition.notify_all()
+
+    def _write(self, ledger: Ledger) -> None:
+        """Write the batch; an entry that the database can never hold costs itself alone."""
+        if not self._unwritten:
+            return
+        try:
+            ledger.append(self._unwritten)
+        except Exception as error:
+            if not refuses_contents(error):
+                raise
+        else:
+            return
+        while self._unwritten:
+            try:
+                ledger.append(self._unwritten[:1])
+            except Exception as error:
+                if not refuses_contents(error):
+                    raise
+                self._warn(f"a decision cannot be put on record: {why(error)}")
+            with self._condition:
+                self._unwritten = self._unwritten[1:]
 
     def _work_out(self) -> None:
         """Turn a batch of what waits into entries, with rests between them.

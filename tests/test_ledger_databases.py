@@ -25,6 +25,7 @@ from optuna_lcpruner.ledger import (
     SchemaVersion,
 )
 from optuna_lcpruner.ledger_address import Address
+from optuna_lcpruner.ledger_writer import LedgerWriter
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678901)
 
@@ -139,6 +140,33 @@ def test_a_batch_is_written_whole_or_not_at_all(url: str) -> None:
     assert book.of_study("s", ["message"]) == {"message": ["words"]}
 
 
+CANNOT_BE_KEPT = {
+    "surrogate": (row("half a pair: \udc80"), KINDS),
+    "long name": (row(study="x" * 513), KINDS[1:]),
+    "zero": (row("a\0b"), ["postgresql"]),
+    "32 bit": (row(trial=2**31), KINDS[1:]),
+    "64 bit": (row(trial=2**63), KINDS),
+}
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [(kind, what) for what, (_, kinds) in CANNOT_BE_KEPT.items() for kind in kinds],
+    indirect=["url"],
+)
+def test_what_cannot_be_kept_costs_itself_alone(url: str, what: str, warned: list[str]) -> None:
+    bad, _ = CANNOT_BE_KEPT[what]
+    writer = LedgerWriter(Address(url))
+    for entry in (row("1"), bad, row("2"), bad, row("3")):
+        writer.submit(lambda entry=entry: entry)  # type: ignore[misc]
+    assert writer.flush(20)
+    writer.submit(lambda: row("4"))
+    assert writer.flush(20)
+    assert Ledger(Address(url)).of_study("s", ["message"]) == {"message": ["1", "2", "3", "4"]}
+    assert len(warned) == 1
+    assert "a decision cannot be put on record: " in warned[0]
+
+
 def as_version_1(url: str, *, but: tuple[str, ...] = ()) -> None:
     """Make the tables as schema version 1 had them, with some of the later columns."""
     Ledger(Address(url)).append([row("old words")])
@@ -223,6 +251,7 @@ import sys
 from datetime import datetime
 from optuna_lcpruner import Decision, Reason, ledger, ledger_writer
 from optuna_lcpruner.ledger_address import Address
+from optuna_lcpruner.ledger_writer import LedgerWriter
 
 url, worker, n = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 writer = ledger_writer.writer(Address(url))
