@@ -362,8 +362,8 @@ def open_ledger(setting: Setting, study: Study) -> Ledger:
     where = address(checked(setting), study._storage)
     if where is None:
         raise LedgerError(
-            f"study {study.study_name!r} has no ledger beside it: in memory and in a journal there "
-            "is one only where LearningCurvePruner(ledger=...) put it; give that URL."
+            f"study {study.study_name!r} has no ledger beside it: outside databases there is one "
+            "only where LearningCurvePruner(ledger=...) put it; give that URL."
         )
     return Ledger(where)
 

@@ -60,7 +60,8 @@ def address(setting: Setting, storage: BaseStorage) -> Address | None:
     """Where the decisions about a study go; None for nowhere.
 
     By default, for a study in an SQLite file: a file of the same name with ``.lcpruner`` after it;
-    in another database: that database, in tables of our own; in memory or a journal: nowhere.
+    in another database: that database, in tables of our own; in memory, a journal, behind the gRPC
+    proxy or Dask: nowhere.
 
     Args:
         setting: The argument ``ledger``, see :data:`Setting`.
