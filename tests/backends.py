@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -52,9 +53,7 @@ def open_storage(kind: str, where: str) -> BaseStorage:
         if kind == "grpc":
             from optuna.storages import GrpcStorageProxy
 
-            proxy = GrpcStorageProxy(host="127.0.0.1", port=int(where))
-            proxy.wait_server_ready(timeout=60)
-            return proxy
+            return GrpcStorageProxy(host="127.0.0.1", port=int(where))
         if kind == "dask":
             import distributed
             from optuna_integration import DaskStorage
@@ -145,10 +144,24 @@ def _grpc_proxy(folder: Path) -> Iterator[str]:
     url = f"sqlite:///{folder}/behind_the_proxy.db"
     proxy = subprocess.Popen([sys.executable, "-c", PROXY, url, port], env=environment())
     try:
+        wait_for(proxy, int(port))
         yield port
     finally:
         proxy.kill()
         proxy.wait()
+
+
+def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    """Until the process listens; an error if it ends or takes a minute."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            assert process.poll() is None, f"the server ended with {process.returncode}"
+            assert time.monotonic() < end, "the server does not listen"
+            time.sleep(0.1)
 
 
 @contextmanager
