@@ -70,7 +70,7 @@ def pruner_of(column: str, n_reports: int) -> optuna.pruners.BasePruner:
     if column == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=2)
     if column == REMOTE:
-        return LearningCurvePruner(n_reports, threshold=0.0, remote=True)
+        return LearningCurvePruner(remote=True)
     settings = {"threshold": 0.0, "n_startup_trials": 2, **SILENT.get(column, {})}
     return LearningCurvePruner(n_reports, **settings)
 
@@ -203,7 +203,10 @@ class Measured:
 
 def measure(url: str, column: str, options: argparse.Namespace) -> Measured:
     """One study of one column."""
-    with study_of(url, options.finished, options.reports) as name, beside(url, name, column):
+    with (
+        study_of(url, options.finished, options.reports) as name,
+        beside(url, name, column, options.reports),
+    ):
         shape = (options.trials // options.processes, options.trainings, options.reports)
         own = [url, name, column, *map(str, shape)]
         workers = [
@@ -267,22 +270,45 @@ def fill(storage: RDBStorage, study_id: int, trials: Sequence[optuna.trial.Froze
         connection.execute(sqlalchemy.insert(models.TrialIntermediateValueModel), reports)
 
 
+SERVE = "import sys; from optuna_lcpruner.cli import main; sys.exit(main())"
+
+
 @contextmanager
-def beside(url: str, study_name: str, column: str) -> Iterator[None]:
-    """The forecaster of a remote pruner, in a process of its own."""
+def beside(url: str, study_name: str, column: str, n_reports: int) -> Iterator[None]:
+    """The forecaster of a remote pruner, in a process of its own, once it answers."""
     if column != REMOTE:
         yield
         return
-    command = ["-m", "optuna_lcpruner.cli", "serve", "--storage", url, "--study", study_name]
+    settings = ["--n-steps", str(n_reports), "--threshold", "0", "--n-startup-trials", "2"]
+    command = ["serve", "--storage", url, "--study", study_name, *settings]
     process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SERVE, *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
-        time.sleep(5.0)  # it starts
+        wait_for_verdict(url, study_name)
         yield
     finally:
         process.terminate()
         process.wait(60)
+
+
+def wait_for_verdict(url: str, study_name: str) -> None:
+    """Until the forecaster has judged a trial of its own; an error after a minute."""
+    storage = RDBStorage(url)
+    study = optuna.load_study(study_name=study_name, storage=storage)
+    trial = study.ask()
+    for step in range(3):
+        trial.report(1.0 - step / 10, step)
+    end = time.monotonic() + 60
+    while not storage.get_trial_system_attrs(trial._trial_id):
+        if time.monotonic() > end:
+            raise SystemExit("the forecaster does not answer")
+        time.sleep(0.2)
+    study.tell(trial, state=TrialState.FAIL)
+    storage.engine.dispose()
 
 
 def load(url: str, options: argparse.Namespace) -> None:
