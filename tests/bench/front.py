@@ -66,10 +66,15 @@ def main() -> None:
     for name, (x, y, error) in points.items():
         if name == "default" or name.startswith("risk_"):
             continue
-        color = "tab:cyan" if name in NOT_ON_THE_KNOB else "tab:red"
+        color, below = ("tab:cyan", -10) if name in NOT_ON_THE_KNOB else ("tab:red", 4)
         axes.errorbar(x, y, error, color=color, marker="s", ms=4, lw=1, capsize=2)
         axes.annotate(
-            name.replace("_", " "), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7
+            name.replace("_", " "),
+            (x, y),
+            xytext=(5, below),
+            textcoords="offset points",
+            fontsize=7,
+            color=color if below < 0 else "black",
         )
     axes.set_xlabel("cost: share of all steps spent")
     axes.set_ylabel("regret: 0 the best was kept, 1 the median trial")
