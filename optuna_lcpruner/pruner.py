@@ -19,11 +19,12 @@ from optuna.logging import get_logger
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optuna_lcpruner import announce
 from optuna_lcpruner.background import Background, Question
 from optuna_lcpruner.checks import InputError, choice, integer, real
+from optuna_lcpruner.completion import CompletedTrials
 from optuna_lcpruner.control_group import SECOND_CHANCE_ATTRIBUTE, in_control_group
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
@@ -35,7 +36,6 @@ from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import oriented
 from optuna_lcpruner.study_record import (
     MetricProblem,
-    StudyRecord,
     StudySummary,
     announced_n_steps,
 )
@@ -271,7 +271,7 @@ class LearningCurvePruner(BasePruner):
         maximize = study.direction == StudyDirection.MAXIMIZE
         steps, values = reported[finite], oriented(raw[finite], maximize)
 
-        record, summary = self._summary(study, memo, maximize)
+        record, summary = memo.completed.summed_up(study, maximize, self._lock)
         facts.incumbent_trial = summary.incumbent_trial
         refusal = self._guard_with_study(summary, step)
         if refusal is not None:
@@ -418,15 +418,6 @@ class LearningCurvePruner(BasePruner):
             if i + 1 >= MIN_REPORTS
         ]
 
-    def _summary(
-        self, study: Study, memo: _Memo, maximize: bool
-    ) -> tuple[StudyRecord, StudySummary]:
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        with self._lock:
-            if memo.record is None:
-                memo.record = StudyRecord(maximize)
-            return memo.record, memo.record.update(trials)
-
     def _show(self, study: Study, trial: FrozenTrial, verdict: Verdict) -> None:
         try:
             announce.show(study, trial, verdict, self._memo(study).told, self._publish)
@@ -466,7 +457,7 @@ class LearningCurvePruner(BasePruner):
 class _Memo:
     """What is remembered of one study; all of it can be rebuilt from the storage."""
 
-    record: StudyRecord | None = None
+    completed: CompletedTrials = field(default_factory=CompletedTrials)
     verdicts: OrderedDict[tuple[Any, ...], Verdict] = field(default_factory=OrderedDict)
     told: announce.Told = field(default_factory=announce.Told)
 

@@ -100,10 +100,11 @@ MAY_IMPORT = {
         "checks", "control_group", "dashboard", "dashboard_writer", "decision", "ledger",
         "ledger_address", "ledger_writer", "publish", "verdict", "version",
     },
+    "completion": {"forks", "study_record"},
     "pruner": {
-        "announce", "background", "checks", "control_group", "decision", "learning_curve",
-        "ledger", "ledger_address", "predictive", "scale", "study_record", "verdict",
-        "posterior.interface", "posterior.engines",
+        "announce", "background", "checks", "completion", "control_group", "decision",
+        "learning_curve", "ledger", "ledger_address", "predictive", "scale", "study_record",
+        "verdict", "posterior.interface", "posterior.engines",
     },
     "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "": {
@@ -124,7 +125,7 @@ MAY_IMPORT = {
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
     "study_record", "publish", "ledger_address", "ledger", "ledger_writer", "verdict", "announce",
-    "pruner", "curve_files", "replay",
+    "completion", "pruner", "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",
     "cli_explain", "cli", "visualization.charts", "visualization", "visualization.matplotlib",
     "dashboard", "dashboard_writer",
@@ -133,7 +134,7 @@ DRAWS = {
     "backtest_report",
     "visualization.matplotlib",
 }  # imports matplotlib, inside the function that draws
-USES_SQLALCHEMY = {"ledger", "ledger_address"}
+USES_SQLALCHEMY = {"completion", "ledger", "ledger_address"}
 THIRD_PARTY = {"numpy", "scipy", "optuna"}
 
 
