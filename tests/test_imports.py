@@ -16,6 +16,9 @@ ROOT = Path(optuna_lcpruner.__file__).parent
 # module -> what it may import from the package; each may import only modules above itself.
 MAY_IMPORT = {
     "checks": set(),
+    "redaction": set(),
+    "events": set(),
+    "membership": set(),
     "forks": set(),
     "families": set(),
     "learning_curve": set(),
@@ -77,6 +80,7 @@ MAY_IMPORT = {
     "ledger": {"checks", "decision", "ledger_address", "predictive"},
     "ledger_writer": {"forks", "ledger", "ledger_address"},
     "verdict": {"decision"},
+    "remote_verdict": {"checks", "decision", "verdict", "version", "wording"},
     "explanation": {
         "checks", "decision", "ledger", "ledger_address", "ledger_writer", "wording",
     },
@@ -102,29 +106,38 @@ MAY_IMPORT = {
     },
     "pruner": {
         "announce", "background", "checks", "control_group", "decision", "learning_curve",
-        "ledger", "ledger_address", "predictive", "scale", "study_record", "verdict",
-        "posterior.interface", "posterior.engines",
+        "ledger", "ledger_address", "predictive", "remote_verdict", "scale", "study_record",
+        "verdict", "posterior.interface", "posterior.engines",
+    },
+    "forecaster": {
+        "checks", "events", "ledger_writer", "membership", "pruner", "publish", "redaction",
+        "remote_verdict",
     },
     "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "": {
-        "dashboard", "decision", "explanation", "extrapolate", "predictive", "pruner",
+        "dashboard", "decision", "explanation", "extrapolate", "forecaster", "predictive", "pruner",
         "report_text", "second_chance", "study_report", "version",
     },
     "curve_files": {"checks", "learning_curve", "study_record"},
     "replay": {"checks", "curve_files", "pruner", "study_record"},
     "backtest_report": {"checks", "curve_files", "wording"},
     "backtest": {"backtest_report", "checks", "curve_files", "replay"},
+    "storage_url": {"checks", "redaction"},
+    "cli_serve": {
+        "checks", "events", "forecaster", "pruner", "redaction", "storage_url", "version",
+    },
     "cli_explain": {"explanation"},
     "cli_report": {"checks", "cli_explain", "study_report"},
     "cli": {
-        "", "backtest", "backtest_report", "checks", "cli_explain", "cli_report", "curve_files",
-        "replay",
+        "", "backtest", "backtest_report", "checks", "cli_explain", "cli_report", "cli_serve",
+        "curve_files", "redaction", "replay", "storage_url",
     },
 }  # fmt: skip
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
-    "study_record", "publish", "ledger_address", "ledger", "ledger_writer", "verdict", "announce",
-    "pruner", "curve_files", "replay",
+    "study_record", "publish", "ledger_address", "ledger", "ledger_writer", "verdict",
+    "remote_verdict", "announce", "pruner", "forecaster", "storage_url", "cli_serve",
+    "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",
     "cli_explain", "cli", "visualization.charts", "visualization", "visualization.matplotlib",
     "dashboard", "dashboard_writer",
@@ -190,7 +203,7 @@ def test_only_the_package_imports_the_pruner():
         for module, path in FILES.items()
         if f"{PACKAGE}.pruner" in imported(path.read_text(), FILES)
     }
-    assert users == {"", "replay"}
+    assert users == {"", "replay", "forecaster", "cli_serve"}
 
 
 @pytest.mark.parametrize(
