@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -18,10 +18,11 @@ from optuna.storages import BaseStorage
 
 from optuna_lcpruner.checks import InputError, real
 from optuna_lcpruner.events import Event
-from optuna_lcpruner.forecaster import LONGEST_PAUSE, Counts, Forecaster
+from optuna_lcpruner.forecaster import LONGEST_PAUSE, Forecaster
 from optuna_lcpruner.pruner import LearningCurvePruner
-from optuna_lcpruner.redaction import without_passwords
+from optuna_lcpruner.redaction import without_passwords, words_of
 from optuna_lcpruner.storage_url import open_storage
+from optuna_lcpruner.study_watch import Counts
 from optuna_lcpruner.version import __version__
 
 STATUS_EVERY = 60.0
@@ -118,6 +119,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         storage = _opened(arguments.storage, limit, stop, log)
         if storage is None:
             return 0 if stop.is_set() else 1
+        if arguments.once:
+            _require_studies(storage, arguments.study or [])
         forecaster = Forecaster(
             storage,
             arguments.study,
@@ -143,6 +146,15 @@ def _serve(arguments: argparse.Namespace) -> int:
         facts = {"verdicts": done.verdicts, "prunes": done.prunes}
         log.tell(Event(logging.INFO, "stopped", facts))
     return 0 if well else 1
+
+
+def _require_studies(storage: BaseStorage, names: Sequence[str]) -> None:
+    """One who goes on watching waits for a study; one who looks once cannot."""
+    there = optuna.get_all_study_names(storage) if names else []
+    missing = [name for name in names if name not in there]
+    if missing:
+        listed = ", ".join(there[:10]) + (", ..." if len(there) > 10 else "") or "no study"
+        raise InputError(f"no study named {missing[0]!r}; the storage holds: {listed}.")
 
 
 def _pruner(arguments: argparse.Namespace) -> LearningCurvePruner:
@@ -171,15 +183,7 @@ def _opened(url: str, limit: float, stop: threading.Event, log: Log) -> BaseStor
         except InputError:
             raise
         except Exception as error:
-            cause = error.__cause__ or error
-            words = str(getattr(cause, "orig", None) or cause).strip() or repr(cause)
-            why = without_passwords(words.splitlines()[0], [url])
-            if type(error).__module__ != "sqlalchemy.exc" and isinstance(
-                error, (ImportError, RuntimeError)
-            ):
-                raise InputError(f"cannot use storage: {why}") from error
-            if type(error).__name__ in ("ArgumentError", "NoSuchModuleError"):
-                raise InputError(f"--storage is no URL of a database: {why}") from error
+            why = words_of(error, [url])
         waited = time.monotonic() - began
         left = limit - waited
         level = logging.WARNING if left > 0.0 else logging.ERROR
@@ -234,17 +238,21 @@ class Log:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Inside it Optuna's log and this package's come here too, warnings only."""
+        """Inside it the warnings of Optuna, of this package and of Python come here too."""
         handler = _Handler(self)
-        root = logging.getLogger("optuna")
+        loggers = [logging.getLogger(name) for name in ("optuna", "py.warnings")]
+        logging.captureWarnings(True)
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         optuna.logging.disable_default_handler()
-        root.addHandler(handler)
+        for logger in loggers:
+            logger.addHandler(handler)
         try:
             yield
         finally:
-            root.removeHandler(handler)
+            for logger in loggers:
+                logger.removeHandler(handler)
+            logging.captureWarnings(False)
             optuna.logging.enable_default_handler()
             optuna.logging.set_verbosity(verbosity)
             if self._live:

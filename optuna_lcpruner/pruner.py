@@ -32,6 +32,7 @@ from optuna_lcpruner.ledger_address import checked
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
 from optuna_lcpruner.predictive import Forecast
+from optuna_lcpruner.redaction import without_passwords
 from optuna_lcpruner.remote_verdict import Heard, Listener
 from optuna_lcpruner.scale import oriented
 from optuna_lcpruner.study_record import (
@@ -266,8 +267,9 @@ class LearningCurvePruner(BasePruner):
         return verdict
 
     def _failed(self, error: Exception) -> Decision:
-        self._say_once("error", f"could not decide, so the trial goes on: {error!r}")
-        return abstain(Reason.FAILED, repr(error))
+        words = without_passwords(repr(error))
+        self._say_once("error", f"could not decide, so the trial goes on: {words}")
+        return abstain(Reason.FAILED, words)
 
     def _memo(self, study: Study) -> _Memo:
         with self._lock:

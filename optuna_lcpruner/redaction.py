@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
-_IN_URL = re.compile(r"(://[^\s:/@'\"]*):([^\s'\"]*)@")
-"""Up to the last ``@`` of the word: a password may hold one that nobody escaped."""
+_IN_URL = re.compile(r"(:/+[^\s:/@'\"]*):([^\s'\"]*)@")
+"""Also where a slash was forgotten. Up to the last ``@`` of the word: a password may hold one that nobody escaped."""
 
 _NAMED = re.compile(
     r"(?i)([\w-]*(?:password|passwd|passphrase|pwd|secret|token)[\w-]*[\"']?\s*[=:]\s*)"
     r"(\"[^\"]*\"|'[^']*'|[^\s&,;)}\"']+)"
 )
+
+_LONGEST = 300
+"""Characters of an error that is shown."""
 
 _SHORTEST = 3
 """Characters of a password that is looked for by itself; a shorter one would blot out words."""
@@ -44,7 +47,19 @@ def _secrets(urls: Iterable[str]) -> Iterator[str]:
         found = [match.group(2) for match in _IN_URL.finditer(url)]
         found += [match.group(2).strip("\"'") for match in _NAMED.finditer(url)]
         # A password of quotes and blanks ends at the last "@" all the same.
-        found += re.findall(r"://[^:/@]*:(.*)@", url, flags=re.DOTALL)
+        found += re.findall(r":/+[^:/@]*:(.*)@", url, flags=re.DOTALL)
         for raw in found:
             plain = unquote(raw)
             yield from (raw, plain, unquote_plus(raw), quote(plain), quote_plus(plain))
+
+
+def words_of(error: BaseException, urls: Iterable[str] = ()) -> str:
+    """An error in one line without passwords, as the database or driver put it.
+
+    Args:
+        error: The error; Optuna's and SQLAlchemy's own words, and the statement, are left out.
+        urls: URLs whose passwords must not show.
+    """
+    cause = error.__cause__ or error
+    words = str(getattr(cause, "orig", None) or cause).strip() or repr(cause)
+    return without_passwords(words, urls).splitlines()[0][:_LONGEST]

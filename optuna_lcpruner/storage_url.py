@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+from sqlalchemy.exc import ArgumentError
 
 from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.redaction import without_passwords
+from optuna_lcpruner.redaction import without_passwords, words_of
 
 
 def open_storage(storage: str, engine_kwargs: dict[str, Any] | None = None) -> BaseStorage:
@@ -23,9 +26,24 @@ def open_storage(storage: str, engine_kwargs: dict[str, Any] | None = None) -> B
         engine_kwargs: For the engine of a relational database.
 
     Raises:
-        InputError: If it is none of these.
+        InputError: If it is none of these, or a package that it needs is not installed.
         Exception: Whatever a storage raises that cannot be reached.
     """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # Redis, gRPC: the user's choice
+            return _open(storage, engine_kwargs)
+    except InputError:
+        raise
+    except (ArgumentError, ImportError, RuntimeError, ValueError) as error:
+        # No such dialect, no driver, tables of another Optuna, a port that is no number.
+        if isinstance(error, StorageInternalError):
+            raise
+        shown = without_passwords(storage, [storage])
+        raise InputError(f"cannot use storage {shown!r}: {words_of(error, [storage])}") from None
+
+
+def _open(storage: str, engine_kwargs: dict[str, Any] | None) -> BaseStorage:
     if re.match(r"rediss?://", storage):
         return JournalStorage(JournalRedisBackend(storage))
     if storage.startswith("grpc://"):

@@ -75,9 +75,9 @@ MAY_IMPORT = {
     "study_record": {"learning_curve", "scale", "posterior.interface"},
     "control_group": set(),
     "version": set(),
-    "publish": {"decision", "forks"},
-    "ledger_address": {"checks"},
-    "ledger": {"checks", "decision", "ledger_address", "predictive"},
+    "publish": {"decision", "forks", "redaction"},
+    "ledger_address": {"checks", "redaction"},
+    "ledger": {"checks", "decision", "ledger_address", "predictive", "redaction"},
     "ledger_writer": {"forks", "ledger", "ledger_address"},
     "verdict": {"decision"},
     "remote_verdict": {"checks", "decision", "verdict", "version", "wording"},
@@ -106,12 +106,12 @@ MAY_IMPORT = {
     },
     "pruner": {
         "announce", "background", "checks", "control_group", "decision", "learning_curve",
-        "ledger", "ledger_address", "predictive", "remote_verdict", "scale", "study_record",
-        "verdict", "posterior.interface", "posterior.engines",
+        "ledger", "ledger_address", "predictive", "redaction", "remote_verdict", "scale",
+        "study_record", "verdict", "posterior.interface", "posterior.engines",
     },
+    "study_watch": {"events", "membership", "pruner", "remote_verdict"},
     "forecaster": {
-        "checks", "events", "ledger_writer", "membership", "pruner", "publish", "redaction",
-        "remote_verdict",
+        "checks", "events", "ledger_writer", "pruner", "publish", "redaction", "study_watch",
     },
     "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "": {
@@ -124,7 +124,8 @@ MAY_IMPORT = {
     "backtest": {"backtest_report", "checks", "curve_files", "replay"},
     "storage_url": {"checks", "redaction"},
     "cli_serve": {
-        "checks", "events", "forecaster", "pruner", "redaction", "storage_url", "version",
+        "checks", "events", "forecaster", "pruner", "redaction", "storage_url", "study_watch",
+        "version",
     },
     "cli_explain": {"explanation"},
     "cli_report": {"checks", "cli_explain", "study_report"},
@@ -136,7 +137,7 @@ MAY_IMPORT = {
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
     "study_record", "publish", "ledger_address", "ledger", "ledger_writer", "verdict",
-    "remote_verdict", "announce", "pruner", "forecaster", "storage_url", "cli_serve",
+    "remote_verdict", "announce", "pruner", "study_watch", "forecaster", "storage_url", "cli_serve",
     "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",
     "cli_explain", "cli", "visualization.charts", "visualization", "visualization.matplotlib",
@@ -146,7 +147,7 @@ DRAWS = {
     "backtest_report",
     "visualization.matplotlib",
 }  # imports matplotlib, inside the function that draws
-USES_SQLALCHEMY = {"ledger", "ledger_address"}
+USES_SQLALCHEMY = {"ledger", "ledger_address", "storage_url"}
 THIRD_PARTY = {"numpy", "scipy", "optuna"}
 
 
@@ -203,7 +204,7 @@ def test_only_the_package_imports_the_pruner():
         for module, path in FILES.items()
         if f"{PACKAGE}.pruner" in imported(path.read_text(), FILES)
     }
-    assert users == {"", "replay", "forecaster", "cli_serve"}
+    assert users == {"", "replay", "study_watch", "forecaster", "cli_serve"}
 
 
 @pytest.mark.parametrize(
