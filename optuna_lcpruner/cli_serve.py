@@ -115,12 +115,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     log = Log(sys.stderr, as_json=arguments.log_json, verbose=arguments.verbose)
     stop = threading.Event()
     with log.heard(), _stopped_by_signals(stop):
-        limit = 0.0 if arguments.once else give_up_after
-        storage = _opened(arguments.storage, limit, stop, log)
+        storage = _opened(arguments, 0.0 if arguments.once else give_up_after, stop, log)
         if storage is None:
             return 0 if stop.is_set() else 1
-        if arguments.once:
-            _require_studies(storage, arguments.study or [])
         forecaster = Forecaster(
             storage,
             arguments.study,
@@ -130,21 +127,16 @@ def _serve(arguments: argparse.Namespace) -> int:
             tell=log.tell,
             stop=stop,
         )
-        log.tell(
-            Event(
-                logging.INFO,
-                "started",
-                {
-                    "storage": without_passwords(arguments.storage, [arguments.storage]),
-                    "studies": ", ".join(arguments.study) if arguments.study else "all",
-                    "version": __version__,
-                },
-            )
+        log.say(
+            logging.INFO,
+            "started",
+            storage=without_passwords(arguments.storage, [arguments.storage]),
+            studies=", ".join(arguments.study) if arguments.study else "all",
+            version=__version__,
         )
         well = forecaster.run_once() if arguments.once else forecaster.run(give_up_after)
         done = forecaster.counts
-        facts = {"verdicts": done.verdicts, "prunes": done.prunes}
-        log.tell(Event(logging.INFO, "stopped", facts))
+        log.say(logging.INFO, "stopped", verdicts=done.verdicts, prunes=done.prunes)
     return 0 if well else 1
 
 
@@ -173,13 +165,19 @@ def _pruner(arguments: argparse.Namespace) -> LearningCurvePruner:
         raise InputError(str(error)) from error
 
 
-def _opened(url: str, limit: float, stop: threading.Event, log: Log) -> BaseStorage | None:
+def _opened(
+    arguments: argparse.Namespace, limit: float, stop: threading.Event, log: Log
+) -> BaseStorage | None:
     """The storage; None if it stayed out of reach or there is no need any more."""
+    url = arguments.storage
     options = {} if url.startswith("sqlite") or "://" not in url else {"pool_pre_ping": True}
     began, pause = time.monotonic(), 1.0
     while not stop.is_set():
         try:
-            return open_storage(url, options)
+            storage = open_storage(url, options)
+            if arguments.once:
+                _require_studies(storage, arguments.study or [])
+            return storage
         except InputError:
             raise
         except Exception as error:
@@ -187,7 +185,7 @@ def _opened(url: str, limit: float, stop: threading.Event, log: Log) -> BaseStor
         waited = time.monotonic() - began
         left = limit - waited
         level = logging.WARNING if left > 0.0 else logging.ERROR
-        log.tell(Event(level, "storage_out_of_reach", {"why": why, "seconds": round(waited, 1)}))
+        log.say(level, "storage_out_of_reach", why=why, seconds=round(waited, 1))
         if left <= 0.0:
             return None
         stop.wait(min(pause, left))
@@ -235,6 +233,10 @@ class Log:
             self._status(event)
         elif event.level >= self._level:
             self._line(event)
+
+    def say(self, level: int, name: str, **facts: object) -> None:
+        """Write an event of this program's own."""
+        self.tell(Event(level, name, facts))
 
     @contextmanager
     def heard(self) -> Iterator[None]:

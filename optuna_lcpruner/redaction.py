@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 _IN_URL = re.compile(r"(:/+[^\s:/@'\"]*):([^\s'\"]*)@")
-"""Also where a slash was forgotten. Up to the last ``@`` of the word: a password may hold one that nobody escaped."""
+"""Also where a slash was forgotten, and up to the last ``@`` of the word: a password may hold one
+that nobody escaped."""
 
 _NAMED = re.compile(
     r"(?i)([\w-]*(?:password|passwd|passphrase|pwd|secret|token)[\w-]*[\"']?\s*[=:]\s*)"
