@@ -199,12 +199,13 @@ class Membership:
 
     def _take_slot(self, storage: Attributes, study_id: int, old: int | None) -> None:
         """Become a newcomer, under a new name; in the old slot if it has not been taken."""
-        self.id = f"{socket.gethostname()[:32]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.id = _new_name()
         self._slot, self._beat, self._awaited = None, 0, None
-        free = [slot for slot in range(SLOTS) if slot not in self._others]
-        if not free:
+        home = _weight(self.id, -1)  # no trial's
+        probed = ((home + i) % SLOTS for i in range(SLOTS))
+        slot = next((n for n in probed if n not in self._others), None) if old is None else old
+        if slot is None:
             return
-        slot = free[_weight(self.id, 0) % len(free)] if old is None else old
         self._came = self._write(storage, study_id, slot)
         self._slot = slot
 
@@ -221,6 +222,11 @@ class Membership:
         self._beat += 1
         self._beaten = now
         return now
+
+
+def _new_name() -> str:
+    """Unique, and telling where to look for the process."""
+    return f"{socket.gethostname()[:32]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def _key(slot: int | None) -> str:
