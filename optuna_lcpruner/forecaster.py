@@ -209,7 +209,8 @@ class Forecaster:
         try:
             watch.serve()
         except KeyError as error:
-            if self._exists(watch.name):
+            if self._exists(watch.name):  # another one of this name, perhaps
+                watch.forget()
                 self._failed(turn, error)
                 return
             watch.gone()

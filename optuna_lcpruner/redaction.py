@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
-_IN_URL = re.compile(r"(:/+[^\s:/@'\"]*):([^\s'\"]*)@")
+# All repetitions are bounded: errors and study names come from outside, and may be long.
+_IN_URL = re.compile(r"(:/{1,9}[^\s:/@'\"]{0,256}):([^\s'\"]{0,512})@")
 """Also where a slash was forgotten, and up to the last ``@`` of the word: a password may hold one
 that nobody escaped."""
 
 _NAMED = re.compile(
-    r"(?i)([\w-]*(?:password|passwd|passphrase|pwd|secret|token)[\w-]*[\"']?\s*[=:]\s*)"
-    r"(\"[^\"]*\"|'[^']*'|[^\s&,;)}\"']+)"
+    r"(?i)((?:password|passwd|passphrase|pwd|secret|token)[\w-]{0,20}[\"']?\s{0,9}[=:]\s{0,9})"
+    r"(\"[^\"]{0,512}\"|'[^']{0,512}'|[^\s&,;)}\"']{1,512})"
 )
 
 _LONGEST = 300
@@ -48,7 +49,7 @@ def _secrets(urls: Iterable[str]) -> Iterator[str]:
         found = [match.group(2) for match in _IN_URL.finditer(url)]
         found += [match.group(2).strip("\"'") for match in _NAMED.finditer(url)]
         # A password of quotes and blanks ends at the last "@" all the same.
-        found += re.findall(r":/+[^:/@]*:(.*)@", url, flags=re.DOTALL)
+        found += re.findall(r":/{1,9}[^:/@]{0,256}:(.{0,512})@", url, flags=re.DOTALL)
         for raw in found:
             plain = unquote(raw)
             yield from (raw, plain, unquote_plus(raw), quote(plain), quote_plus(plain))

@@ -202,18 +202,22 @@ def test_two_who_write_one_slot_find_out(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(membership, "_new_name", names.__next__)
     world = World(2)
 
-    def second() -> None:
+    def second() -> None:  # is settled before the first writes over its lease
         world.storage.between = lambda: None
         world.keep(1)
+        world.go_on(1, 1)
 
     world.storage.between = second
     world.keep(0)
     assert world.members[0]._slot == world.members[1]._slot == 5
+    assert world.taken()[1] == set(TRIALS)
     for _ in range(20):
         world.now += 0.25
-        world.keep(1, 0)
+        world.keep(0)
+        world.now += 0.05
         taken = world.taken()
         assert not taken[0] & taken[1]
+        world.keep(1)
     assert world.members[0]._slot != world.members[1]._slot
     assert sum(map(len, taken)) == len(TRIALS)
 
