@@ -241,21 +241,19 @@ class Log:
     @contextmanager
     def heard(self) -> Iterator[None]:
         """Inside it the warnings of Optuna, of this package and of Python come here too."""
-        handler = _Handler(self)
         loggers = [logging.getLogger(name) for name in ("optuna", "py.warnings")]
-        logging.captureWarnings(True)
+        before = [logger.handlers for logger in loggers]
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        optuna.logging.disable_default_handler()
+        logging.captureWarnings(True)
         for logger in loggers:
-            logger.addHandler(handler)
+            logger.handlers = [_Handler(self)]
         try:
             yield
         finally:
-            for logger in loggers:
-                logger.removeHandler(handler)
+            for logger, handlers in zip(loggers, before, strict=True):
+                logger.handlers = handlers
             logging.captureWarnings(False)
-            optuna.logging.enable_default_handler()
             optuna.logging.set_verbosity(verbosity)
             if self._live:
                 self._write("\n")

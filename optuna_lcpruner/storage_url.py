@@ -40,7 +40,7 @@ def open_storage(storage: str, engine_kwargs: dict[str, Any] | None = None) -> B
         if isinstance(error, StorageInternalError):
             raise
         shown = without_passwords(storage, [storage])
-        raise InputError(f"cannot use storage {shown!r}: {words_of(error, [storage])}") from None
+        raise InputError(f"cannot read storage {shown!r}: {words_of(error, [storage])}") from None
 
 
 def _open(storage: str, engine_kwargs: dict[str, Any] | None) -> BaseStorage:
