@@ -200,7 +200,7 @@ class Forecaster:
             if name not in self._watched:
                 self._watched[name] = _Turn(StudyWatch(name, self._desk))
         for name in set(self._watched).difference(names):
-            self._watched.pop(name).watch.gone()
+            self._watched.pop(name).watch.gone(asked_for=False)
         self._look_for_studies = self._desk.clock() + max(10.0 * self._interval, 1.0)
 
     def _visit(self, turn: _Turn) -> None:
@@ -213,7 +213,7 @@ class Forecaster:
                 watch.forget()
                 self._failed(turn, error)
                 return
-            watch.gone()
+            watch.gone(self._names is not None)
         except Exception as error:
             self._failed(turn, error)
             return

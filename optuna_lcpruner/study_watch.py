@@ -155,9 +155,15 @@ class StudyWatch:
         if self._study is not None:
             self._membership.leave(self._study._storage, self._study._study_id)
 
-    def gone(self) -> None:
-        """Take note that there is no such study, or none any more."""
-        if self._study is not None or not self._said_missing:
+    def gone(self, asked_for: bool) -> None:
+        """Take note that there is no such study, or none any more.
+
+        Args:
+            asked_for: Whether somebody gave its name.
+        """
+        if self._study is not None:
+            self._desk.say(logging.INFO, "study_gone", study=self.name)
+        elif asked_for and not self._said_missing:
             self._desk.say(logging.WARNING, "no_such_study", study=self.name)
         self._said_missing = True
         self.forget()

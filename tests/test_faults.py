@@ -378,7 +378,7 @@ class TestWhileBeingForecast:
         )
         watching = Watching(storage)
         watching.look(6)
-        assert len(watching.named("no_such_study")) == 1
+        assert len(watching.named("study_gone")) == 1
         assert len(watching.judged) == 1
         assert watching.forecaster.counts.failing == 0
 

@@ -160,7 +160,7 @@ class TestOnEveryStorage:
         watching.look()
         optuna.delete_study(study_name="s", storage=storage)
         watching.look(15)
-        assert [facts["study"] for facts in watching.named("no_such_study")] == ["s"]
+        assert [facts["study"] for facts in watching.named("study_gone")] == ["s"]
         study = optuna.create_study(study_name="s", storage=storage, direction="minimize")
         study.add_trials(good_trials()[:4])
         trial = running(study, BAD[:6])
