@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -24,6 +25,9 @@ from optuna_lcpruner.redaction import without_passwords, words_of
 from optuna_lcpruner.storage_url import open_storage
 from optuna_lcpruner.study_watch import Counts
 from optuna_lcpruner.version import __version__
+
+STORAGE_VARIABLE = "OPTUNA_LCPRUNER_STORAGE"
+"""Environment variable that holds the storage's URL where ``--storage`` is not given."""
 
 STATUS_EVERY = 60.0
 """Seconds between two lines of the log that say how things stand."""
@@ -60,9 +64,9 @@ def add_serve(commands: Any) -> None:
     what = parser.add_argument_group("what to watch")
     what.add_argument(
         "--storage",
-        required=True,
         metavar="URL",
-        help="database URL, redis://..., grpc://HOST:PORT, or an SQLite or journal file",
+        help="database URL, redis://..., grpc://HOST:PORT, or an SQLite or journal file "
+        f"(default: the environment variable {STORAGE_VARIABLE}, which no process list shows)",
     )
     what.add_argument(
         "--study", action="append", metavar="NAME", help="may be given several times (default: all)"
@@ -105,6 +109,9 @@ def add_serve(commands: Any) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    arguments.storage = arguments.storage or os.environ.get(STORAGE_VARIABLE)
+    if not arguments.storage:
+        raise InputError(f"give --storage URL, or set {STORAGE_VARIABLE}.")
     pruner = _pruner(arguments)
     try:
         give_up_after = real("--give-up-after", arguments.give_up_after, 0.0, float("inf"))
@@ -293,7 +300,7 @@ def status(counts: Counts) -> str:
         _count(counts.running, "running trial"),
         _count(counts.members, "forecaster"),
         f"{_count(counts.verdicts, 'verdict')}, {_count(counts.prunes, 'prune')}",
-        f"storage {1e3 * counts.storage_seconds:.0f} ms a pass",
+        f"storage {1e3 * counts.storage_seconds:.0f} ms",
     ]
     if counts.failing:
         parts.append(f"{_count(counts.failing, 'study', 'studies')} OUT OF REACH")

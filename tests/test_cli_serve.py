@@ -91,6 +91,15 @@ class TestOnce:
         judged = {n for n, (s, t) in trials.items() if "lcpruner:verdict" in system_attrs(s, t)}
         assert judged == {"a", "c"}
 
+    def test_a_storage_from_the_environment(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = a_study(url)
+        trial = running(study, BAD[:6])
+        monkeypatch.setenv("OPTUNA_LCPRUNER_STORAGE", url)
+        assert serve("--once") == 0
+        assert "lcpruner:verdict" in system_attrs(study, trial)
+
     def test_nothing_but_the_verdict(self, url: str, tmp_path: Path) -> None:
         study = a_study(url)
         trial = running(study, BAD[:6])
@@ -116,7 +125,7 @@ class TestWrongArguments:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ([], "--storage"),
+            ([], "give --storage URL, or set OPTUNA_LCPRUNER_STORAGE."),
             (["--storage", "nothing.db"], "no such file: nothing.db"),
             (["--storage", "postgresql+x://me:topsecret@h/db"], "cannot read storage 'postgresql+x://me:***@h/db'"),
             (["--storage", "postgresql+psycopg2://me:topsecret@h:port/db"], "cannot read storage"),
@@ -303,10 +312,10 @@ class TestLog:
 
 def test_status() -> None:
     assert status(Counts()) == (
-        "0 studies | 0 running trials | 0 forecasters | 0 verdicts, 0 prunes | storage 0 ms a pass"
+        "0 studies | 0 running trials | 0 forecasters | 0 verdicts, 0 prunes | storage 0 ms"
     )
     assert status(Counts(1, 1, 1, 1, 1, 1, 0.0123)) == (
-        "1 study | 1 running trial | 1 forecaster | 1 verdict, 1 prune | storage 12 ms a pass"
+        "1 study | 1 running trial | 1 forecaster | 1 verdict, 1 prune | storage 12 ms"
         " | 1 study OUT OF REACH"
     )
 
@@ -330,3 +339,22 @@ def test_a_trainer_and_a_forecaster(url: str) -> None:
     for trial in study.trials[-2:]:
         assert trial.state == optuna.trial.TrialState.PRUNED
         assert trial.user_attrs["lcpruner:reason"].startswith("pruned: P = ")
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize("name", ["forecaster.service", "Containerfile"])
+def test_the_examples_call_it_rightly(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the unit and the container run is a command that there is."""
+    a_study(url)
+    text = (EXAMPLES / name).read_text()
+    if name == "Containerfile":
+        entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[1])
+        command = entry + json.loads(re.search(r"^CMD (.*)$", text, re.MULTILINE)[1])
+    else:
+        command = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1].split()
+    assert Path(command[0]).name == "optuna-lcpruner"
+    assert "OPTUNA_LCPRUNER_STORAGE=" in text
+    monkeypatch.setenv("OPTUNA_LCPRUNER_STORAGE", url)
+    assert main([*command[1:], "--once"]) == 0
