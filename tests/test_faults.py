@@ -463,6 +463,25 @@ def test_a_storage_that_takes_two_seconds_an_answer(lease: float, share: float) 
     assert busy < share * clock.now
 
 
+def test_half_a_row_costs_its_study_only(tmp_path: Path) -> None:
+    """Optuna cannot read a study with a value that is no JSON; the others are served."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    broken, whole = (make_study(good_trials(), storage=sqlite(url)) for _ in range(2))
+    bad, trial = running(broken, BAD[:6]), running(whole, BAD[:6])
+    watching = Watching(sqlite(url))
+    watching.look()
+    change = sqlalchemy.text(
+        "UPDATE trial_system_attributes SET value_json = '{' WHERE trial_id = :id"
+    )
+    with sqlalchemy.create_engine(url).begin() as connection:
+        connection.execute(change, {"id": bad._trial_id})
+    trial.report(0.1, 6)
+    watching.look(6)
+    assert {facts["study"] for facts in watching.named("cannot_serve")} == {broken.study_name}
+    assert watching.judged[-1] == (5, 7)
+    assert verdict_of(whole, trial).n_reports == 7
+
+
 class TestVersions:
     def test_an_older_trainer_beside_a_newer_forecaster(
         self, monkeypatch: pytest.MonkeyPatch, warned: list[str]
