@@ -138,6 +138,8 @@ def _writes_are_free(storage: BaseStorage) -> bool:
 def _is_finished(storage: BaseStorage, trial_id: int) -> bool:
     try:
         return storage.get_trial(trial_id).state.is_finished()
+    except KeyError:  # deleted
+        return True
     except Exception:
         return False
 

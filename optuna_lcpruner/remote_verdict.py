@@ -45,6 +45,7 @@ _OF_THE_FORECASTER = (
     "target",
     "stop_below_std",
     "control_fraction",
+    "dashboard",
     "engine",
     "executor",
     "executor_timeout",

@@ -22,7 +22,8 @@ import pytest
 import sqlalchemy
 from helpers import BAD, good_trials, make_study, sqlite
 from optuna.exceptions import StorageInternalError
-from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from serving import Serving, wait
@@ -380,6 +381,8 @@ class TestWhileBeingForecast:
         watching.look(6)
         assert len(watching.named("study_gone")) == 1
         assert len(watching.judged) == 1
+        assert publish.writer().flush(10)
+        assert warned == []
         assert watching.forecaster.counts.failing == 0
 
 
@@ -480,6 +483,27 @@ def test_half_a_row_costs_its_study_only(tmp_path: Path) -> None:
     assert {facts["study"] for facts in watching.named("cannot_serve")} == {broken.study_name}
     assert watching.judged[-1] == (5, 7)
     assert verdict_of(whole, trial).n_reports == 7
+
+
+@pytest.mark.parametrize(
+    "line", ["not json", "{}", "[]", '{"op_code": 99, "worker_id": "x"}', "\x00"]
+)
+def test_a_line_of_a_journal_that_is_none(line: str, tmp_path: Path, warned: list[str]) -> None:
+    """Optuna cannot read on; nobody raises, and nobody is stopped."""
+    path = tmp_path / "s.log"
+    study = make_study(good_trials(), storage=JournalStorage(JournalFileBackend(str(path))))
+    study.pruner = LearningCurvePruner(remote=True)
+    trial = running(study, BAD[:6])
+    watching = Watching(JournalStorage(JournalFileBackend(str(path))))
+    watching.look()
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with path.open("a") as file:  # only what comes after it shows that it is no half-written line
+        file.write(line + "\n")
+    watching.look(20)
+    assert trial.should_prune() is False
+    assert watching.judged == [(5, 6)]
+    assert [e for e in watching.events if e.level >= logging.WARNING or e.name == "study_gone"]
 
 
 class TestVersions:

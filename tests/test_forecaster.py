@@ -259,7 +259,9 @@ class TestWhichTrials:
         assert len(watching.named("several_objectives")) == 1
         assert watching.forecaster.run_once() is True
 
-    @pytest.mark.parametrize("name", ["", "a\nb", "'; DROP TABLE studies; --", "{}%s\\", "😀" * 20])
+    @pytest.mark.parametrize(
+        "name", ["", "a\nb", "'; DROP TABLE studies; --", "{}%s\\", "../../x", "😀" * 20]
+    )
     def test_a_study_of_any_name(self, name: str, tmp_path: Path) -> None:
         storage = sqlite(f"sqlite:///{tmp_path}/s.db")
         study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
@@ -267,7 +269,9 @@ class TestWhichTrials:
         trial = running(study, BAD[:6])
         watching = Watching(sqlite(f"sqlite:///{tmp_path}/s.db"), [name])
         watching.look()
+        watching.forecaster.leave()
         assert verdict_of(study, trial).reason.prunes
+        assert {path.name for path in tmp_path.iterdir()} == {"s.db", "s.db.lcpruner"}
         assert all(
             "\n" not in event.line() and "\n" not in event.json() for event in watching.events
         )
