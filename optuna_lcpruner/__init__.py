@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optuna_lcpruner.decision import Decision, Reason
     from optuna_lcpruner.explanation import Explanation, explain
     from optuna_lcpruner.extrapolate import forecast
+    from optuna_lcpruner.forecaster import Forecaster
     from optuna_lcpruner.predictive import Forecast
     from optuna_lcpruner.pruner import LearningCurvePruner
     from optuna_lcpruner.report_text import Report
@@ -26,6 +27,7 @@ __all__ = [
     "Decision",
     "Explanation",
     "Forecast",
+    "Forecaster",
     "LearningCurvePruner",
     "Reason",
     "Report",
@@ -42,6 +44,7 @@ _HOMES = {
     "Decision": "decision",
     "Explanation": "explanation",
     "Forecast": "predictive",
+    "Forecaster": "forecaster",
     "LearningCurvePruner": "pruner",
     "Reason": "decision",
     "Report": "report_text",

@@ -28,6 +28,7 @@ _NOT_SHOWN = (
     Reason.TOO_FEW_REPORTS,
     Reason.BEYOND_HORIZON,
     Reason.UNDER_WAY,
+    Reason.NO_FORECASTER,
 )
 """Reasons that are not published: there was nothing to decide, and the last decision stands."""
 
@@ -67,6 +68,8 @@ def show(study: Study, trial: FrozenTrial, verdict: Verdict, told: Told, publish
     level = logging.INFO if verdict.prune else logging.DEBUG
     if _logger.isEnabledFor(level):
         _logger.log(level, f"Trial {trial.number}: {verdict.decision.message}")
+    if verdict.told:
+        return
     writer, where = publish.writer(), (study._storage, trial._trial_id)
     if verdict.reason is Reason.CONTROL:
         step = max(trial.intermediate_values)
@@ -93,6 +96,8 @@ def record(
     Raises:
         InputError: If figures are wanted and there is no ledger to draw them from.
     """
+    if verdict.told:
+        return
     where = told.ledger_of(setting, study._storage)
     if where is None:
         if dashboard:

@@ -1,14 +1,14 @@
 """The command ``optuna-lcpruner``: arguments in, text out; the work is done elsewhere.
 
 A subcommand is a function that adds its parser and sets ``run``, listed in ``_COMMANDS``. Exit
-code 0 is success, 2 something given that cannot be used, said in one line on stderr.
+code 0 is success, 2 something given that cannot be used, said in one line on stderr; ``run`` may
+return another one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 
 import optuna_lcpruner
@@ -26,8 +24,11 @@ from optuna_lcpruner.backtest_report import BacktestReport, require_matplotlib
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.cli_explain import add_explain
 from optuna_lcpruner.cli_report import add_report
+from optuna_lcpruner.cli_serve import add_serve
 from optuna_lcpruner.curve_files import DIRECTIONS, first_line, from_study, read_file
+from optuna_lcpruner.redaction import without_passwords
 from optuna_lcpruner.replay import DEFAULT_PRUNERS, pruner_names
+from optuna_lcpruner.storage_url import open_storage
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -50,14 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help, --version or an argument that cannot be
         return int(stop.code or 0)
     try:
-        arguments.run(arguments)
+        return int(arguments.run(arguments) or 0)
     except InputError as error:
         sys.stderr.write(f"optuna-lcpruner: error: {error}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("optuna-lcpruner: interrupted\n")
         return 130
-    return 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -185,6 +185,7 @@ _COMMANDS: tuple[Callable[[Commands], None], ...] = (
     _add_backtest,
     lambda commands: add_explain(commands, open_study),
     lambda commands: add_report(commands, open_study),
+    add_serve,
 )
 """Each adds its parser to the commands and sets ``run`` to a function of the arguments."""
 
@@ -199,9 +200,9 @@ def open_study(storage: str, name: str | None = None) -> Study:
     Raises:
         InputError: If the storage cannot be read or has no such study.
     """
-    shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+    shown = without_passwords(storage, [storage])
     try:
-        backend = _open_storage(storage)
+        backend = open_storage(storage)
         names = optuna.get_all_study_names(backend)
         if name is None and len(names) == 1:
             name = names[0]
@@ -210,7 +211,8 @@ def open_study(storage: str, name: str | None = None) -> Study:
     except InputError:
         raise
     except Exception as error:  # of whatever database, driver or file
-        why = first_line(error.__cause__ or error)  # Optuna's own words hide the database's
+        # Optuna's own words hide the database's.
+        why = without_passwords(first_line(error.__cause__ or error), [storage])
         raise InputError(f"cannot read storage {shown!r}: {why}") from error
     if not names:
         raise InputError(f"storage {shown!r} holds no study.")
@@ -218,22 +220,3 @@ def open_study(storage: str, name: str | None = None) -> Study:
     if name is None:
         raise InputError(f"which study of {shown!r}? It holds: {listed}.")
     raise InputError(f"no study named {name!r} in {shown!r}; it holds: {listed}.")
-
-
-def _open_storage(storage: str) -> BaseStorage:
-    sqlite_file = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", storage)
-    path = Path(sqlite_file.group(1) if sqlite_file else storage)
-    if sqlite_file or "://" not in storage:
-        if not path.is_file():  # SQLite would make an empty database
-            raise InputError(f"no such file: {path}")
-        with path.open("rb") as file:
-            is_sqlite = file.read(15) == b"SQLite format 3"
-        if not sqlite_file and not is_sqlite:
-            try:
-                return JournalStorage(JournalFileBackend(str(path)))
-            except ValueError as error:
-                raise InputError(f"{path} is neither an SQLite nor a journal file.") from error
-        if not is_sqlite:
-            raise InputError(f"{path} is not an SQLite database.")
-        storage = storage if sqlite_file else f"sqlite:///{path}"
-    return RDBStorage(storage, skip_table_creation=True)

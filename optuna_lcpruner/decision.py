@@ -27,6 +27,7 @@ class Reason(Enum):
     UNDECIDED = "undecided"
     PATIENCE = "being patient"
     UNDER_WAY = "forecast under way"
+    NO_FORECASTER = "no forecaster"
     NOT_CONVERGED = "forecast without convergence"
     CONTROL = "control group, runs on"
     SECOND_CHANCE = "second chance, runs on"

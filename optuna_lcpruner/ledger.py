@@ -32,6 +32,7 @@ from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.decision import Decision, Reason
 from optuna_lcpruner.ledger_address import Address, Setting, address, checked, is_sqlite
 from optuna_lcpruner.predictive import Forecast
+from optuna_lcpruner.redaction import without_passwords
 
 SCHEMA_VERSION = 2
 """Version of the tables that this package reads and writes."""
@@ -384,7 +385,7 @@ def refuses_contents(error: Exception) -> bool:
 def why(error: Exception) -> str:
     """The database's own words, without the statement; one line."""
     words = str(getattr(error, "orig", None) or error).strip() or repr(error)
-    return words.splitlines()[0]
+    return without_passwords(words.splitlines()[0])
 
 
 def _version(connection: Connection) -> int | None:

@@ -13,6 +13,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.redaction import without_passwords
 
 Setting = str | Literal[False] | None
 """A database URL; False: no ledger; None: beside the study, see :func:`address`."""
@@ -33,7 +34,7 @@ class Address:
     @property
     def shown(self) -> str:
         """The URL without its password."""
-        return sqlalchemy.make_url(self.url).render_as_string(hide_password=True)
+        return without_passwords(self.url, [self.url])
 
 
 def checked(setting: object) -> Setting:
@@ -49,8 +50,10 @@ def checked(setting: object) -> Setting:
         raise TypeError(f"ledger must be a database URL, None or False, but got {setting!r}.")
     try:
         url = sqlalchemy.make_url(setting)
-    except SQLAlchemyError as error:
-        raise InputError(f"ledger must be a database URL, but got {setting!r}.") from error
+    except (SQLAlchemyError, ValueError):  # a ValueError: the port is no number
+        # Not raised from it: SQLAlchemy's own message has the password.
+        shown = without_passwords(setting, [setting])
+        raise InputError(f"ledger must be a database URL, but got {shown!r}.") from None
     if is_sqlite(url) and url.database in (None, "", ":memory:"):
         raise InputError(f"ledger must be a database that lasts, but got {setting!r}.")
     return setting

@@ -33,6 +33,8 @@ from optuna_lcpruner.ledger_address import checked
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
 from optuna_lcpruner.predictive import Forecast
+from optuna_lcpruner.redaction import without_passwords
+from optuna_lcpruner.remote_verdict import Heard, Listener
 from optuna_lcpruner.scale import oriented
 from optuna_lcpruner.study_record import (
     MetricProblem,
@@ -49,6 +51,9 @@ MIN_REPORTS = 2
 """Finite reports a trial needs before its curve says anything."""
 
 _MAX_REMEMBERED = 512
+
+_MAY_COME = (Reason.UNDER_WAY, Reason.NO_FORECASTER)
+"""Not remembered: asked again about the same reports, there may be a forecast."""
 
 
 class LearningCurvePruner(BasePruner):
@@ -112,6 +117,13 @@ class LearningCurvePruner(BasePruner):
             check hands over the curve and judges the newest forecast that is ready. By default a
             check waits for its forecast. A copy made by pickle has no executor.
         executor_timeout: Seconds after which a forecast counts as lost.
+        remote: Leave the forecasts to ``optuna-lcpruner serve`` on another machine: a check reads
+            the trial's newest verdict from the storage. What is decided by forecast is then set
+            there, not here.
+        stale_after: With ``remote``: how far a trial may be ahead of a verdict that counts, as a
+            share of the reports it rests on.
+        forecaster_timeout: With ``remote``: seconds without a verdict after which one warning says
+            that trials go on unpruned.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -142,7 +154,11 @@ class LearningCurvePruner(BasePruner):
         engine: str | Engine = "pool",
         executor: Executor | None = None,
         executor_timeout: float = 60.0,
+        remote: bool = False,
+        stale_after: float = 0.5,
+        forecaster_timeout: float = 60.0,
     ) -> None:
+        self._listener = Listener.checked(locals(), LearningCurvePruner.__init__)
         self._n_steps = None if n_steps is None else integer("n_steps", n_steps, 1)
         self._rule = Rule(
             real("risk", risk, 0.0, 1.0),
@@ -197,6 +213,15 @@ class LearningCurvePruner(BasePruner):
         """The setting ``ledger``."""
         return self._ledger
 
+    @property
+    def cannot_serve(self) -> str | None:
+        """The setting, if any, with which it cannot decide for the trials of other processes."""
+        if self._listener is not None:
+            return "remote=True"
+        if self._background is not None:
+            return "an executor"
+        return "interval_steps, which is the trainer's" if self._interval_steps > 1 else None
+
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises."""
         return self._verdict(study, trial).prune
@@ -229,7 +254,7 @@ class LearningCurvePruner(BasePruner):
             verdict = Verdict.of(self._failed(error))
             self._record(study, trial, verdict, facts or Circumstances(self._engine_name))
             return verdict
-        if verdict.reason is Reason.UNDER_WAY:  # asked again, there may be a forecast
+        if verdict.reason in _MAY_COME:
             return verdict
         with self._lock:
             # Two threads may have decided at once; both take the first answer.
@@ -242,8 +267,9 @@ class LearningCurvePruner(BasePruner):
         return verdict
 
     def _failed(self, error: Exception) -> Decision:
-        self._say_once("error", f"could not decide, so the trial goes on: {error!r}")
-        return abstain(Reason.FAILED, repr(error))
+        words = without_passwords(repr(error))
+        self._say_once("error", f"could not decide, so the trial goes on: {words}")
+        return abstain(Reason.FAILED, words)
 
     def _memo(self, study: Study) -> _Memo:
         with self._lock:
@@ -266,6 +292,8 @@ class LearningCurvePruner(BasePruner):
         looked = self._looks(reported)
         facts.look = int(np.count_nonzero(looked))
         early = self._guard_without_storage(raw, step, facts.n_points, bool(looked[-1]))
+        if self._listener is not None:
+            return self._listener.verdict(study, trial, early, memo.heard, self._say_once)
         if early is not None:
             return Verdict.of(early)
         maximize = study.direction == StudyDirection.MAXIMIZE
@@ -460,6 +488,7 @@ class _Memo:
     completed: CompletedTrials = field(default_factory=CompletedTrials)
     verdicts: OrderedDict[tuple[Any, ...], Verdict] = field(default_factory=OrderedDict)
     told: announce.Told = field(default_factory=announce.Told)
+    heard: Heard = field(default_factory=Heard)
 
 
 @dataclass(frozen=True)

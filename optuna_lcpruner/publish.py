@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 
 from optuna_lcpruner.decision import Decision
 from optuna_lcpruner.forks import at_work
+from optuna_lcpruner.redaction import without_passwords
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -120,7 +121,8 @@ class AttributeWriter:
             # Finished meanwhile, deleted, or the storage is gone: the trial must not suffer.
             if not self._warned and not _is_finished(storage, trial_id):
                 self._warned = True
-                _logger.warning(f"Cannot publish decisions as trial attributes: {error!r}.")
+                words = without_passwords(repr(error))
+                _logger.warning(f"Cannot publish decisions as trial attributes: {words}.")
 
 
 def _writes_are_free(storage: BaseStorage) -> bool:
@@ -136,6 +138,8 @@ def _writes_are_free(storage: BaseStorage) -> bool:
 def _is_finished(storage: BaseStorage, trial_id: int) -> bool:
     try:
         return storage.get_trial(trial_id).state.is_finished()
+    except KeyError:  # deleted
+        return True
     except Exception:
         return False
 

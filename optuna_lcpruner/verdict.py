@@ -18,11 +18,15 @@ class Verdict:
     Args:
         reason: Why.
         describe: Gives the decision; called once.
+        told: Whether whoever decided has told the trial's attributes and the ledger of it.
     """
 
-    def __init__(self, reason: Reason, describe: Callable[[], Decision]) -> None:
+    def __init__(
+        self, reason: Reason, describe: Callable[[], Decision], told: bool = False
+    ) -> None:
         self.reason = reason
         self.prune = reason.prunes
+        self.told = told
         self._describe = describe
 
     @classmethod

@@ -16,6 +16,9 @@ ROOT = Path(optuna_lcpruner.__file__).parent
 # module -> what it may import from the package; each may import only modules above itself.
 MAY_IMPORT = {
     "checks": set(),
+    "redaction": set(),
+    "events": set(),
+    "membership": set(),
     "forks": set(),
     "families": set(),
     "learning_curve": set(),
@@ -72,11 +75,12 @@ MAY_IMPORT = {
     "study_record": {"learning_curve", "scale", "posterior.interface"},
     "control_group": set(),
     "version": set(),
-    "publish": {"decision", "forks"},
-    "ledger_address": {"checks"},
-    "ledger": {"checks", "decision", "ledger_address", "predictive"},
+    "publish": {"decision", "forks", "redaction"},
+    "ledger_address": {"checks", "redaction"},
+    "ledger": {"checks", "decision", "ledger_address", "predictive", "redaction"},
     "ledger_writer": {"forks", "ledger", "ledger_address"},
     "verdict": {"decision"},
+    "remote_verdict": {"checks", "decision", "verdict", "version", "wording"},
     "explanation": {
         "checks", "decision", "ledger", "ledger_address", "ledger_writer", "wording",
     },
@@ -103,29 +107,39 @@ MAY_IMPORT = {
     "completion": {"forks", "study_record"},
     "pruner": {
         "announce", "background", "checks", "completion", "control_group", "decision",
-        "learning_curve", "ledger", "ledger_address", "predictive", "scale", "study_record",
-        "verdict", "posterior.interface", "posterior.engines",
+        "learning_curve", "ledger", "ledger_address", "predictive", "redaction", "remote_verdict",
+        "scale", "study_record", "verdict", "posterior.interface", "posterior.engines",
+    },
+    "study_watch": {"events", "membership", "pruner", "remote_verdict"},
+    "forecaster": {
+        "checks", "events", "ledger_writer", "pruner", "publish", "redaction", "study_watch",
     },
     "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "": {
-        "dashboard", "decision", "explanation", "extrapolate", "predictive", "pruner",
+        "dashboard", "decision", "explanation", "extrapolate", "forecaster", "predictive", "pruner",
         "report_text", "second_chance", "study_report", "version",
     },
     "curve_files": {"checks", "learning_curve", "study_record"},
     "replay": {"checks", "curve_files", "pruner", "study_record"},
     "backtest_report": {"checks", "curve_files", "wording"},
     "backtest": {"backtest_report", "checks", "curve_files", "replay"},
+    "storage_url": {"checks", "redaction"},
+    "cli_serve": {
+        "checks", "events", "forecaster", "pruner", "redaction", "storage_url", "study_watch",
+        "version",
+    },
     "cli_explain": {"explanation"},
     "cli_report": {"checks", "cli_explain", "study_report"},
     "cli": {
-        "", "backtest", "backtest_report", "checks", "cli_explain", "cli_report", "curve_files",
-        "replay",
+        "", "backtest", "backtest_report", "checks", "cli_explain", "cli_report", "cli_serve",
+        "curve_files", "redaction", "replay", "storage_url",
     },
 }  # fmt: skip
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
-    "study_record", "publish", "ledger_address", "ledger", "ledger_writer", "verdict", "announce",
-    "completion", "pruner", "curve_files", "replay",
+    "study_record", "publish", "ledger_address", "ledger", "ledger_writer", "verdict",
+    "remote_verdict", "announce", "completion", "pruner", "study_watch", "forecaster",
+    "storage_url", "cli_serve", "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",
     "cli_explain", "cli", "visualization.charts", "visualization", "visualization.matplotlib",
     "dashboard", "dashboard_writer",
@@ -134,7 +148,7 @@ DRAWS = {
     "backtest_report",
     "visualization.matplotlib",
 }  # imports matplotlib, inside the function that draws
-USES_SQLALCHEMY = {"completion", "ledger", "ledger_address"}
+USES_SQLALCHEMY = {"completion", "ledger", "ledger_address", "storage_url"}
 THIRD_PARTY = {"numpy", "scipy", "optuna"}
 
 
@@ -191,7 +205,7 @@ def test_only_the_package_imports_the_pruner():
         for module, path in FILES.items()
         if f"{PACKAGE}.pruner" in imported(path.read_text(), FILES)
     }
-    assert users == {"", "replay"}
+    assert users == {"", "replay", "study_watch", "forecaster", "cli_serve"}
 
 
 @pytest.mark.parametrize(

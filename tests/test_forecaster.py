@@ -1,0 +1,605 @@
+"""The forecaster's passes: whom it judges, when, how often, and what it remembers."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import sqlalchemy
+from helpers import BAD, good_trials, judge, make_study, reports, saturating, sqlite
+from optuna.storages import InMemoryStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from optuna_lcpruner import (
+    Forecaster,
+    LearningCurvePruner,
+    Reason,
+    forecaster,
+    publish,
+    study_watch,
+)
+from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.events import Event
+from optuna_lcpruner.remote_verdict import ATTRIBUTE, RemoteVerdict
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Watching:
+    """A forecaster of some studies, settled, with a clock of its own and its events."""
+
+    def __init__(self, storage: Any, names: list[str] | None = None, **settings: Any) -> None:
+        self.clock = Clock()
+        self.events: list[Event] = []
+        pruner = settings.pop("pruner", None) or LearningCurvePruner(20, threshold=0.05)
+        self.forecaster = Forecaster(
+            storage, names, pruner, tell=self.events.append, clock=self.clock, **settings
+        )
+
+    def look(self, seconds: float = 3.0) -> None:
+        """Passes, twice a second."""
+        for _ in range(int(2 * seconds)):
+            self.clock.now += 0.5
+            self.forecaster.run_pass()
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [dict(event.facts) for event in self.events if event.name == name]
+
+    @property
+    def judged(self) -> list[tuple[int, int]]:
+        """Trial and reports of each verdict."""
+        return [(facts["trial"], facts["reports"]) for facts in self.named("verdict")]
+
+
+def running(study: Study, values: Any, **user_attrs: Any) -> Trial:
+    trial = study.ask()
+    for key, value in user_attrs.items():
+        trial.set_user_attr(key.replace("__", ":"), value)
+    for step, value in reports(values).items():
+        trial.report(value, step)
+    return trial
+
+
+def verdict_of(study: Study, trial: Trial) -> RemoteVerdict:
+    found = study._storage.get_trial(trial._trial_id).system_attrs[ATTRIBUTE]
+    return RemoteVerdict.from_json(found)
+
+
+@pytest.fixture(params=["memory", "sqlite", "journal"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Any]:
+    memory = InMemoryStorage()
+    return {
+        "memory": lambda: memory,
+        "sqlite": lambda: sqlite(f"sqlite:///{tmp_path}/s.db"),
+        "journal": lambda: JournalStorage(JournalFileBackend(f"{tmp_path}/s.log")),
+    }[request.param]
+
+
+class TestOnEveryStorage:
+    def test_the_same_verdict_as_in_the_training(self, opened: Callable[[], Any]) -> None:
+        curves = [BAD[:6], saturating(0.95)[:6], saturating(0.85)[:12], BAD[:1], [0.1, math.nan]]
+        local = make_study(good_trials())
+        expected = [
+            judge(local, LearningCurvePruner(20, threshold=0.05), reports(curve))
+            for curve in curves
+        ]
+        study = make_study(good_trials(), storage=opened())
+        trials = [running(study, curve) for curve in curves]
+        watching = Watching(opened(), [study.study_name])
+        watching.look()
+        for trial, decision in zip(trials, expected, strict=True):
+            verdict = verdict_of(study, trial)
+            assert verdict.reason is decision.reason
+            np.testing.assert_allclose(
+                [verdict.p_beat or 0, verdict.forecast or 0, verdict.low or 0],
+                [decision.p_beat or 0, decision.forecast or 0, decision.low or 0],
+                rtol=1e-9,
+            )
+        assert sorted(watching.judged) == [(5, 6), (6, 6), (7, 12), (8, 1), (9, 2)]
+
+    def test_to_the_trainer_and_back(self, opened: Callable[[], Any]) -> None:
+        study = make_study(good_trials(), storage=opened())
+        study.pruner = LearningCurvePruner(remote=True)
+        watching = Watching(opened())
+        bad, good = running(study, BAD[:6]), running(study, saturating(0.95)[:6])
+        watching.look()
+        assert bad.should_prune() is True
+        assert good.should_prune() is False
+        assert publish.writer().flush(20)
+        shown = study._storage.get_trial(bad._trial_id).user_attrs
+        assert shown["lcpruner:reason"].startswith("pruned: P = ")
+        assert shown["lcpruner:decided_at_step"] == 5
+
+    def test_each_report_once(self, opened: Callable[[], Any]) -> None:
+        study = make_study(good_trials(), storage=opened())
+        trial = running(study, BAD[:3])
+        watching = Watching(opened())
+        watching.look()
+        trial.report(0.1, 3)
+        watching.look()
+        watching.look()
+        assert watching.judged == [(5, 3), (5, 4)]
+
+    def test_another_one_later_begins_where_the_first_stopped(
+        self, opened: Callable[[], Any]
+    ) -> None:
+        study = make_study(good_trials(), storage=opened())
+        trial = running(study, BAD[:3])
+        first = Watching(opened())
+        first.look()
+        first.forecaster.leave()
+        second = Watching(opened())
+        second.look()
+        assert second.judged == []
+        trial.report(0.1, 3)
+        second.look()
+        assert second.judged == [(5, 4)]
+
+    def test_a_study_that_is_deleted_and_made_again(self, opened: Callable[[], Any]) -> None:
+        storage = opened()
+        study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
+        study.add_trials(good_trials())
+        running(study, BAD[:6])
+        watching = Watching(opened())
+        watching.look()
+        optuna.delete_study(study_name="s", storage=storage)
+        watching.look(15)
+        assert [facts["study"] for facts in watching.named("study_gone")] == ["s"]
+        study = optuna.create_study(study_name="s", storage=storage, direction="minimize")
+        study.add_trials(good_trials()[:4])
+        trial = running(study, BAD[:6])
+        watching.look(15)
+        assert verdict_of(study, trial).reason is Reason.ALREADY_BETTER
+        assert not watching.named("cannot_serve")
+
+    def test_a_study_made_again_between_two_looks(self, opened: Callable[[], Any]) -> None:
+        """SQLite gives the new study and its trials the old numbers."""
+        storage = opened()
+        study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
+        study.add_trials(good_trials())
+        running(study, BAD[:6])
+        watching = Watching(opened())
+        watching.look()
+        optuna.delete_study(study_name="s", storage=storage)
+        study = optuna.create_study(study_name="s", storage=storage, direction="minimize")
+        study.add_trials(good_trials()[:1])
+        trial = running(study, BAD[:6])
+        watching.look(60)
+        verdict = verdict_of(study, trial)
+        assert verdict.reason is Reason.STARTUP
+
+
+def watch(trials: Any = None, **settings: Any) -> tuple[Study, Watching]:
+    study = make_study(good_trials() if trials is None else trials)
+    return study, Watching(study._storage, [study.study_name], **settings)
+
+
+class TestWhichTrials:
+    def test_neither_finished_nor_silent_nor_waiting_ones(self) -> None:
+        study, watching = watch()
+        study.enqueue_trial({})
+        study.tell(running(study, BAD[:4]), state=TrialState.FAIL)
+        study.ask()
+        watching.look()
+        assert watching.judged == []
+        assert watching.forecaster.counts.running == 1
+
+    def test_the_one_that_waits_longest_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A pass that takes too long ends; its rest is not starved by those that come first."""
+        study, watching = watch()
+        monkeypatch.setattr(study_watch, "LONGEST_PASS", 0.0)
+        decide = LearningCurvePruner.decide
+
+        def slow(self: Any, study: Study, trial: FrozenTrial) -> Any:
+            watching.clock.now += 0.1
+            return decide(self, study, trial)
+
+        monkeypatch.setattr(LearningCurvePruner, "decide", slow)
+        trials = [running(study, BAD[:2]) for _ in range(4)]
+        for step in range(2, 8):
+            watching.look(2)
+            for trial in trials:
+                trial.report(0.1, step)
+        seen = [number for number, _ in watching.judged]
+        assert len(seen) > 8
+        assert max(map(seen.count, range(5, 9))) - min(map(seen.count, range(5, 9))) <= 1
+
+    def test_several_studies(self) -> None:
+        storage = InMemoryStorage()
+        names = ["a", "b", "c"]
+        studies = [optuna.create_study(study_name=name, storage=storage) for name in names]
+        for study in studies:
+            running(study, BAD[:3])
+        every, two = Watching(storage), Watching(storage, ["a", "c"])
+        every.look()
+        every.forecaster.leave()
+        assert {facts["study"] for facts in every.named("verdict")} == {"a", "b", "c"}
+        assert every.forecaster.counts.studies == 3
+        for study in studies:
+            running(study, BAD[:3])
+        two.look()
+        assert {facts["study"] for facts in two.named("verdict")} == {"a", "c"}
+
+    def test_a_study_that_comes_later(self) -> None:
+        storage = InMemoryStorage()
+        named, every = Watching(storage, ["later"]), Watching(storage)
+        named.look(5)
+        assert len(named.named("no_such_study")) == 1
+        study = optuna.create_study(study_name="later", storage=storage)
+        running(study, BAD[:3])
+        named.look(12)
+        assert named.judged
+        named.forecaster.leave()
+        running(study, BAD[:3])
+        every.look(12)
+        assert every.judged
+
+    def test_not_of_several_objectives(self) -> None:
+        storage = InMemoryStorage()
+        study = optuna.create_study(storage=storage, directions=["minimize", "maximize"])
+        study.ask()
+        watching = Watching(storage)
+        watching.look()
+        assert len(watching.named("several_objectives")) == 1
+        assert watching.forecaster.run_once() is True
+
+    @pytest.mark.parametrize(
+        "name", ["", "a\nb", "'; DROP TABLE studies; --", "{}%s\\", "../../x", "😀" * 20]
+    )
+    def test_a_study_of_any_name(self, name: str, tmp_path: Path) -> None:
+        storage = sqlite(f"sqlite:///{tmp_path}/s.db")
+        study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+        study.add_trials(good_trials())
+        trial = running(study, BAD[:6])
+        watching = Watching(sqlite(f"sqlite:///{tmp_path}/s.db"), [name])
+        watching.look()
+        watching.forecaster.leave()
+        assert verdict_of(study, trial).reason.prunes
+        assert {path.name for path in tmp_path.iterdir()} == {"s.db", "s.db.lcpruner"}
+        assert all(
+            "\n" not in event.line() and "\n" not in event.json() for event in watching.events
+        )
+
+
+class TestSettingsReachTheDecision:
+    def test_control_group(self) -> None:
+        pruner = LearningCurvePruner(20, threshold=0.05, control_fraction=1.0)
+        study, watching = watch(pruner=pruner)
+        trial = running(study, BAD[:6])
+        watching.look()
+        assert verdict_of(study, trial).reason is Reason.CONTROL
+        assert publish.writer().flush(20)
+        assert "lcpruner:control_since_step" in study._storage.get_trial(trial._trial_id).user_attrs
+
+    def test_second_chance(self) -> None:
+        study, watching = watch()
+        trial = running(study, BAD[:6], lcpruner__second_chance_of=1)
+        watching.look()
+        assert verdict_of(study, trial).reason is Reason.SECOND_CHANCE
+
+    def test_announced_horizon(self) -> None:
+        study, watching = watch(pruner=LearningCurvePruner(threshold=0.05))
+        trial = running(study, BAD[:6], lcpruner__n_steps=6)
+        watching.look()
+        assert verdict_of(study, trial).reason is Reason.BEYOND_HORIZON
+
+    def test_patience_looks_back_at_the_curve(self) -> None:
+        study, watching = watch(pruner=LearningCurvePruner(20, threshold=0.05, patience=3))
+        trial = running(study, BAD[:9])
+        watching.look()
+        assert verdict_of(study, trial).reason is Reason.HOPELESS
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "pruner",
+        [LearningCurvePruner(remote=True), LearningCurvePruner(interval_steps=2)],
+        ids=["remote", "interval_steps"],
+    )
+    def test_a_pruner_that_cannot_serve(self, pruner: LearningCurvePruner) -> None:
+        with pytest.raises(InputError, match=r"must not have (remote=True|interval_steps)"):
+            Forecaster(InMemoryStorage(), pruner=pruner)
+
+    def test_an_executor(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1) as executor, pytest.raises(InputError, match="an executor"):
+            Forecaster(InMemoryStorage(), pruner=LearningCurvePruner(executor=executor))
+
+    @pytest.mark.parametrize(
+        ("settings", "error"),
+        [
+            ({"interval": -1.0}, ValueError),
+            ({"lease": 0.0}, ValueError),
+            ({"studies": "s"}, TypeError),
+            ({"pruner": optuna.pruners.NopPruner()}, TypeError),
+        ],
+    )
+    def test_arguments(self, settings: dict[str, Any], error: type[Exception]) -> None:
+        with pytest.raises(error):
+            Forecaster(InMemoryStorage(), **settings)
+
+
+class TestTwo:
+    def test_they_share_and_none_judges_twice(self) -> None:
+        study = make_study(good_trials())
+        first, second = Watching(study._storage), Watching(study._storage)
+        second.clock.now = 1e6
+        trials = [running(study, BAD[:2]) for _ in range(12)]
+        for step in range(2, 12):
+            for _ in range(3):
+                first.look(0.5)
+                second.look(0.5)
+            for trial in trials:
+                trial.report(0.1, step)
+        judged = first.judged + second.judged
+        assert len(judged) == len(set(judged))
+        assert len(judged) >= 11 * len(trials) - 4 * len(trials)
+        assert {n for n, _ in first.judged} | {n for n, _ in second.judged} == set(range(5, 17))
+        assert first.judged
+        assert second.judged
+        assert first.forecaster.counts.members == 2
+
+    def test_one_dies(self) -> None:
+        study = make_study(good_trials())
+        first = Watching(study._storage, lease=4.0)
+        second = Watching(study._storage, lease=4.0)
+        trials = [running(study, BAD[:2]) for _ in range(12)]
+        for _ in range(10):
+            first.look(0.5)
+            second.look(0.5)
+        for trial in trials:
+            trial.report(0.1, 2)
+        first.look(6)
+        assert {n for n, k in first.judged if k == 3} == set(range(5, 17))
+
+    def test_one_stops(self) -> None:
+        study = make_study(good_trials())
+        first, second = Watching(study._storage), Watching(study._storage)
+        trials = [running(study, BAD[:2]) for _ in range(12)]
+        for _ in range(10):
+            first.look(0.5)
+            second.look(0.5)
+        second.forecaster.leave()
+        for trial in trials:
+            trial.report(0.1, 2)
+        first.look(1)
+        assert {n for n, k in first.judged if k == 3} == set(range(5, 17))
+
+    def test_one_that_was_overtaken_in_a_long_forecast_says_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = make_study(good_trials())
+        first = Watching(study._storage, lease=4.0)
+        second = Watching(study._storage, lease=4.0)
+        trial = running(study, BAD[:6])
+        decide = LearningCurvePruner.decide
+
+        def stands_still(self: Any, study: Study, trial: FrozenTrial) -> Any:
+            monkeypatch.setattr(LearningCurvePruner, "decide", decide)
+            first.clock.now += 30.0
+            second.look(12)
+            return decide(self, study, trial)
+
+        monkeypatch.setattr(LearningCurvePruner, "decide", stands_still)
+        first.look()
+        assert second.judged == [(5, 6)]
+        assert first.judged == []
+        assert len(first.named("overtaken")) == 1
+        assert verdict_of(study, trial).forecaster != ""
+
+    def test_one_whose_forecasts_outlast_its_lease_still_writes(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study, watching = watch(lease=4.0)
+        trial = running(study, BAD[:6])
+        decide = LearningCurvePruner.decide
+
+        def slow(self: Any, study: Study, trial: FrozenTrial) -> Any:
+            watching.clock.now += 30.0
+            return decide(self, study, trial)
+
+        monkeypatch.setattr(LearningCurvePruner, "decide", slow)
+        watching.look()
+        assert verdict_of(study, trial).reason.prunes
+
+
+class TestLoad:
+    def test_a_pass_reads_the_study_once(self, tmp_path: Path) -> None:
+        storage = sqlite(f"sqlite:///{tmp_path}/s.db")
+        study = make_study(good_trials(), storage=storage)
+        own = sqlite(f"sqlite:///{tmp_path}/s.db")
+        pruner = LearningCurvePruner(20, threshold=0.05, publish=False, ledger=False)
+        watching = Watching(own, pruner=pruner)
+        trials = [running(study, BAD[:3]) for _ in range(8)]
+        watching.look()
+        said: list[str] = []
+        sqlalchemy.event.listen(
+            own.engine, "before_cursor_execute", lambda *arguments: said.append(arguments[2])
+        )
+        watching.look(1)
+        without_news = len(said)
+        for trial in trials:
+            trial.report(0.1, 3)
+        said.clear()
+        watching.look(1)
+        assert sum("FROM trial_intermediate_values" in s for s in said) <= 2
+        assert len(said) <= without_news + 2 * len(trials) + 4
+        assert without_news <= 2 * 9
+
+    def test_it_rests_as_long_as_the_storage_needs(self) -> None:
+        study, watching = watch(interval=0.5, lease=1000.0)
+        running(study, BAD[:3])
+        watching.look()
+        assert watching.forecaster._rest() <= 0.5
+        get = study._storage.get_all_trials
+
+        def slow(*arguments: Any, **named: Any) -> Any:
+            watching.clock.now += 2.0
+            return get(*arguments, **named)
+
+        study._storage.get_all_trials = slow  # type: ignore[method-assign]
+        watching.look(0.5)
+        busy = watching.forecaster.counts.storage_seconds
+        assert busy >= 2.0
+        assert watching.forecaster._rest() == pytest.approx(3.0 * busy)
+
+    def test_a_long_rest_does_not_cost_the_lease(self) -> None:
+        _, watching = watch(lease=8.0)
+        watching.forecaster.counts.storage_seconds = 100.0
+        assert watching.forecaster._rest() == 2.0
+
+    def test_a_study_at_rest_is_looked_at_less_often(self) -> None:
+        study, watching = watch(interval=0.5)
+        watching.look(600)
+        reads = 0
+        get = study._storage.get_all_trials
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            return get(*arguments, **named)
+
+        study._storage.get_all_trials = counted  # type: ignore[method-assign]
+        watching.look(120)
+        assert 2 <= reads <= 6
+        running(study, BAD[:3])
+        watching.look(forecaster.LONGEST_PAUSE + 3)
+        assert watching.judged == [(5, 3)]
+
+
+class TestMemory:
+    def test_what_has_ended_is_forgotten(self) -> None:
+        study, watching = watch()
+        (turn,) = (watching.look(0.5), *watching.forecaster._watched.values())[1:]
+        for number in range(30):
+            trial = running(study, BAD[:3])
+            watching.look(1.5 if number else 3)
+            study.tell(trial, state=TrialState.FAIL)
+        watching.look(1)
+        assert len(watching.judged) == 30
+        assert turn.watch._judged == {}
+
+    def test_a_study_at_rest_is_dropped_with_optunas_cache(self, tmp_path: Path) -> None:
+        import gc
+        import weakref
+
+        storage = sqlite(f"sqlite:///{tmp_path}/s.db")
+        study = make_study(good_trials(), storage=storage)
+        trial = running(study, BAD[:3])
+        watching = Watching(sqlite(f"sqlite:///{tmp_path}/s.db"))
+        watching.look()
+        (turn,) = watching.forecaster._watched.values()
+        assert turn.watch._study is not None
+        cache = weakref.ref(turn.watch._study._storage)
+        study.tell(trial, state=TrialState.FAIL)
+        watching.look(study_watch.IDLE_AFTER + 100)
+        assert turn.watch._study is None
+        publish.writer().flush(10)
+        gc.collect()
+        assert cache() is None
+        assert not any(study._storage.get_study_system_attrs(study._study_id).values())
+        running(study, BAD[:3])
+        watching.look(90)
+        assert watching.judged[-1] == (6, 3)
+
+    def test_a_study_that_is_gone_is_dropped(self) -> None:
+        storage = InMemoryStorage()
+        watching = Watching(storage)
+        for name in "abc":
+            study = optuna.create_study(study_name=name, storage=storage)
+            running(study, BAD[:3])
+            watching.look(12)
+            optuna.delete_study(study_name=name, storage=storage)
+            watching.look(12)
+        assert len(watching.judged) == 3
+        assert watching.forecaster._watched == {}
+
+
+class TestRun:
+    def test_once(self) -> None:
+        study = make_study(good_trials())
+        trial = running(study, BAD[:6])
+        forecaster = Forecaster(
+            study._storage, pruner=LearningCurvePruner(20, threshold=0.05), interval=0.01
+        )
+        assert forecaster.run_once() is True
+        assert verdict_of(study, trial).reason.prunes
+        assert not any(study._storage.get_study_system_attrs(study._study_id).values())
+
+    def test_until_it_is_stopped(self) -> None:
+        study = make_study(good_trials())
+        study.pruner = LearningCurvePruner(remote=True)
+        forecaster = Forecaster(
+            study._storage, pruner=LearningCurvePruner(20, threshold=0.05), interval=0.01
+        )
+        thread = threading.Thread(target=lambda: ended.append(forecaster.run()))
+        ended: list[bool] = []
+        thread.start()
+        trial = running(study, BAD[:6])
+        step = 6
+        while not trial.should_prune():
+            threading.Event().wait(0.02)
+            trial.report(0.1, step)
+            step += 1
+            assert step < 500
+        forecaster.stop()
+        thread.join(20)
+        assert ended == [True]
+        assert not any(study._storage.get_study_system_attrs(study._study_id).values())
+
+    def test_events_go_to_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        study = make_study(good_trials())
+        running(study, BAD[:6])
+        logger = logging.getLogger("optuna.lcpruner")
+        logger.addHandler(caplog.handler)
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(logging.INFO)
+        try:
+            Forecaster(
+                study._storage, pruner=LearningCurvePruner(20, threshold=0.05), interval=0.01
+            ).run_once()
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+            logger.removeHandler(caplog.handler)
+        messages = [record.getMessage() for record in caplog.records]
+        assert any(
+            m.startswith("Forecaster: verdict study=") and "prune=true" in m for m in messages
+        )
+
+
+def test_garbage_in_a_trials_verdict_is_written_over() -> None:
+    study, watching = watch()
+    trial = running(study, BAD[:6])
+    for garbage in ({"format": 1}, [1, 2], "x", {"format": 2, "prune": True}, None):
+        study._storage.set_trial_system_attr(trial._trial_id, ATTRIBUTE, garbage)
+        trial.report(0.1, len(study._storage.get_trial(trial._trial_id).intermediate_values))
+        watching.look()
+        assert verdict_of(study, trial).reason.prunes
+
+
+def test_a_verdict_copied_from_another_trial_is_not_taken_for_its_own() -> None:
+    study, watching = watch()
+    trial = running(study, BAD[:6])
+    watching.look()
+    copied = replace(verdict_of(study, trial)).to_json()
+    other = running(study, BAD[:6])
+    study._storage.set_trial_system_attr(other._trial_id, ATTRIBUTE, copied)
+    watching.look()
+    assert verdict_of(study, other).trial == other.number
