@@ -23,7 +23,8 @@ import optuna
 from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from optuna_lcpruner import LearningCurvePruner, ledger_writer, publish
+from optuna_lcpruner import LearningCurvePruner, ledger_writer, publish, remote_verdict
+from optuna_lcpruner.decision import Decision, Reason
 from optuna_lcpruner.families import FAMILIES
 from optuna_lcpruner.posterior.shapes import shape_grid
 
@@ -160,7 +161,7 @@ def should_prune(counts: list[int], n_reports: int, n_trials: int) -> None:
     print(f"should_prune, median ms of {n_trials} running trials x {n_reports - 2} steps:")
     print(
         f"{'storage':>8s} {'finished':>9s} {'Median':>8s} {'ours':>8s} {'ratio':>6s} "
-        f"{'silent':>8s} {'ratio':>6s}"
+        f"{'silent':>8s} {'ratio':>6s} {'remote':>8s} {'ratio':>6s}"
     )
     for n_finished in counts:
         rng = np.random.default_rng(1)
@@ -172,7 +173,8 @@ def should_prune(counts: list[int], n_reports: int, n_trials: int) -> None:
                 print(
                     f"{name:>8s} {n_finished:9d} {base:8.2f} {times['ours']:8.2f} "
                     f"{times['ours'] / base:6.2f} {times['silent']:8.2f} "
-                    f"{times['silent'] / base:6.2f}",
+                    f"{times['silent'] / base:6.2f} {times['remote']:8.2f} "
+                    f"{times['remote'] / base:6.2f}",
                     flush=True,
                 )
 
@@ -186,6 +188,7 @@ def _race(
         "median": optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=2),
         "ours": LearningCurvePruner(**ours),
         "silent": LearningCurvePruner(**ours, publish=False, ledger=False),
+        "remote": LearningCurvePruner(n_warmup_steps=2, remote=True),
     }
     times: dict[str, list[float]] = {name: [] for name in pruners}
     for _ in range(n_trials):
@@ -197,6 +200,8 @@ def _race(
         for step, value in enumerate(values[:-1]):
             for name, trial in running.items():
                 trial.report(float(value), step)
+                if name == "remote":
+                    _forecast_elsewhere(storage, trial)
                 start = time.perf_counter()
                 trial.should_prune()
                 if step >= 2:
@@ -206,6 +211,14 @@ def _race(
         for trial in running.values():
             trial.study.tell(trial, state=optuna.trial.TrialState.FAIL)
     return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def _forecast_elsewhere(storage: object, trial: optuna.Trial) -> None:
+    """Write the verdict that a forecaster in another process would."""
+    seen = storage.get_trial(trial._trial_id)
+    decision = Decision(Reason.UNDECIDED, "", trial.number, 0.2, 0.04, 0.1, 0.2, 0.1, 0.3)
+    verdict = remote_verdict.RemoteVerdict.of(decision, seen, "bench")
+    remote_verdict.write(storage, trial._trial_id, verdict)
 
 
 def main() -> None:
