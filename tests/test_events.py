@@ -6,7 +6,7 @@ import json
 import logging
 from datetime import datetime, timezone
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optuna_lcpruner.events import Event
@@ -32,6 +32,7 @@ def test_json() -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "b"]), st.text() | st.integers() | st.floats()))
 def test_one_line_whatever_is_in_it(facts: dict[str, object]) -> None:
     event = Event(logging.INFO, "x", facts)

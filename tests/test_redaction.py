@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy
 from helpers import good_trials, make_study
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from sqlalchemy.exc import OperationalError
@@ -43,6 +43,7 @@ def test_table(text: str, shown: str) -> None:
     assert without_passwords(text) == shown
 
 
+@settings(deadline=None)
 @given(st.text(min_size=3, max_size=12), st.sampled_from(["{}", "for user u: {} is wrong", "x{}y"]))
 def test_wherever_it_stands_once_it_is_known(secret: str, words: str) -> None:
     assume(secret.strip() and not set(secret) & set("/:@") and secret not in words)

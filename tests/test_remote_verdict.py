@@ -15,7 +15,7 @@ import optuna
 import pytest
 import sqlalchemy
 from helpers import BAD, finished, good_trials, make_study, reports, saturating, sqlite
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -74,6 +74,7 @@ def with_clock(pruner: LearningCurvePruner) -> Clock:
 
 
 class TestTheRecord:
+    @settings(deadline=None)
     @given(
         st.sampled_from(list(Reason)),
         st.lists(st.floats(width=64), min_size=6, max_size=6),
@@ -358,12 +359,14 @@ class TestUntrusted:
     def test_the_well_formed_one_stops_the_trial(self) -> None:
         assert with_attribute(WELL_FORMED)[1].should_prune() is True
 
+    @settings(deadline=None)
     @given(json_values)
     def test_anything_else_is_ignored(self, found: Any) -> None:
         study, trial = with_attribute(found)
         assert trial.should_prune() is False
         assert study.pruner.decide(study, frozen(study, trial)).reason is Reason.UNDER_WAY
 
+    @settings(deadline=None)
     @given(
         st.sampled_from(sorted(WELL_FORMED)),
         json_values | st.sampled_from(list(Reason.__members__)),
