@@ -30,7 +30,14 @@ from serving import Serving, wait
 from sqlalchemy.exc import OperationalError
 from test_forecaster import Watching, running, verdict_of
 
-from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason, publish, remote_verdict
+from optuna_lcpruner import (
+    Forecaster,
+    LearningCurvePruner,
+    Reason,
+    ledger_writer,
+    publish,
+    remote_verdict,
+)
 from optuna_lcpruner.remote_verdict import ATTRIBUTE, RemoteVerdict
 
 
@@ -420,9 +427,12 @@ class TestFullDisk:
         watching.look(2)
         assert trial.should_prune() is True
 
-    def test_of_the_ledger(self, tmp_path: Path, warned: list[str]) -> None:
+    def test_of_the_ledger(
+        self, tmp_path: Path, warned: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/s.db"))
         trial = running(study, BAD[:6])
+        monkeypatch.setattr(ledger_writer, "_writers", {})  # it keeps what it cannot write
         ledger = "sqlite:////dev/full"
         watching = Watching(
             study._storage, pruner=LearningCurvePruner(20, threshold=0.05, ledger=ledger)
