@@ -77,8 +77,11 @@ def completion_mark(study: Study) -> Mark | None:
     """What changes whenever a trial of the study completes, and when another takes its place.
 
     None where it cannot be asked, or where reading the trials costs no more: in other storages than
-    a database.
+    a database. None too for a study that keeps the trials it has read: they may be older than the
+    mark.
     """
+    if type(study).get_trials is not Study.get_trials:
+        return None
     backend = getattr(study._storage, "_backend", study._storage)
     if not isinstance(backend, RDBStorage):
         return None

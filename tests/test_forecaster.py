@@ -440,8 +440,31 @@ class TestLoad:
         said.clear()
         watching.look(1)
         assert sum("FROM trial_intermediate_values" in s for s in said) <= 2
-        assert len(said) <= without_news + 3 * len(trials) + 4
+        assert len(said) <= without_news + 2 * len(trials) + 4
         assert without_news <= 2 * 9
+
+    def test_a_trial_that_completes_during_a_pass_counts_in_the_next(self, tmp_path: Path) -> None:
+        """The pass judges by what it has read; what it has not read must not count as known."""
+        storage = sqlite(f"sqlite:///{tmp_path}/s.db")
+        study = make_study(good_trials(), storage=storage)
+        watching = Watching(sqlite(f"sqlite:///{tmp_path}/s.db"), lease=1000.0)
+        trial, winner = running(study, BAD[:3]), running(study, saturating(0.9)[:3])
+        watching.look()
+        decide = LearningCurvePruner.decide
+
+        def late(pruner: LearningCurvePruner, seen_study: Study, seen: FrozenTrial) -> Any:
+            if seen.number == trial.number and watching.forecaster.counts.verdicts == before:
+                study.tell(winner, 0.99)
+            return decide(pruner, seen_study, seen)
+
+        before = watching.forecaster.counts.verdicts
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LearningCurvePruner, "decide", late)
+            trial.report(0.1, 3)
+            watching.look(1)
+        trial.report(0.1, 4)
+        watching.look(1)
+        assert verdict_of(study, trial).incumbent == 0.99
 
     def test_it_rests_as_long_as_the_storage_needs(self) -> None:
         study, watching = watch(interval=0.5, lease=1000.0)
