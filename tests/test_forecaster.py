@@ -440,7 +440,7 @@ class TestLoad:
         said.clear()
         watching.look(1)
         assert sum("FROM trial_intermediate_values" in s for s in said) <= 2
-        assert len(said) <= without_news + 2 * len(trials) + 4
+        assert len(said) <= without_news + 3 * len(trials) + 4
         assert without_news <= 2 * 9
 
     def test_a_trial_that_completes_during_a_pass_counts_in_the_next(self, tmp_path: Path) -> None:
