@@ -325,3 +325,11 @@ def test_front(recorded: list[str], tmp_path: Path) -> None:
     )  # fmt: skip
     run("front.py", str(results), str(tmp_path / "front.png"))
     assert (tmp_path / "front.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_soak() -> None:
+    output = run("soak.py", "--minutes", "0.3", "--every", "4", "--trials", "2", "--pause", "0")
+    rows = [line.split() for line in output.splitlines() if re.match(r"^ +\d+\.\d ", line)]
+    assert len(rows) >= 3
+    assert int(rows[-1][-3]) > 0  # trials
+    assert all(row[-1] == "0" for row in rows)  # lost

@@ -32,11 +32,13 @@ N_STEPS = 30
 SERVE = "import sys; from optuna_lcpruner.cli import main; sys.exit(main(['serve', *sys.argv[1:]]))"
 
 
-def train(url: str, trainer: int, trials_a_study: int, pause: float) -> None:
+def train(url: str, trainer: int, trials_a_study: int, pause: float, pruned: bool) -> None:
     """Studies one after the other, until the process is ended; counts on stdout."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rng = np.random.default_rng(trainer)
-    pruner = LearningCurvePruner(remote=True, forecaster_timeout=3600.0)
+    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    if pruned:
+        pruner = LearningCurvePruner(remote=True, forecaster_timeout=3600.0)
 
     def objective(trial: Trial) -> float:
         end, rate = trial.suggest_float("end", 0.3, 0.9), trial.suggest_float("rate", 1.0, 6.0)
@@ -110,10 +112,12 @@ def main() -> None:
     parser.add_argument("--storage", help="database URL (default: an SQLite file)")
     parser.add_argument("--trials", type=int, default=40, help="trials of a study")
     parser.add_argument("--pause", type=float, default=0.01, help="seconds of a training step")
+    parser.add_argument("--no-pruner", action="store_true", help="trainers without one, to compare")
     parser.add_argument("--trainer", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.trainer is not None:
-        train(arguments.storage, arguments.trainer, arguments.trials, arguments.pause)
+        pruned = not arguments.no_pruner
+        train(arguments.storage, arguments.trainer, arguments.trials, arguments.pause, pruned)
         return
     with tempfile.TemporaryDirectory() as folder:
         url = arguments.storage or f"sqlite:///{folder}/soak.db"
@@ -121,6 +125,7 @@ def main() -> None:
         script = str(Path(__file__).resolve())
         options = ["--storage", url, "--trials", str(arguments.trials)]
         options += ["--pause", str(arguments.pause)]
+        options += ["--no-pruner"] if arguments.no_pruner else []
         serving = [
             "--storage",
             url,
