@@ -20,7 +20,6 @@ the reading of the study, while every tenth decision finds another trial finishe
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import os
 import platform
@@ -59,8 +58,6 @@ REMOTE = "ours, remote"
 COLUMNS = ("none", "median", "ours", *SILENT, REMOTE)
 GOALS = {"ours": 1.3, REMOTE: 1.1}
 """What a column's 99 % quantile may be at most, in MedianPruner's."""
-
-HAS_REMOTE = "remote" in inspect.signature(LearningCurvePruner).parameters
 
 
 def pruner_of(column: str, n_reports: int) -> optuna.pruners.BasePruner:
@@ -313,7 +310,7 @@ def wait_for_verdict(url: str, study_name: str) -> None:
 
 def load(url: str, options: argparse.Namespace) -> None:
     """The table of the columns."""
-    columns = [c for c in options.columns if c != REMOTE or HAS_REMOTE]
+    columns = options.columns
     print(
         f"{options.trials} trials at once in {options.processes} processes, {options.trainings} "
         f"after another of {options.reports} reports, {options.finished} finished before, "
@@ -343,8 +340,6 @@ def load(url: str, options: argparse.Namespace) -> None:
             f"{GOALS.get(column, ''):>5} {one.cpu:8.1f}  "
             f"{sent[0]:7.2f} {sent[1]:8.2f} {sent[2]:10.3f} {sent[3]:7.3f}"
         )
-    if REMOTE in options.columns and not HAS_REMOTE:
-        print("ours, remote: skipped, LearningCurvePruner has no argument remote")
     print()
 
 
