@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.logging import get_logger
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
@@ -27,7 +26,8 @@ from optuna_lcpruner.checks import InputError, choice, integer, real
 from optuna_lcpruner.completion import CompletedTrials
 from optuna_lcpruner.control_group import SECOND_CHANCE_ATTRIBUTE, in_control_group
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
-from optuna_lcpruner.learning_curve import LearningCurve, StepMap, ordered, typical_gap, usable
+from optuna_lcpruner.guards import Guards
+from optuna_lcpruner.learning_curve import LearningCurve, ordered, usable
 from optuna_lcpruner.ledger import Circumstances
 from optuna_lcpruner.ledger_address import checked
 from optuna_lcpruner.posterior.engines import engine_of
@@ -36,19 +36,10 @@ from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.redaction import without_passwords
 from optuna_lcpruner.remote_verdict import Heard, Listener
 from optuna_lcpruner.scale import oriented
-from optuna_lcpruner.study_record import (
-    MetricProblem,
-    StudySummary,
-    announced_n_steps,
-)
 from optuna_lcpruner.verdict import Verdict, key_of
 
 _logger = get_logger("optuna.lcpruner")
 
-Array = NDArray[np.float64]
-
-MIN_REPORTS = 2
-"""Finite reports a trial needs before its curve says anything."""
 
 _MAX_REMEMBERED = 512
 
@@ -159,7 +150,13 @@ class LearningCurvePruner(BasePruner):
         forecaster_timeout: float = 60.0,
     ) -> None:
         self._listener = Listener.checked(locals(), LearningCurvePruner.__init__)
-        self._n_steps = None if n_steps is None else integer("n_steps", n_steps, 1)
+        self._guards = Guards(
+            None if n_steps is None else integer("n_steps", n_steps, 1),
+            integer("n_startup_trials", n_startup_trials, 0),
+            integer("n_warmup_steps", n_warmup_steps, 0),
+            integer("interval_steps", interval_steps, 1),
+            choice("nan_policy", nan_policy, ("prune", "ignore")),
+        )
         self._rule = Rule(
             real("risk", risk, 0.0, 1.0),
             None if threshold is None else real("threshold", threshold, 0.0, 1.0),
@@ -168,11 +165,7 @@ class LearningCurvePruner(BasePruner):
             if stop_below_std is None
             else real("stop_below_std", stop_below_std, 0.0, math.inf),
         )
-        self._n_startup_trials = integer("n_startup_trials", n_startup_trials, 0)
-        self._n_warmup_steps = integer("n_warmup_steps", n_warmup_steps, 0)
-        self._interval_steps = integer("interval_steps", interval_steps, 1)
         self._target = choice("target", target, ("auto", "last", "best"))
-        self._nan_policy = choice("nan_policy", nan_policy, ("prune", "ignore"))
         if not isinstance(publish, bool):
             raise TypeError(f"publish must be True or False, but got {publish!r}.")
         self._publish = publish
@@ -220,7 +213,7 @@ class LearningCurvePruner(BasePruner):
             return "remote=True"
         if self._background is not None:
             return "an executor"
-        return "interval_steps, which is the trainer's" if self._interval_steps > 1 else None
+        return "interval_steps, which is the trainer's" if self._guards.interval_steps > 1 else None
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises."""
@@ -289,9 +282,9 @@ class LearningCurvePruner(BasePruner):
         finite = usable(raw)
         facts.n_points = int(np.count_nonzero(finite))
         facts.value = float(raw[finite][-1]) if facts.n_points else None
-        looked = self._looks(reported)
+        looked = self._guards.looks(reported)
         facts.look = int(np.count_nonzero(looked))
-        early = self._guard_without_storage(raw, step, facts.n_points, bool(looked[-1]))
+        early = self._guards.without_storage(raw, step, facts.n_points, bool(looked[-1]))
         if self._listener is not None:
             return self._listener.verdict(study, trial, early, memo.heard, self._say_once)
         if early is not None:
@@ -301,18 +294,20 @@ class LearningCurvePruner(BasePruner):
 
         record, summary = memo.completed.summed_up(study, maximize, self._lock)
         facts.incumbent_trial = summary.incumbent_trial
-        refusal = self._guard_with_study(summary, step)
+        refusal = self._guards.with_study(summary, step, self._say_once)
         if refusal is not None:
             return Verdict.of(refusal)
         target = summary.target if self._target == "auto" else Target(self._target)
         reached = float(values[-1] if target is Target.LAST else values.max())
         incumbent = summary.incumbent if maximize else -summary.incumbent
-        curve = self._curve(steps, values, int(reported[0]), trial, summary)
+        curve = self._guards.curve(
+            steps, values, int(reported[0]), trial.user_attrs, summary, self._say_once
+        )
         if isinstance(curve, Decision):
             return Verdict.of(curve)
         with self._lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
-        looks = [curve, *self._earlier_looks(curve, steps)]
+        looks = [curve, *self._guards.earlier(curve, steps, self._rule.patience - 1)]
         if self._background is None:
             answers = [self._ask(look, knowledge, incumbent) for look in looks]
         else:
@@ -327,7 +322,7 @@ class LearningCurvePruner(BasePruner):
         if doubt:
             return Verdict.of(abstain(Reason.NOT_CONVERGED, doubt, step))
         facts.horizon, facts.forecast = curve.horizon, answers[0].forecast
-        thresholds = [self._threshold(look, knowledge) for look in looks]
+        thresholds = [self._rule.threshold_at(knowledge.any_trial, look.seen) for look in looks]
         judgement = self._rule.judge(
             answers[0].p,
             thresholds[0],
@@ -359,93 +354,6 @@ class LearningCurvePruner(BasePruner):
             return _Answer(p, cache(forecast))
         return _answer(self._engine(curve, knowledge), incumbent)
 
-    def _threshold(self, curve: LearningCurve, knowledge: StudyKnowledge) -> float:
-        return self._rule.threshold_at(knowledge.any_trial, curve.seen)
-
-    def _guard_without_storage(
-        self, values: Array, step: int, n_finite: int, is_look: bool
-    ) -> Decision | None:
-        if step < self._n_warmup_steps:
-            return abstain(
-                Reason.WARM_UP, f"step {step} is before n_warmup_steps={self._n_warmup_steps}", step
-            )
-        if not usable(values[-1:])[0] and self._nan_policy == "prune":
-            return abstain(Reason.DIVERGED, f"{values[-1]} reported at step {step}", step)
-        if not is_look:
-            return abstain(Reason.BETWEEN_LOOKS, f"interval_steps={self._interval_steps}", step)
-        if n_finite < MIN_REPORTS:
-            return abstain(Reason.TOO_FEW_REPORTS, f"{n_finite} of {MIN_REPORTS}", step)
-        return None
-
-    def _guard_with_study(self, summary: StudySummary, step: int) -> Decision | None:
-        if summary.n_completed == 0:
-            return abstain(Reason.NO_BEST_VALUE, "no completed trial yet", step)
-        if summary.n_completed < self._n_startup_trials:
-            return abstain(
-                Reason.STARTUP,
-                f"{summary.n_completed} of n_startup_trials={self._n_startup_trials} completed",
-                step,
-            )
-        if summary.problem is not None:
-            self._say_once(
-                "metric", f"no trial is pruned by forecast, because {summary.problem.value}."
-            )
-            reason = (
-                Reason.WRONG_DIRECTION
-                if summary.problem is MetricProblem.WRONG_DIRECTION
-                else Reason.METRIC_MISMATCH
-            )
-            return abstain(reason, summary.problem.value, step)
-        return None
-
-    def _curve(
-        self,
-        steps: NDArray[np.int64],
-        values: Array,
-        first_step: int,
-        trial: FrozenTrial,
-        summary: StudySummary,
-    ) -> LearningCurve | Decision:
-        step = int(steps[-1])
-        n_steps = self._n_steps or announced_n_steps(trial.user_attrs) or summary.n_steps
-        if n_steps is None:
-            self._say_once(
-                "horizon",
-                "the length of a training is unknown: pass n_steps=... or set the trial's user "
-                "attribute 'lcpruner:n_steps'.",
-            )
-            return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
-        began = first_step if summary.first_step is None else min(first_step, summary.first_step)
-        # Whoever reports more often sets the unit, this trial or the study.
-        gaps = [summary.stride, typical_gap(steps)]
-        stride = min((gap for gap in gaps if gap is not None), default=None)
-        step_map = StepMap.of(steps, stride, began)
-        positions = step_map.position(steps)
-        horizon = step_map.horizon(n_steps)
-        if positions[-1] >= horizon:
-            return abstain(Reason.BEYOND_HORIZON, f"report {positions[-1]:g} of {horizon}", step)
-        return LearningCurve(positions, values, horizon, step_map.stride)
-
-    def _looks(self, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the ordered steps are looks: the first report of each interval after warm-up."""
-        interval = (steps - self._n_warmup_steps) // self._interval_steps
-        first = np.ones(steps.size, dtype=bool)
-        first[1:] = interval[1:] > interval[:-1]
-        return first & (steps >= self._n_warmup_steps)
-
-    def _earlier_looks(self, curve: LearningCurve, steps: NDArray[np.int64]) -> list[LearningCurve]:
-        """The curve as it was at the ``patience - 1`` looks before this one, newest first."""
-        if self._rule.patience == 1:
-            return []
-        looks = np.flatnonzero(self._looks(steps)[:-1])[::-1][: self._rule.patience - 1]
-        return [
-            LearningCurve(
-                curve.positions[: i + 1], curve.values[: i + 1], curve.horizon, curve.stride
-            )
-            for i in looks
-            if i + 1 >= MIN_REPORTS
-        ]
-
     def _show(self, study: Study, trial: FrozenTrial, verdict: Verdict) -> None:
         try:
             announce.show(study, trial, verdict, self._memo(study).told, self._publish)
@@ -473,11 +381,12 @@ class LearningCurvePruner(BasePruner):
         _logger.warning(f"LearningCurvePruner: {message}")
 
     def __repr__(self) -> str:
+        guards = self._guards
         return (
-            f"LearningCurvePruner(n_steps={self._n_steps}, risk={self._rule.risk}, "
+            f"LearningCurvePruner(n_steps={guards.n_steps}, risk={self._rule.risk}, "
             f"threshold={self._rule.threshold}, "
-            f"n_startup_trials={self._n_startup_trials}, n_warmup_steps={self._n_warmup_steps}, "
-            f"interval_steps={self._interval_steps}, patience={self._rule.patience})"
+            f"n_startup_trials={guards.n_startup_trials}, n_warmup_steps={guards.n_warmup_steps}, "
+            f"interval_steps={guards.interval_steps}, patience={self._rule.patience})"
         )
 
 

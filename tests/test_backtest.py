@@ -437,7 +437,7 @@ def test_names_and_rules_of_ours() -> None:
     assert isinstance(patient._wrapped_pruner, LearningCurvePruner)
     announced = make_pruner("lcpruner", replace(STUDY, announced=True))
     assert isinstance(announced, LearningCurvePruner)
-    assert announced._n_steps is None  # each trial says it itself
+    assert announced._guards.n_steps is None  # each trial says it itself
     steps_of_500 = replace(STUDY, n_steps=5000, stride=500.0)
     hyperband = make_pruner("hyperband", steps_of_500)
     assert isinstance(hyperband, HyperbandPruner)

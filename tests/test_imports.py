@@ -105,10 +105,11 @@ MAY_IMPORT = {
         "ledger_address", "ledger_writer", "publish", "verdict", "version",
     },
     "completion": {"forks", "study_record"},
+    "guards": {"decision", "learning_curve", "study_record"},
     "pruner": {
-        "announce", "background", "checks", "completion", "control_group", "decision",
+        "announce", "background", "checks", "completion", "control_group", "decision", "guards",
         "learning_curve", "ledger", "ledger_address", "predictive", "redaction", "remote_verdict",
-        "scale", "study_record", "verdict", "posterior.interface", "posterior.engines",
+        "scale", "verdict", "posterior.interface", "posterior.engines",
     },
     "study_watch": {"events", "membership", "pruner", "remote_verdict"},
     "forecaster": {

@@ -1,0 +1,143 @@
+"""What stands before a forecast: which reports are looked at, and reasons to make none. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_lcpruner.decision import Decision, Reason, abstain
+from optuna_lcpruner.learning_curve import LearningCurve, StepMap, typical_gap, usable
+from optuna_lcpruner.study_record import MetricProblem, StudySummary, announced_n_steps
+
+Array = NDArray[np.float64]
+Steps = NDArray[np.int64]
+Warn = Callable[[str, str], None]
+"""Called with ``(topic, message)`` about what should be said once."""
+
+MIN_REPORTS = 2
+"""Finite reports a trial needs before its curve says anything."""
+
+
+@dataclass(frozen=True)
+class Guards:
+    """The settings of :class:`~optuna_lcpruner.pruner.LearningCurvePruner` that need no forecast.
+
+    Attributes:
+        n_steps: Steps of a full training; None: as announced or shown by completed trials.
+        n_startup_trials: Completed trials needed.
+        n_warmup_steps: The first step that may be looked at.
+        interval_steps: Steps between two looks.
+        nan_policy: ``"prune"`` or ``"ignore"``.
+    """
+
+    n_steps: int | None
+    n_startup_trials: int
+    n_warmup_steps: int
+    interval_steps: int
+    nan_policy: str
+
+    def looks(self, steps: Steps) -> NDArray[np.bool_]:
+        """Which of the ordered steps are looks: the first report of each interval after warm-up."""
+        interval = (steps - self.n_warmup_steps) // self.interval_steps
+        first = np.ones(steps.size, dtype=bool)
+        first[1:] = interval[1:] > interval[:-1]
+        return first & (steps >= self.n_warmup_steps)
+
+    def without_storage(
+        self, values: Array, step: int, n_finite: int, is_look: bool
+    ) -> Decision | None:
+        """The decision that needs the trial's reports alone, if there is one.
+
+        Args:
+            values: All reported values in the order of their steps.
+            step: The newest step.
+            n_finite: How many of the values are finite.
+            is_look: Whether the newest report is looked at.
+        """
+        if step < self.n_warmup_steps:
+            return abstain(
+                Reason.WARM_UP, f"step {step} is before n_warmup_steps={self.n_warmup_steps}", step
+            )
+        if not usable(values[-1:])[0] and self.nan_policy == "prune":
+            return abstain(Reason.DIVERGED, f"{values[-1]} reported at step {step}", step)
+        if not is_look:
+            return abstain(Reason.BETWEEN_LOOKS, f"interval_steps={self.interval_steps}", step)
+        if n_finite < MIN_REPORTS:
+            return abstain(Reason.TOO_FEW_REPORTS, f"{n_finite} of {MIN_REPORTS}", step)
+        return None
+
+    def with_study(self, summary: StudySummary, step: int, warn: Warn) -> Decision | None:
+        """The decision that the completed trials make, if they do."""
+        if summary.n_completed == 0:
+            return abstain(Reason.NO_BEST_VALUE, "no completed trial yet", step)
+        if summary.n_completed < self.n_startup_trials:
+            return abstain(
+                Reason.STARTUP,
+                f"{summary.n_completed} of n_startup_trials={self.n_startup_trials} completed",
+                step,
+            )
+        if summary.problem is not None:
+            warn("metric", f"no trial is pruned by forecast, because {summary.problem.value}.")
+            reason = (
+                Reason.WRONG_DIRECTION
+                if summary.problem is MetricProblem.WRONG_DIRECTION
+                else Reason.METRIC_MISMATCH
+            )
+            return abstain(reason, summary.problem.value, step)
+        return None
+
+    def curve(
+        self,
+        steps: Steps,
+        values: Array,
+        first_step: int,
+        user_attrs: Mapping[str, Any],
+        summary: StudySummary,
+        warn: Warn,
+    ) -> LearningCurve | Decision:
+        """The curve to forecast, or why there is none.
+
+        Args:
+            steps: Steps with finite values, increasing, shape (n,).
+            values: Their oriented values, shape (n,).
+            first_step: The trial's first reported step, finite or not.
+            user_attrs: The trial's user attributes; one may announce the horizon.
+            summary: What the completed trials say.
+            warn: Told if the horizon is unknown.
+        """
+        step = int(steps[-1])
+        n_steps = self.n_steps or announced_n_steps(user_attrs) or summary.n_steps
+        if n_steps is None:
+            warn(
+                "horizon",
+                "the length of a training is unknown: pass n_steps=... or set the trial's user "
+                "attribute 'lcpruner:n_steps'.",
+            )
+            return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
+        began = first_step if summary.first_step is None else min(first_step, summary.first_step)
+        # Whoever reports more often sets the unit, this trial or the study.
+        gaps = [summary.stride, typical_gap(steps)]
+        stride = min((gap for gap in gaps if gap is not None), default=None)
+        step_map = StepMap.of(steps, stride, began)
+        positions = step_map.position(steps)
+        horizon = step_map.horizon(n_steps)
+        if positions[-1] >= horizon:
+            return abstain(Reason.BEYOND_HORIZON, f"report {positions[-1]:g} of {horizon}", step)
+        return LearningCurve(positions, values, horizon, step_map.stride)
+
+    def earlier(self, curve: LearningCurve, steps: Steps, n: int) -> list[LearningCurve]:
+        """The curve as it was at the n looks before this one, newest first."""
+        if n == 0:
+            return []
+        looks = np.flatnonzero(self.looks(steps)[:-1])[::-1][:n]
+        return [
+            LearningCurve(
+                curve.positions[: i + 1], curve.values[: i + 1], curve.horizon, curve.stride
+            )
+            for i in looks
+            if i + 1 >= MIN_REPORTS
+        ]
