@@ -188,11 +188,7 @@ def describe(
 ) -> Decision:
     """Put a judgement of this forecast, at this step, into words and numbers."""
     low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
-    message = (
-        f"{judgement.reason.value}: {judgement.detail} at step {step}, "
-        f"forecast {number(middle)} [{number(low)}, {number(high)}] "
-        f"against best {number(incumbent)}"
-    )
+    message = sentence(judgement.reason, judgement.detail, step, incumbent, middle, low, high)
     if forecast.opinions:
         voices = (f"{name} {probability(q)}" for name, q in forecast.opinions.items())
         message += f"; P by {', '.join(voices)}"
@@ -207,3 +203,20 @@ def describe(
         low,
         high,
     )
+
+
+def sentence(
+    reason: Reason,
+    detail: str,
+    step: int,
+    incumbent: float | None,
+    forecast: float | None,
+    low: float | None,
+    high: float | None,
+) -> str:
+    """A decision in words; what is None is left out."""
+    words = f"{reason.value}: {detail}" if detail else reason.value
+    words += f" at step {step}"
+    if forecast is not None and low is not None and high is not None:
+        words += f", forecast {number(forecast)} [{number(low)}, {number(high)}]"
+    return words if incumbent is None else f"{words} against best {number(incumbent)}"

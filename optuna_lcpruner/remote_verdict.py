@@ -25,10 +25,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner.checks import InputError, real
-from optuna_lcpruner.decision import Decision, Reason, abstain
+from optuna_lcpruner.decision import Decision, Reason, abstain, sentence
 from optuna_lcpruner.verdict import Verdict
 from optuna_lcpruner.version import __version__
-from optuna_lcpruner.wording import number, probability
+from optuna_lcpruner.wording import probability
 
 ATTRIBUTE = "lcpruner:verdict"
 """Trial system attribute that holds the newest verdict, a JSON object of a few hundred bytes."""
@@ -51,6 +51,8 @@ _OF_THE_FORECASTER = (
     "executor_timeout",
 )
 _NUMBERS = ("p_beat", "threshold", "incumbent", "forecast", "low", "high")
+"""Of a verdict and of a decision, in the order of their fields."""
+
 _LONGEST_NAME = 64
 _ASKED_IN_VAIN = 3
 """Checks without an answer, at least, before a forecaster counts as absent: a study may rest."""
@@ -108,19 +110,17 @@ class RemoteVerdict:
             forecaster: Who decided.
         """
         step = max(trial.intermediate_values)
+        numbers: dict[str, Any] = {
+            name: _finite_or_none(getattr(decision, name)) for name in _NUMBERS
+        }
         return cls(
             trial.number,
             step,
             len(trial.intermediate_values),
             _finite_or_none(trial.intermediate_values[step]),
             decision.reason,
-            p_beat=_finite_or_none(decision.p_beat),
-            threshold=_finite_or_none(decision.threshold),
-            incumbent=_finite_or_none(decision.incumbent),
-            forecast=_finite_or_none(decision.forecast),
-            low=_finite_or_none(decision.low),
-            high=_finite_or_none(decision.high),
             forecaster=forecaster[:_LONGEST_NAME],
+            **numbers,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -205,30 +205,16 @@ class RemoteVerdict:
         Args:
             behind: Reports that the trial has made since.
         """
-        words = self.reason.value
+        detail = ""
         if self.p_beat is not None:
-            words += f": P = {probability(self.p_beat)}"
+            detail = f"P = {probability(self.p_beat)}"
             if self.threshold is not None and self.p_beat < self.threshold:
-                words += f" < {self.threshold:.3g}"
-        words += f" at step {self.step}"
-        if None not in (self.forecast, self.low, self.high):
-            low, middle, high = (number(x or 0.0) for x in (self.low, self.forecast, self.high))
-            words += f", forecast {middle} [{low}, {high}]"
-        if self.incumbent is not None:
-            words += f" against best {number(self.incumbent)}"
+                detail += f" < {self.threshold:.3g}"
+        numbers = [getattr(self, name) for name in _NUMBERS]
+        words = sentence(self.reason, detail, self.step, *numbers[2:])
         if behind:
             words += f", {behind} report{'s' if behind > 1 else ''} ago"
-        return Decision(
-            self.reason,
-            words,
-            self.step,
-            self.p_beat,
-            self.threshold,
-            self.incumbent,
-            self.forecast,
-            self.low,
-            self.high,
-        )
+        return Decision(self.reason, words, self.step, *numbers)
 
 
 def newest(trial: FrozenTrial) -> RemoteVerdict | None:
