@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import optuna
 import pytest
@@ -20,6 +21,14 @@ def quiet() -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     yield
     optuna.logging.set_verbosity(verbosity)
+
+
+@pytest.fixture
+def study_url(tmp_path: Path) -> str:
+    """An SQLite file with an empty study "s" that maximises."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(study_name="s", storage=url, direction="maximize")
+    return url
 
 
 @pytest.fixture

@@ -454,21 +454,15 @@ def run():
 
 
 class TestProcesses:
-    @pytest.fixture
-    def url(self, tmp_path: Path) -> str:
-        url = f"sqlite:///{tmp_path}/study.db"
-        optuna.create_study(study_name="s", storage=url, direction="maximize")
-        return url
-
-    def test_the_figures_are_of_the_end_when_the_process_has_ended(self, url: str) -> None:
-        run_script("run()", url)
-        study = optuna.load_study(study_name="s", storage=url)
+    def test_the_figures_are_of_the_end_when_the_process_has_ended(self, study_url: str) -> None:
+        run_script("run()", study_url)
+        study = optuna.load_study(study_name="s", storage=study_url)
         made = titles(study)["lcpruner-savings"]
         assert made == "Reports Saved by Pruning: 0 % of 9"
         assert titles(study)["lcpruner-forecasts"] == "Forecasts of 0 Running Trials"
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-    def test_children_of_multiprocessing(self, url: str) -> None:
+    def test_children_of_multiprocessing(self, study_url: str) -> None:
         run_script(
             """
             run()
@@ -481,9 +475,9 @@ class TestProcesses:
             by = dashboard.standing(study)["by"].split()[1]
             assert by == str(child.pid), by  # the child's end, before the parent's
             """,
-            url,
+            study_url,
         )
-        study = optuna.load_study(study_name="s", storage=url)
+        study = optuna.load_study(study_name="s", storage=study_url)
         assert titles(study)["lcpruner-savings"] == "Reports Saved by Pruning: 0 % of 18"
 
 

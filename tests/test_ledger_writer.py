@@ -570,22 +570,16 @@ def test_working_out_rests_the_longer_the_shorter_the_queue(
 
 
 class TestProcesses:
-    @pytest.fixture
-    def url(self, tmp_path: Path) -> str:
-        url = f"sqlite:///{tmp_path}/study.db"
-        optuna.create_study(study_name="s", storage=url, direction="maximize")
-        return url
-
     def steps(self, url: str) -> list[list[int | None]]:
         study = optuna.load_study(study_name="s", storage=url)
         return [[row.step for row in rows_of(study, t.number)] for t in study.get_trials()]
 
-    def test_decisions_arrive_before_the_process_ends(self, url: str) -> None:
-        run_script("run()", url)
-        assert self.steps(url) == [[0, 1, 2]]
+    def test_decisions_arrive_before_the_process_ends(self, study_url: str) -> None:
+        run_script("run()", study_url)
+        assert self.steps(study_url) == [[0, 1, 2]]
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-    def test_children_of_multiprocessing_write_their_own(self, url: str) -> None:
+    def test_children_of_multiprocessing_write_their_own(self, study_url: str) -> None:
         """What waits in the parent as it forks is written once, by the parent."""
         run_script(
             """
@@ -598,12 +592,12 @@ class TestProcesses:
                 child.join()
                 assert child.exitcode == 0
             """,
-            url,
+            study_url,
         )
-        assert self.steps(url) == [[0, 1, 2]] * 3
+        assert self.steps(study_url) == [[0, 1, 2]] * 3
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-    def test_a_forked_child_has_a_writer_of_its_own(self, url: str) -> None:
+    def test_a_forked_child_has_a_writer_of_its_own(self, study_url: str) -> None:
         run_script(
             """
             run()
@@ -618,9 +612,9 @@ class TestProcesses:
                     os._exit(status)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
             """,
-            url,
+            study_url,
         )
-        assert self.steps(url) == [[0, 1, 2]] * 2
+        assert self.steps(study_url) == [[0, 1, 2]] * 2
 
 
 def test_rows_are_of_the_trial_asked_for(tmp_path: Path) -> None:
