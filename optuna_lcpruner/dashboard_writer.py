@@ -20,8 +20,8 @@ from optuna.study import Study
 
 from optuna_lcpruner import dashboard, ledger_writer
 from optuna_lcpruner.forks import at_work
-from optuna_lcpruner.ledger import why
 from optuna_lcpruner.ledger_address import Setting
+from optuna_lcpruner.redaction import words_of
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -140,7 +140,7 @@ class FigureWriter:
             if _is_deleted(owed.study):
                 owed.trials, owed.news, owed.due = set(), False, False
             else:
-                self._warn(f"{why(error)}; they are not up to date")
+                self._warn(f"{words_of(error)}; they are not up to date")
             return EVERY
 
     def _take_news(self, owed: _Owed) -> None:

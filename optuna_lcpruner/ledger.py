@@ -32,7 +32,7 @@ from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.decision import Decision, Reason
 from optuna_lcpruner.ledger_address import Address, Setting, address, checked, is_sqlite
 from optuna_lcpruner.predictive import Forecast
-from optuna_lcpruner.redaction import without_passwords
+from optuna_lcpruner.redaction import words_of
 
 SCHEMA_VERSION = 2
 """Version of the tables that this package reads and writes."""
@@ -343,7 +343,9 @@ class Ledger:
             with engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise LedgerError(f"cannot read ledger {self._where.shown}: {why(error)}") from error
+            raise LedgerError(
+                f"cannot read ledger {self._where.shown}: {words_of(error)}"
+            ) from error
 
 
 def open_ledger(setting: Setting, study: Study) -> Ledger:
@@ -380,12 +382,6 @@ def refuses_contents(error: Exception) -> bool:
     """Whether the entries are at fault: a text or number that the database can never hold."""
     never = (DataError, IntegrityError, ValueError, OverflowError)
     return isinstance(error, never) and not isinstance(error, LedgerError)
-
-
-def why(error: Exception) -> str:
-    """The database's own words, without the statement; one line."""
-    words = str(getattr(error, "orig", None) or error).strip() or repr(error)
-    return without_passwords(words.splitlines()[0])
 
 
 def _version(connection: Connection) -> int | None:

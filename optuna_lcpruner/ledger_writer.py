@@ -12,8 +12,9 @@ from multiprocessing import util
 from optuna.logging import get_logger
 
 from optuna_lcpruner.forks import at_work, working
-from optuna_lcpruner.ledger import Entry, Ledger, refuses_contents, why
+from optuna_lcpruner.ledger import Entry, Ledger, refuses_contents
 from optuna_lcpruner.ledger_address import Address
+from optuna_lcpruner.redaction import words_of
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -113,7 +114,7 @@ class LedgerWriter:
                     self._write(ledger)
             except Exception as error:  # locked, full, read-only, gone: the trials must not suffer
                 pause = min(max(1.0, 2.0 * pause), LONGEST_PAUSE)
-                self._warn(f"{why(error)}; decisions may be missing from it")
+                self._warn(f"{words_of(error)}; decisions may be missing from it")
                 with self._condition:
                     self._tries += 1
                     self._condition.notify_all()
@@ -140,7 +141,7 @@ class LedgerWriter:
             except Exception as error:
                 if not refuses_contents(error):
                     raise
-                self._warn(f"a decision cannot be put on record: {why(error)}")
+                self._warn(f"a decision cannot be put on record: {words_of(error)}")
             with self._condition:
                 self._unwritten = self._unwritten[1:]
 

@@ -260,9 +260,8 @@ class LearningCurvePruner(BasePruner):
         return verdict
 
     def _failed(self, error: Exception) -> Decision:
-        words = without_passwords(repr(error))
-        self._say_once("error", f"could not decide, so the trial goes on: {words}")
-        return abstain(Reason.FAILED, words)
+        self._say_once("error", f"could not decide, so the trial goes on: {error!r}")
+        return abstain(Reason.FAILED, without_passwords(repr(error)))
 
     def _memo(self, study: Study) -> _Memo:
         with self._lock:
@@ -378,7 +377,7 @@ class LearningCurvePruner(BasePruner):
             if topic in self._said:
                 return
             self._said.add(topic)
-        _logger.warning(f"LearningCurvePruner: {message}")
+        _logger.warning(without_passwords(f"LearningCurvePruner: {message}"))
 
     def __repr__(self) -> str:
         guards = self._guards

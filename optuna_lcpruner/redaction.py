@@ -62,6 +62,7 @@ def words_of(error: BaseException, urls: Iterable[str] = ()) -> str:
         error: The error; Optuna's and SQLAlchemy's own words, and the statement, are left out.
         urls: URLs whose passwords must not show.
     """
-    cause = error.__cause__ or error
+    is_optunas = type(error).__module__.startswith("optuna.")
+    cause = (error.__cause__ if is_optunas else None) or error
     words = str(getattr(cause, "orig", None) or cause).strip() or repr(cause)
     return without_passwords(words, urls).splitlines()[0][:_LONGEST]

@@ -78,7 +78,7 @@ MAY_IMPORT = {
     "publish": {"decision", "forks", "redaction"},
     "ledger_address": {"checks", "redaction"},
     "ledger": {"checks", "decision", "ledger_address", "predictive", "redaction"},
-    "ledger_writer": {"forks", "ledger", "ledger_address"},
+    "ledger_writer": {"forks", "ledger", "ledger_address", "redaction"},
     "verdict": {"decision"},
     "remote_verdict": {"checks", "decision", "verdict", "version", "wording"},
     "explanation": {
@@ -99,7 +99,7 @@ MAY_IMPORT = {
         "checks", "ledger_address", "visualization", "visualization.charts",
         "visualization.matplotlib",
     },
-    "dashboard_writer": {"dashboard", "forks", "ledger", "ledger_address", "ledger_writer"},
+    "dashboard_writer": {"dashboard", "forks", "ledger_address", "ledger_writer", "redaction"},
     "announce": {
         "checks", "control_group", "dashboard", "dashboard_writer", "decision", "ledger",
         "ledger_address", "ledger_writer", "publish", "verdict", "version",

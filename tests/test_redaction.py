@@ -9,11 +9,12 @@ import sqlalchemy
 from helpers import good_trials, make_study
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
 from sqlalchemy.exc import OperationalError
 
-from optuna_lcpruner import Forecaster, LearningCurvePruner
-from optuna_lcpruner.ledger import why
+from optuna_lcpruner import Forecaster, LearningCurvePruner, announce
+from optuna_lcpruner.ledger import LedgerError
 from optuna_lcpruner.ledger_address import Address, checked
 from optuna_lcpruner.redaction import without_passwords, words_of
 
@@ -58,9 +59,12 @@ def test_an_error_is_one_line_in_the_drivers_words() -> None:
     driver = Exception('connection to "h" failed: pw1\nIs the server running?')
     error = OperationalError("SELECT secret", {"a": "parameter"}, driver)
     assert words_of(error, ["postgresql://u:pw1@h/db"]) == 'connection to "h" failed: ***'
-    wrapped = RuntimeError("Optuna's words")
+    wrapped = StorageInternalError("Optuna's words")
     wrapped.__cause__ = error
     assert words_of(wrapped).startswith('connection to "h" failed')
+    ours = LedgerError("cannot read ledger")
+    ours.__cause__ = error
+    assert words_of(ours) == "cannot read ledger"
     assert words_of(KeyError()) == "KeyError()"
     assert len(words_of(ValueError("x" * 10**6))) == 300
 
@@ -83,7 +87,9 @@ class TestWhatPeopleSee:
         address = Address(URL)
         assert "topsecret" not in repr(address)
         assert address.shown == "postgresql+psycopg2://u:***@127.0.0.1:1/db"
-        assert "topsecret" not in why(OperationalError("", {}, Exception("password=topsecret")))
+        assert "topsecret" not in words_of(
+            OperationalError("", {}, Exception("password=topsecret"))
+        )
 
     @pytest.mark.parametrize(
         "url", ["postgresql:/u:topsecret@h", "postgresql://u:topsecret@h:port/db"]
@@ -93,6 +99,20 @@ class TestWhatPeopleSee:
             checked(url)
         assert "topsecret" not in str(caught.value)
         assert caught.value.__suppress_context__  # SQLAlchemy's own message shows it
+
+    @pytest.mark.parametrize("fails", ["show", "record"])
+    def test_of_whatever_a_pruner_says_once(
+        self, fails: str, warned: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broken = OSError(f"cannot reach {URL}")
+        monkeypatch.setattr(announce, fails, lambda *arguments: raise_(broken))
+        study = make_study(good_trials(), pruner=LearningCurvePruner(20))
+        trial = study.ask()
+        trial.report(0.1, 0)
+        trial.should_prune()
+        assert len(warned) == 1
+        assert "cannot reach" in warned[0]
+        assert "topsecret" not in warned[0]
 
     def test_of_a_forecaster(self) -> None:
         class Secret(InMemoryStorage):
