@@ -28,7 +28,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from serving import Serving, wait
 from sqlalchemy.exc import OperationalError
-from test_forecaster import Watching, running, verdict_of
+from test_forecaster import Clock, Watching, running, verdict_of
 
 from optuna_lcpruner import (
     Forecaster,
@@ -116,6 +116,23 @@ class TestDatabaseGone:
         trial.report(0.1, 6)  # decisions that failed are remembered for their reports
         cut.is_cut = False
         assert pruner.prune(seen_from_afar, study._storage.get_trial(trial._trial_id)) is True
+
+    @pytest.mark.parametrize("limit", [5.0, 200.0])
+    def test_when_it_gives_up(self, limit: float) -> None:
+        """Not before the limit, and at the first try after it: pauses are 30 seconds at most."""
+        cut, clock, events = Cut(make_study(good_trials())._storage), Clock(), []
+
+        class Stop(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                clock.now += timeout or 0.0
+                return False
+
+        forecaster = Forecaster(behind(cut), clock=clock, tell=events.append, stop=Stop())
+        cut.is_cut = True
+        began = clock.now
+        assert forecaster.run(give_up_after=limit) is False
+        assert limit <= clock.now - began <= limit + 30.0
+        assert [e.facts["seconds"] for e in events if e.name == "gave_up"] == [clock.now - began]
 
     def test_for_longer_than_the_limit(self) -> None:
         study = make_study(good_trials())
