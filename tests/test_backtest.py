@@ -5,6 +5,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -407,9 +408,9 @@ STUDY = from_curves(noisy_curves(n_steps=50), "maximize")
 @pytest.mark.parametrize(
     ("spec", "kind", "attributes"),
     [
-        ("lcpruner", LearningCurvePruner, {"_n_steps": 50, "_publish": False}),
-        ("lcpruner:n_steps=9,target=best", LearningCurvePruner, {"_n_steps": 9}),
-        ("lcpruner:n_steps=none", LearningCurvePruner, {"_n_steps": None}),
+        ("lcpruner", LearningCurvePruner, {"_guards.n_steps": 50, "_publish": False}),
+        ("lcpruner:n_steps=9,target=best", LearningCurvePruner, {"_guards.n_steps": 9}),
+        ("lcpruner:n_steps=none", LearningCurvePruner, {"_guards.n_steps": None}),
         ("nop", NopPruner, {}),
         ("median: n_warmup_steps = 3", MedianPruner, {"_n_warmup_steps": 3, "_percentile": 50.0}),
         ("percentile", PercentilePruner, {"_percentile": 25.0}),
@@ -425,7 +426,7 @@ STUDY = from_curves(noisy_curves(n_steps=50), "maximize")
 def test_a_name_and_its_settings(spec: str, kind: type, attributes: dict[str, Any]) -> None:
     pruner = make_pruner(spec, STUDY)
     assert type(pruner) is kind
-    assert {name: getattr(pruner, name) for name in attributes} == attributes
+    assert {name: attrgetter(name)(pruner) for name in attributes} == attributes
 
 
 def test_names_and_rules_of_ours() -> None:
