@@ -173,8 +173,14 @@ remote_verdict.write = write
     assert trial.should_prune() is True
 
 
-def trains(trials: list[Any], until: Callable[[], bool]) -> None:
-    """Report for all trials ten times a second, until something is the case."""
+def trains(trials: list[Any], until: Callable[[], bool], told: Callable[[], object]) -> None:
+    """Report for all trials ten times a second, until something is the case.
+
+    Args:
+        trials: The trials.
+        until: Whether it is.
+        told: What to show if it never is.
+    """
     for _ in range(900):
         if until():
             return
@@ -182,27 +188,28 @@ def trains(trials: list[Any], until: Callable[[], bool]) -> None:
             step = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
             trial.report(0.5 + 0.001 * (step % 7), step)
         time.sleep(0.1)
-    raise AssertionError("it never was")
+    raise AssertionError(f"it never was: {told()}")
 
 
 @pytest.mark.slow
 def test_two_forecasters_and_one_is_killed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     study = make_study(good_trials(), storage=sqlite(url))
-    trials = [running(study, [0.1, 0.2]) for _ in range(8)]
+    trials = [running(study, [0.1, 0.2]) for _ in range(16)]  # each gets some, but for once in 2^15
     options = ("--storage", url, "--interval", "0.1", "--n-steps", "100000", "--lease", "3")
     with Serving(*options) as first, Serving(*options) as second:
-        trains(trials, lambda: len(first.judged) > 8 and len(second.judged) > 8)
+        told = lambda: (first.lines[-20:], second.lines[-20:])  # noqa: E731
+        trains(trials, lambda: len(first.judged) > 8 and len(second.judged) > 8, told)
         of_second = {number for number, _ in second.judged[-8:]}
         os.kill(second.process.pid, signal.SIGKILL)
         killed = len(first.judged)
         taken_over = lambda: of_second <= {n for n, _ in first.judged[killed:]}  # noqa: E731
-        trains(trials, taken_over)
+        trains(trials, taken_over, told)
         judged = first.judged + second.judged
         assert len(judged) == len(set(judged))
         assert first.terminate() == 0
     assert not any(study._storage.get_study_system_attrs(study._study_id).values())
-    assert states(study)[5:] == ["RUNNING"] * 8
+    assert states(study)[5:] == ["RUNNING"] * 16
 
 
 class TestNetworkCutBetweenOneForecasterAndTheStorage:
