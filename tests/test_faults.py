@@ -173,13 +173,13 @@ remote_verdict.write = write
     assert trial.should_prune() is True
 
 
-def trains(trials: list[Any], until: Callable[[], bool], told: Callable[[], object]) -> None:
+def trains(trials: list[Any], until: Callable[[], bool], *serving: Serving) -> None:
     """Report for all trials ten times a second, until something is the case.
 
     Args:
         trials: The trials.
         until: Whether it is.
-        told: What to show if it never is.
+        serving: Whose last words to show if it never is.
     """
     for _ in range(900):
         if until():
@@ -188,7 +188,7 @@ def trains(trials: list[Any], until: Callable[[], bool], told: Callable[[], obje
             step = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
             trial.report(0.5 + 0.001 * (step % 7), step)
         time.sleep(0.1)
-    raise AssertionError(f"it never was: {told()}")
+    raise AssertionError(f"it never was: {[one.lines[-20:] for one in serving]}")
 
 
 @pytest.mark.slow
@@ -198,13 +198,12 @@ def test_two_forecasters_and_one_is_killed(tmp_path: Path) -> None:
     trials = [running(study, [0.1, 0.2]) for _ in range(16)]  # each gets some, but for once in 2^15
     options = ("--storage", url, "--interval", "0.1", "--n-steps", "100000", "--lease", "3")
     with Serving(*options) as first, Serving(*options) as second:
-        told = lambda: (first.lines[-20:], second.lines[-20:])  # noqa: E731
-        trains(trials, lambda: len(first.judged) > 8 and len(second.judged) > 8, told)
+        trains(trials, lambda: len(first.judged) > 8 and len(second.judged) > 8, first, second)
         of_second = {number for number, _ in second.judged[-8:]}
         os.kill(second.process.pid, signal.SIGKILL)
         killed = len(first.judged)
         taken_over = lambda: of_second <= {n for n, _ in first.judged[killed:]}  # noqa: E731
-        trains(trials, taken_over, told)
+        trains(trials, taken_over, first)
         judged = first.judged + second.judged
         assert len(judged) == len(set(judged))
         assert first.terminate() == 0
@@ -255,7 +254,7 @@ class TestNetworkCutBetweenOneForecasterAndTheStorage:
             study_name=name, storage=url.render_as_string(False), direction="maximize"
         )
         study.add_trials(good_trials())
-        trials = [running(study, [0.1, 0.2]) for _ in range(8)]
+        trials = [running(study, [0.1, 0.2]) for _ in range(16)]
         try:
             with Relay(url.host or "", url.port or 5432) as relay:
                 through = url.set(host="127.0.0.1", port=relay.port).render_as_string(False)
@@ -265,16 +264,17 @@ class TestNetworkCutBetweenOneForecasterAndTheStorage:
                     Serving("--storage", through, *options) as first,
                     Serving("--storage", url.render_as_string(False), *options) as second,
                 ):
-                    trains(trials, lambda: min(len(first.judged), len(second.judged)) > 8)
+                    both = (first, second)
+                    trains(trials, lambda: min(len(one.judged) for one in both) > 8, *both)
                     relay.cut()
                     first.wait_for("cannot_serve")
                     done = len(second.judged)
                     everything = {trial.number for trial in trials}
-                    trains(trials, lambda: {n for n, _ in second.judged[done:]} == everything,
-                    )  # fmt: skip
+                    alone = lambda: {n for n, _ in second.judged[done:]} == everything  # noqa: E731
+                    trains(trials, alone, second)
                     relay.mend()
                     before = len(first.judged)
-                    trains(trials, lambda: len(first.judged) > before + 4)
+                    trains(trials, lambda: len(first.judged) > before + 4, *both)
                     judged = first.judged + second.judged
                     assert len(judged) == len(set(judged))
                     assert first.terminate() == second.terminate() == 0
