@@ -32,8 +32,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -170,61 +171,85 @@ def recorded(paths: list[Path], n_curves: int) -> Iterator[tuple[np.ndarray, Stu
         yield curves[int(rng.integers(len(curves)))], knowledge, curves.shape[1]
 
 
-def real_part(sampler: MCMC, paths: list[Path], n_curves: int) -> None:
+Found = tuple[float, float, float, float]
+"""Of one forecast: log density, absolute error, whether it covers, whether it converged."""
+
+
+@cache
+def chosen(paths: tuple[Path, ...], n_curves: int) -> list[tuple[np.ndarray, StudyKnowledge, int]]:
+    """The recorded curves of a process, read once."""
+    return list(recorded(list(paths), n_curves))
+
+
+def real_curve(
+    sampler: MCMC, paths: tuple[Path, ...], n_curves: int, index: int, fraction: float
+) -> dict[str, Found]:
+    """What each engine and simple rule found for one recorded curve; empty if it ends too soon."""
+    np.seterr(all="ignore")
+    curve, knowledge, n_steps = chosen(paths, n_curves)[index]
+    n = max(2, round(fraction * n_steps))
+    if n >= n_steps:
+        return {}
+    scale, end = knowledge.scale, float(curve[-1])
+    now = int(Knots(n_steps).nearest(n))
+    known = (knowledge.completed[:, -1] - knowledge.completed[:, now]) / scale.unit
+    z, last = (end - scale.location) / scale.unit, (curve[n - 1] - scale.location) / scale.unit
+    found: dict[str, Found] = {}
+    for name, middle, deviation in (
+        ("last", last, float(np.sqrt(np.mean(known**2) + 1e-6))),
+        ("gain", last + float(known.mean()), max(float(known.std()), 1e-3)),
+    ):
+        error = abs(z - middle)
+        density = float(stats.norm.logpdf(z, middle, deviation))
+        found[name] = density, error, float(error < 1.645 * deviation), 1.0
+    seen = LearningCurve(np.arange(1.0, n + 1), curve[:n], n_steps)
     engines: dict[str, Engine] = {
         "mcmc": sampler,
         "closed_sum": ClosedSum(),
         "closed_form": ClosedForm(),
     }
+    for name, engine in engines.items():
+        ahead = engine(seen, knowledge)
+        low, median, high = ahead.quantile([0.05, 0.5, 0.95])
+        density = float(ahead.pdf(end)) * scale.unit
+        converged = ahead.diagnostics is None or ahead.diagnostics.converged
+        found[name] = (
+            float(np.log(max(density, 1e-300))),
+            abs(end - float(median)) / scale.unit,
+            float(low <= end <= high),
+            float(converged),
+        )
+    return found
+
+
+def real_part(sampler: MCMC, paths: list[Path], n_curves: int, jobs: int) -> None:
     print(f"{n_curves} recorded curves of {len(paths)} studies")
     print(f"{'engine':12s} {'seen':>5s} {'log density':>16s} {'|error|':>16s} ", end="")
-    print(f"{'coverage':>16s} {'converged':>10s}")
-    for fraction in SEEN:
-        rows: dict[str, list[tuple[float, float, float, float]]] = {}
-        for curve, knowledge, n_steps in recorded(paths, n_curves):
-            n = max(2, round(fraction * n_steps))
-            if n >= n_steps:
-                continue
-            scale, end = knowledge.scale, float(curve[-1])
-            now = int(Knots(n_steps).nearest(n))
-            known = (knowledge.completed[:, -1] - knowledge.completed[:, now]) / scale.unit
-            z, last = (end - scale.location) / scale.unit, (curve[n - 1] - scale.location)
-            last /= scale.unit
-            sd = max(float(known.std()), 1e-3)
-            for name, middle, deviation in (
-                ("last", last, float(np.sqrt(np.mean(known**2) + 1e-6))),
-                ("gain", last + float(known.mean()), sd),
-            ):
-                rows.setdefault(name, []).append(
-                    (
-                        stats.norm.logpdf(z, middle, deviation),
-                        abs(z - middle),
-                        abs(z - middle) < 1.645 * deviation,
-                        1.0,
-                    )
-                )
-            seen = LearningCurve(np.arange(1.0, n + 1), curve[:n], n_steps)
-            for name, engine in engines.items():
-                ahead = engine(seen, knowledge)
-                low, middle, high = ahead.quantile([0.05, 0.5, 0.95])
-                density = float(ahead.pdf(end)) * scale.unit
-                converged = ahead.diagnostics is None or ahead.diagnostics.converged
-                rows.setdefault(name, []).append(
-                    (
-                        float(np.log(max(density, 1e-300))),
-                        abs(end - float(middle)) / scale.unit,
-                        float(low <= end <= high),
-                        float(converged),
-                    )
-                )
-        for name, found in rows.items():
-            density, error, inside, converged = np.array(found, dtype=float).T
-            print(
-                f"{name:12s} {fraction:5.0%} {plus_minus(np.maximum(density, -10.0), 2):>16s} "
-                f"{np.median(error):7.4f} +- {median_error(error):.4f} "
-                f"{plus_minus(inside, 2):>16s} {np.mean(converged):10.3f}",
-                flush=True,
+    print(f"{'coverage':>16s} {'converged':>10s}", flush=True)
+    with ProcessPoolExecutor(jobs) as workers:
+        waiting = [
+            (
+                fraction,
+                [
+                    workers.submit(real_curve, sampler, tuple(paths), n_curves, i, fraction)
+                    for i in range(n_curves)
+                ],
             )
+            for fraction in SEEN
+        ]
+        for fraction, curves in waiting:
+            rows: dict[str, list[Found]] = {}
+            for future in curves:
+                for name, found in future.result().items():
+                    rows.setdefault(name, []).append(found)
+            for name, all_found in rows.items():
+                density, error, inside, converged = np.array(all_found).T
+                print(
+                    f"{name:12s} {fraction:5.0%} {plus_minus(np.maximum(density, -10.0), 2):>16s} "
+                    f"{np.median(error):7.4f} +- {median_error(error):.4f} "
+                    f"{plus_minus(inside, 2):>16s} {np.mean(converged):10.3f}",
+                    flush=True,
+                )
     print()
 
 
@@ -322,6 +347,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of these curves")
     parser.add_argument("--rows", nargs="+", default=[], help="of the part prior; default all")
     parser.add_argument("--recorded", type=int, default=300, help="recorded curves")
+    parser.add_argument("--jobs", type=int, default=1, help="processes for recorded curves")
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 8], help="training loops")
     parser.add_argument("--reports", type=int, default=100, help="reports of a training loop")
     parser.add_argument("--repeats", type=int, default=10, help="of the parts curve and time")
@@ -336,7 +362,9 @@ def main() -> None:
         "loop": lambda: loop_part(arguments.trials, arguments.reports, 0.02),
     }
     if arguments.studies:
-        parts["real"] = lambda: real_part(sampler, arguments.studies, arguments.recorded)
+        parts["real"] = lambda: real_part(
+            sampler, arguments.studies, arguments.recorded, arguments.jobs
+        )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     np.seterr(all="ignore")
     for name in arguments.parts or parts:
