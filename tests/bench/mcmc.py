@@ -16,7 +16,8 @@ prior   The protocol of LC-PFN (Adriaensen et al. 2023): curves from its prior, 
         default prior and all families; the sum of families with Gaussians for the uniform priors in
         closed form, on 1 024 and on 4 096 points instead of a chain.
 real    Recorded studies as for ``replay.py``: 20 completed runs of a study are known, others are
-        forecast. On the working scale: mean log density of the final value (no curve counts below
+        forecast, by each of ``--engines``; ``pool`` is the pruner's default, which learns from the
+        known runs. On the working scale: mean log density of the final value (no curve counts below
         -10), median absolute error of the median, coverage of the 90 % interval. ``last`` is the
         last value, ``gain`` the last value plus the mean gain of the known runs from there, both
         with the known runs' deviation.
@@ -51,6 +52,7 @@ from optuna_lcpruner.posterior.closed_sum import ClosedSum, gaussian
 from optuna_lcpruner.posterior.curve_priors import lcpfn_prior
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 from optuna_lcpruner.posterior.mcmc import MCMC
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.posterior.weighted_curves import WeightedCurves, sample_curves
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import Scale
@@ -58,6 +60,13 @@ from optuna_lcpruner.scale import Scale
 UNIT = StudyKnowledge(Scale(0.0, 1.0, True))
 SEEN = (0.1, 0.2, 0.4, 0.8)
 T = 100
+REAL: dict[str, Callable[[], Engine]] = {
+    "mcmc": MCMC,
+    "closed_sum": ClosedSum,
+    "closed_form": ClosedForm,
+    "pool": OpinionPool,
+}
+"""Engines asked about recorded curves."""
 PARTS = ("curve", "prior", "real", "time", "loop")
 
 
@@ -182,7 +191,12 @@ def chosen(paths: tuple[Path, ...], n_curves: int) -> list[tuple[np.ndarray, Stu
 
 
 def real_curve(
-    sampler: MCMC, paths: tuple[Path, ...], n_curves: int, index: int, fraction: float
+    sampler: MCMC,
+    engines: list[str],
+    paths: tuple[Path, ...],
+    n_curves: int,
+    index: int,
+    fraction: float,
 ) -> dict[str, Found]:
     """What each engine and simple rule found for one recorded curve; empty if it ends too soon."""
     np.seterr(all="ignore")
@@ -203,13 +217,8 @@ def real_curve(
         density = float(stats.norm.logpdf(z, middle, deviation))
         found[name] = density, error, float(error < 1.645 * deviation), 1.0
     seen = LearningCurve(np.arange(1.0, n + 1), curve[:n], n_steps)
-    engines: dict[str, Engine] = {
-        "mcmc": sampler,
-        "closed_sum": ClosedSum(),
-        "closed_form": ClosedForm(),
-    }
-    for name, engine in engines.items():
-        ahead = engine(seen, knowledge)
+    for name in engines:
+        ahead = (sampler if name == "mcmc" else REAL[name]())(seen, knowledge)
         low, median, high = ahead.quantile([0.05, 0.5, 0.95])
         density = float(ahead.pdf(end)) * scale.unit
         converged = ahead.diagnostics is None or ahead.diagnostics.converged
@@ -222,7 +231,9 @@ def real_curve(
     return found
 
 
-def real_part(sampler: MCMC, paths: list[Path], n_curves: int, jobs: int) -> None:
+def real_part(
+    sampler: MCMC, engines: list[str], paths: list[Path], n_curves: int, jobs: int
+) -> None:
     print(f"{n_curves} recorded curves of {len(paths)} studies")
     print(f"{'engine':12s} {'seen':>5s} {'log density':>16s} {'|error|':>16s} ", end="")
     print(f"{'coverage':>16s} {'converged':>10s}", flush=True)
@@ -231,7 +242,9 @@ def real_part(sampler: MCMC, paths: list[Path], n_curves: int, jobs: int) -> Non
             (
                 fraction,
                 [
-                    workers.submit(real_curve, sampler, tuple(paths), n_curves, i, fraction)
+                    workers.submit(
+                        real_curve, sampler, engines, tuple(paths), n_curves, i, fraction
+                    )
                     for i in range(n_curves)
                 ],
             )
@@ -347,6 +360,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of these curves")
     parser.add_argument("--rows", nargs="+", default=[], help="of the part prior; default all")
     parser.add_argument("--recorded", type=int, default=300, help="recorded curves")
+    parser.add_argument("--engines", nargs="+", choices=REAL, default=list(REAL), metavar="NAME")
     parser.add_argument("--jobs", type=int, default=1, help="processes for recorded curves")
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 8], help="training loops")
     parser.add_argument("--reports", type=int, default=100, help="reports of a training loop")
@@ -363,7 +377,7 @@ def main() -> None:
     }
     if arguments.studies:
         parts["real"] = lambda: real_part(
-            sampler, arguments.studies, arguments.recorded, arguments.jobs
+            sampler, arguments.engines, arguments.studies, arguments.recorded, arguments.jobs
         )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     np.seterr(all="ignore")
