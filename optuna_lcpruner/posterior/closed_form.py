@@ -43,7 +43,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """The default engine: ``(curve, knowledge, positions) -> Forecast``.
+    """The ensemble of curves in closed form: ``(curve, knowledge, positions) -> Forecast``.
 
     Attributes:
         prior: The curve prior.

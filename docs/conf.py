@@ -1,0 +1,67 @@
+"""The documentation site: ``python -m sphinx -W -n docs FOLDER`` builds it.
+
+The pages read on GitHub too, so of MyST's own syntax only ``{toctree}`` in index.md, ``{eval-rst}``
+in api.md and ``$`` for formulas are used.
+"""
+
+from __future__ import annotations
+
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
+
+from optuna_lcpruner.version import __version__
+
+project = "optuna-lcpruner"
+author = "the optuna-lcpruner authors"
+release = version = __version__
+html_title = f"{project} {release}"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4  # as on GitHub
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+napoleon_use_rtype = False
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+
+# Types of other packages: building the site needs no network, so there is nothing to link them to.
+nitpick_ignore_regex = [
+    ("py:.*", r"(optuna|numpy|np|concurrent|collections|typing|matplotlib|plotly|sqlalchemy)\..*"),
+]
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = html_show_sourcelink = False
+html_math_renderer = "mathml"
+
+copybutton_prompt_text = "$ "
+pygments_style = "friendly"
+
+
+def formula(self: HTML5Translator, node: nodes.Element) -> None:
+    """A formula as MathML, which browsers draw themselves: no script, no network."""
+    display = "block" if isinstance(node, nodes.math_block) else "inline"
+    self.body.append(convert(node.astext(), display=display))
+    raise nodes.SkipNode
+
+
+def displayed(self: HTML5Translator, node: nodes.Element) -> None:
+    """A displayed formula; one that is wider than the page scrolls inside it."""
+    self.body.append('<div class="formula">')
+    try:
+        formula(self, node)
+    finally:
+        self.body.append("</div>")
+
+
+def setup(app: Sphinx) -> None:
+    """Registers the way formulas are drawn."""
+    app.add_html_math_renderer("mathml", (formula, None), (displayed, None))
