@@ -6,6 +6,9 @@ in api.md and ``$`` for formulas are used.
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
@@ -27,13 +30,20 @@ myst_heading_anchors = 4  # as on GitHub
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+napoleon_use_ivar = True  # attributes as a list, not one entry each
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 
 # Types of other packages: building the site needs no network, so there is nothing to link them to.
 nitpick_ignore_regex = [
-    ("py:.*", r"(optuna|numpy|np|concurrent|collections|typing|matplotlib|plotly|sqlalchemy)\..*"),
+    ("py:.*", r"(optuna|numpy|sqlalchemy)\..*"),
+    ("py:.*", r"(collections|concurrent|datetime|logging|pathlib|threading|typing)(\..*)?"),
+]
+nitpick_ignore = [
+    ("py:exc", "InputError"),  # named without their modules where they are raised
+    ("py:exc", "LedgerError"),
+    ("py:class", "optuna_lcpruner.posterior.interface.Made"),  # a type variable
 ]
 
 html_theme = "furo"
@@ -62,6 +72,18 @@ def displayed(self: HTML5Translator, node: nodes.Element) -> None:
         self.body.append("</div>")
 
 
+def readable(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returned: str
+) -> tuple[str, str] | None:
+    """Signatures of dataclasses: ``...`` for what a factory makes, and plain numbers."""
+    if signature:
+        signature = signature.replace("<factory>", "...")
+        signature = re.sub(r"np\.float64\(([^)]*)\)", lambda m: f"{float(m[1]):.2g}", signature)
+        return signature, returned
+    return None
+
+
 def setup(app: Sphinx) -> None:
-    """Registers the way formulas are drawn."""
+    """Registers the above."""
+    app.connect("autodoc-process-signature", readable)
     app.add_html_math_renderer("mathml", (formula, None), (displayed, None))

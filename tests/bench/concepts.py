@@ -75,7 +75,9 @@ def draw_p_beat(figure: Any, curves: np.ndarray) -> None:
     for i, other in enumerate(earlier):
         left.plot(steps, other, color="0.75", lw=0.8, label="completed trials" if i == 0 else None)
     left.plot(steps[:N_SEEN], curve[:N_SEEN], color="C0", lw=2.5, label="this trial so far")
-    left.plot(steps[N_SEEN - 1 :], curve[N_SEEN - 1 :], "C0:", label="how it went on: nobody knows")
+    left.plot(
+        steps[N_SEEN - 1 :], curve[N_SEEN - 1 :], "C0:", label="how it went on, not known then"
+    )
     for axes in (left, right):
         axes.axhline(decision.incumbent, color="C3", lw=1)
         axes.spines[["top", "right"]].set_visible(False)
