@@ -49,11 +49,12 @@ nitpick_ignore = [
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
 html_math_renderer = "mathml"
 
 copybutton_prompt_text = "$ "
 pygments_style = "friendly"
+highlight_language = "text"
 
 
 def formula(self: HTML5Translator, node: nodes.Element) -> None:
@@ -83,7 +84,16 @@ def readable(
     return None
 
 
+def in_korean(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], document: nodes.Node | None
+) -> None:
+    """Says which pages are in Korean; browsers and screen readers read them accordingly."""
+    if page.endswith("_ko"):
+        context["language"] = "ko"
+
+
 def setup(app: Sphinx) -> None:
     """Registers the above."""
     app.connect("autodoc-process-signature", readable)
+    app.connect("html-page-context", in_korean)
     app.add_html_math_renderer("mathml", (formula, None), (displayed, None))
