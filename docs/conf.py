@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 from docutils import nodes
 from latex2mathml.converter import convert
+from numpy.typing import ArrayLike, NDArray
 from sphinx.application import Sphinx
+from sphinx.util.typing import stringify_annotation
 from sphinx.writers.html5 import HTML5Translator
 
 from optuna_lcpruner.version import __version__
@@ -22,7 +25,7 @@ release = version = __version__
 html_title = f"{project} {release}"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-exclude_patterns = ["_build"]
+include_patterns = ["*.md"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # as on GitHub
@@ -30,7 +33,8 @@ myst_heading_anchors = 4  # as on GitHub
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-napoleon_use_ivar = True  # attributes as a list, not one entry each
+napoleon_use_ivar = True  # attributes as a list, not one entry each; their types are above it
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
@@ -41,6 +45,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(collections|concurrent|datetime|logging|pathlib|threading|typing)(\..*)?"),
 ]
 nitpick_ignore = [
+    *(("py:class", name) for name in ("Array", "ArrayLike", "IntArray")),
     ("py:exc", "InputError"),  # named without their modules where they are raised
     ("py:exc", "LedgerError"),
     ("py:class", "optuna_lcpruner.posterior.interface.Made"),  # a type variable
@@ -55,6 +60,9 @@ html_math_renderer = "mathml"
 copybutton_prompt_text = "$ "
 pygments_style = "friendly"
 highlight_language = "text"
+
+
+ARRAYS = {"ArrayLike": ArrayLike, "Array": NDArray[np.float64], "IntArray": NDArray[np.int64]}
 
 
 def formula(self: HTML5Translator, node: nodes.Element) -> None:
@@ -76,12 +84,16 @@ def displayed(self: HTML5Translator, node: nodes.Element) -> None:
 def readable(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returned: str
 ) -> tuple[str, str] | None:
-    """Signatures of dataclasses: ``...`` for what a factory makes, and plain numbers."""
-    if signature:
-        signature = signature.replace("<factory>", "...")
-        signature = re.sub(r"np\.float64\(([^)]*)\)", lambda m: f"{float(m[1]):.2g}", signature)
-        return signature, returned
-    return None
+    """Array types by their names; ``...`` for what a factory makes, and plain numbers."""
+    if not signature:
+        return None
+    for name, alias in ARRAYS.items():
+        spelled_out = stringify_annotation(alias, "smart")
+        signature = signature.replace(spelled_out, name)
+        returned = returned and returned.replace(spelled_out, name)
+    signature = signature.replace("<factory>", "...")
+    signature = re.sub(r"np\.float64\(([^)]*)\)", lambda m: f"{float(m[1]):.2g}", signature)
+    return signature, returned
 
 
 def in_korean(
