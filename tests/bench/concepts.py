@@ -70,6 +70,7 @@ def draw_p_beat(figure: Any, curves: np.ndarray) -> None:
     engine = Keeping()
     pruner = LearningCurvePruner(n_steps=n, engine=engine, risk=0.0)
     decision = followed(study_of(earlier), pruner, curve[:N_SEEN])[-1]
+    print(f"trial {SHOWN} after {N_SEEN} reports: P(beat) = {decision.p_beat:.2f}")
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": (3, 1)})
     steps = np.arange(1, n + 1)
     for i, other in enumerate(earlier):
@@ -113,6 +114,8 @@ def draw_decisions(figure: Any, curves: np.ndarray) -> None:
         judged = [d for d in decisions if d.p_beat is not None and d.step is not None]
         thresholds |= {d.step: d.threshold for d in judged}
         pruned, ran = decisions[-1].prune, len(decisions)
+        fate = f"pruned after {ran} reports" if pruned else "runs to its end"
+        print(f"trial {number}: {fate}, {curves[number, -1]:.3f} at the end")
         left.plot(np.arange(1, ran + 1), curves[number, :ran], color=colour, lw=2)
         left.plot(np.arange(ran, n + 1), curves[number, ran - 1 :], color=colour, ls=":", lw=1)
         right.plot([d.step + 1 for d in judged], [d.p_beat for d in judged], color=colour, lw=2)
@@ -120,6 +123,7 @@ def draw_decisions(figure: Any, curves: np.ndarray) -> None:
             left.plot(ran, curves[number, ran - 1], "X", color=colour, ms=9)
             right.plot(ran, decisions[-1].p_beat, "X", color=colour, ms=9)
     best = float(earlier[:, -1].max())
+    print(f"best of the completed trials: {best:.3f}")
     left.axhline(best, color="0.3", lw=1)
     left.annotate("the best value so far", (1, best), xytext=(0, 4), textcoords="offset points")
     left.plot([], [], "X", color="0.3", ms=9, label="pruned here")
