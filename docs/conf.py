@@ -72,15 +72,6 @@ def formula(self: HTML5Translator, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
-def displayed(self: HTML5Translator, node: nodes.Element) -> None:
-    """A displayed formula; one that is wider than the page scrolls inside it."""
-    self.body.append('<div class="formula">')
-    try:
-        formula(self, node)
-    finally:
-        self.body.append("</div>")
-
-
 def readable(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returned: str
 ) -> tuple[str, str] | None:
@@ -108,4 +99,4 @@ def setup(app: Sphinx) -> None:
     """Registers the above."""
     app.connect("autodoc-process-signature", readable)
     app.connect("html-page-context", in_korean)
-    app.add_html_math_renderer("mathml", (formula, None), (displayed, None))
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))

@@ -185,11 +185,14 @@ def browser() -> Iterator[Any]:
 
 CUT_OFF = """[...document.querySelectorAll('pre, table, math, img')].filter(it => {
     if (it.getBoundingClientRect().right <= innerWidth) return false;
-    for (let box = it; box; box = box.parentElement)
+    for (let box = it; !box.matches('.content, body'); box = box.parentElement)
         if (['auto', 'scroll'].includes(getComputedStyle(box).overflowX)) return false;
     return true;
 }).map(it => it.textContent.slice(0, 60))"""
 """What is wider than the window, and in nothing that scrolls."""
+
+CONTENT = "(it => [it.scrollWidth, it.clientWidth])(document.querySelector('.content'))"
+"""The theme would let the whole text scroll sideways."""
 
 BROKEN = "[...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.src)"
 
@@ -202,6 +205,8 @@ def test_pages_fit_the_window(site: Path, browser: Any, width: int) -> None:
         browser.goto((site / f"{name}.html").as_uri())
         wide, window = browser.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide <= window == width, name
+        wide, window = browser.evaluate(CONTENT)
+        assert wide <= window, name
         assert browser.evaluate(CUT_OFF) == [], name
         assert browser.evaluate(BROKEN) == [], name
 
