@@ -288,3 +288,23 @@ def test_settings_named_in_the_pages_exist() -> None:
     used = set(re.findall(r"`(\w+)=", text)) | set(re.findall(r"`(n_\w+|\w+_\w+)`", text))
     assert len(used) > 12
     assert used <= set(settings) | {"report"}
+
+
+def test_the_table_of_risk_is_that_of_the_benchmarks() -> None:
+    benchmarks = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    section = benchmarks.split("## On studies that nothing was fitted on")[1].split("```")[1]
+    printed = {
+        name: (float(cost), float(regret), float(kept))
+        for name, cost, regret, kept in re.findall(
+            r"^(\w\S*) +([\d.]+) +([\d.]+) +[\d.]+ +([\d.]+) +[\d.]+ +\d+$", section, re.M
+        )
+    }
+    text = (DOCS / "settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| (\d+) % \| ([\d.]+) \| (\d+) % \|$", text, re.M)
+    assert len(rows) >= 7
+    for setting, steps, lost, best in rows:
+        name = "none" if setting == "no pruner" else setting.strip("`").replace("=", "_")
+        cost, regret, kept = printed["default" if "default" in name else name]
+        assert abs(int(steps) - 100 * cost) <= 0.51, setting
+        assert abs(float(lost) - regret) <= 0.00051, setting
+        assert abs(int(best) - 100 * kept) <= 0.51, setting
