@@ -150,6 +150,17 @@ def test_links_work_on_github_too() -> None:
     assert n > 60
 
 
+def test_pages_read_well_on_github() -> None:
+    """No directives or roles of MyST but those that show nothing a reader there would miss."""
+    allowed = {"index": {"{toctree}"}, "api": {"{eval-rst}"}}
+    for name in PAGES:
+        used = {language for language, _ in blocks(name) if language.startswith("{")}
+        assert used == allowed.get(name, set()), name
+        text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+        assert not re.search(r"\{[\w:-]+\}`|^:::|^\(\w+\)=$", text, re.M), name
+        assert not text.startswith("---"), name
+
+
 def test_the_api_page_has_every_public_name(site: Path) -> None:
     entries = page(site / "api.html").entries
     assert {f"optuna_lcpruner.{name}" for name in optuna_lcpruner.__all__} <= entries
