@@ -298,7 +298,7 @@ def test_settings_named_in_the_pages_exist() -> None:
     text = (DOCS / "settings.md").read_text(encoding="utf-8")
     used = set(re.findall(r"`(\w+)=", text)) | set(re.findall(r"`(n_\w+|\w+_\w+)`", text))
     assert len(used) > 12
-    assert used <= set(settings) | {"report"}
+    assert used <= set(settings) | {"report", "sampler"}
 
 
 def test_the_table_of_risk_is_that_of_the_benchmarks() -> None:
