@@ -36,6 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the README's search has run; its study is made by the README's own lines."""
     folder = tmp_path_factory.mktemp("readme")
     (code,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    code = code.replace("n_trials=60", f"n_trials={N_TRIALS}")
     names: dict[str, Any] = {"Network": Network}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
