@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.checks import missing
 from optuna_lcpruner.curve_files import RecordedStudy
 from optuna_lcpruner.wording import table
 
@@ -317,7 +317,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 def require_matplotlib() -> None:
     """An InputError, instead of an ImportError, where matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise InputError("a figure needs matplotlib: pip install matplotlib")
+        raise missing("a figure", "matplotlib")
 
 
 def _draw(report: BacktestReport) -> Any:

@@ -1,6 +1,8 @@
-"""Checks of a caller's arguments: the value, or an error that names it and what is allowed."""
+"""Checks of what comes from outside: the value, or an error that says what to give instead."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -34,3 +36,18 @@ def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
             f"{name} must be one of {', '.join(map(repr, allowed))}, but got {value!r}."
         )
     return str(value)
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """The value as a plain float; None where it is not finite, which no database keeps."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def missing(what: str, *packages: str) -> InputError:
+    """What to say where optional packages are not installed.
+
+    Args:
+        what: What needs them.
+        packages: Their names, as pip has them.
+    """
+    return InputError(f"{what} needs {' and '.join(packages)}: pip install {' '.join(packages)}")

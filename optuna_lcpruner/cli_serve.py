@@ -25,6 +25,7 @@ from optuna_lcpruner.redaction import without_passwords, words_of
 from optuna_lcpruner.storage_url import open_storage
 from optuna_lcpruner.study_watch import Counts
 from optuna_lcpruner.version import __version__
+from optuna_lcpruner.wording import count
 
 STORAGE_VARIABLE = "OPTUNA_LCPRUNER_STORAGE"
 """Environment variable that holds the storage's URL where ``--storage`` is not given."""
@@ -298,16 +299,12 @@ class _Handler(logging.Handler):
 def status(counts: Counts) -> str:
     """How things stand, in one line."""
     parts = [
-        _count(counts.studies, "study", "studies"),
-        _count(counts.running, "running trial"),
-        _count(counts.members, "forecaster"),
-        f"{_count(counts.verdicts, 'verdict')}, {_count(counts.prunes, 'prune')}",
+        count(counts.studies, "study", "studies"),
+        count(counts.running, "running trial"),
+        count(counts.members, "forecaster"),
+        f"{count(counts.verdicts, 'verdict')}, {count(counts.prunes, 'prune')}",
         f"storage {1e3 * counts.storage_seconds:.0f} ms",
     ]
     if counts.failing:
-        parts.append(f"{_count(counts.failing, 'study', 'studies')} OUT OF REACH")
+        parts.append(f"{count(counts.failing, 'study', 'studies')} OUT OF REACH")
     return " | ".join(parts)
-
-
-def _count(n: int, one: str, many: str | None = None) -> str:
-    return f"{n} {one if n == 1 else many or one + 's'}"

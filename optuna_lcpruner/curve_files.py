@@ -30,7 +30,7 @@ import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.checks import InputError, missing
 from optuna_lcpruner.learning_curve import ordered, typical_gap, usable
 from optuna_lcpruner.study_record import announced_n_steps
 
@@ -303,7 +303,7 @@ def _parquet_table(path: Path) -> Table:
     try:  # by name, so that type checks and imports do without it
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise InputError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from error
+        raise missing(f"{path}: reading Parquet", "pyarrow") from error
     try:
         table = parquet.read_table(path)
     except ValueError as error:  # pyarrow's ArrowInvalid

@@ -21,7 +21,7 @@ from optuna.artifacts import upload_artifact
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from optuna_lcpruner.checks import InputError, real
+from optuna_lcpruner.checks import InputError, missing, real
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.visualization import figure_of
 from optuna_lcpruner.visualization.charts import (
@@ -149,7 +149,7 @@ def _check_installed(what: str) -> None:
         except ImportError:
             lacking.append(package)
     if lacking:
-        raise InputError(f"{what} needs {' and '.join(lacking)}: pip install {' '.join(lacking)}")
+        raise missing(what, *lacking)
 
 
 def claim(study: Study, every: float) -> Claim | None:

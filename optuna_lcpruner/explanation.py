@@ -17,7 +17,7 @@ from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.ledger import COLUMNS, Entry, open_ledger
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.ledger_writer import flush
-from optuna_lcpruner.wording import number, probability, table
+from optuna_lcpruner.wording import count, number, probability, table
 
 _HEADER = (
     "step",
@@ -179,7 +179,7 @@ def _why_not(decisions: Sequence[Entry]) -> str:
         why = f"not pruned: no decision about it came to a forecast: {reasons}"
     failed = [entry for entry in decisions if entry.reason == Reason.FAILED.name]
     if failed and judged:
-        why += f"; {_times(len(failed))} deciding failed ({failed[-1].message})"
+        why += f"; {count(len(failed), 'time')} deciding failed ({failed[-1].message})"
     return why
 
 
@@ -192,7 +192,7 @@ def _why_not_judged(judged: Sequence[Entry]) -> str:
         f"at step {closest.step} with P = {probability(closest.p_beat or 0.0)} "
         f"against {probability(closest.threshold or 0.0)}"
     )
-    looks = _times(len(judged), "look")
+    looks = count(len(judged), "look")
     if not below:
         return (
             f"not pruned: at {looks} its chance to beat the best was never below the threshold, "
@@ -225,10 +225,6 @@ def _look(entry: Entry) -> str:
     if entry.look % 100 in (11, 12, 13):
         return f"its {entry.look}th look"
     return f"its {entry.look}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(entry.look % 10, 'th') } look"
-
-
-def _times(n: int, what: str = "time") -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _phrase(reason: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from optuna_lcpruner.checks import choice
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
@@ -49,16 +50,14 @@ def forecast(
         >>> ahead.p_beats(0.99) < 0.1
         True
     """
-    if direction not in ("minimize", "maximize"):
-        raise ValueError(f"direction must be 'minimize' or 'maximize', but got {direction!r}.")
-    if target not in ("last", "best"):
-        raise ValueError(f"target must be 'last' or 'best', but got {target!r}.")
+    maximize = choice("direction", direction, ("minimize", "maximize")) == "maximize"
+    target = choice("target", target, ("last", "best"))
     if not (isinstance(n_steps, (int, float, np.number)) and 1 <= n_steps < np.inf):
         raise ValueError(f"n_steps must be a positive number, but got {n_steps!r}.")
-    curve = _curve(values, n_steps, direction == "maximize", steps)
+    curve = _curve(values, n_steps, maximize, steps)
     # Half the scale is what was seen: the final value may lie as far ahead again.
     first, spread = float(curve.values[0]), float(np.ptp(curve.values))
-    scale = spanning(first, first + 2.0 * spread, direction == "maximize")
+    scale = spanning(first, first + 2.0 * spread, maximize)
     ahead = curve.knots.positions
     ahead = ahead[ahead > curve.positions[-1]]
     return engine_of(engine)(curve, StudyKnowledge(scale, Target(target)), ahead)

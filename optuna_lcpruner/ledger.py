@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
-from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.checks import InputError, finite_or_none
 from optuna_lcpruner.decision import Decision, Reason
 from optuna_lcpruner.ledger_address import Address, Setting, address, checked, is_sqlite
 from optuna_lcpruner.predictive import Forecast
@@ -211,18 +210,18 @@ def entry(
         trial_started=trial_started,
         step=decision.step,
         n_points=circumstances.n_points,
-        value=_finite(circumstances.value),
+        value=finite_or_none(circumstances.value),
         horizon=circumstances.horizon,
-        incumbent=_finite(decision.incumbent),
+        incumbent=finite_or_none(decision.incumbent),
         incumbent_trial=circumstances.incumbent_trial,
-        p_beat=_finite(decision.p_beat),
-        threshold=_finite(decision.threshold),
-        mean=_finite(mean),
-        q05=_finite(decision.low),
-        q25=_finite(q25),
-        q50=_finite(decision.forecast),
-        q75=_finite(q75),
-        q95=_finite(decision.high),
+        p_beat=finite_or_none(decision.p_beat),
+        threshold=finite_or_none(decision.threshold),
+        mean=finite_or_none(mean),
+        q05=finite_or_none(decision.low),
+        q25=finite_or_none(q25),
+        q50=finite_or_none(decision.forecast),
+        q75=finite_or_none(q75),
+        q95=finite_or_none(decision.high),
         engine=circumstances.engine[:64],
         engine_status=status,
         look=circumstances.look,
@@ -239,10 +238,6 @@ def _action(decision: Decision) -> str:
     if decision.reason is Reason.CONTROL:
         return "control"
     return "prune" if decision.prune else "continue"
-
-
-def _finite(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
 
 
 class Ledger:

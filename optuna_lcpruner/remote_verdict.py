@@ -24,11 +24,11 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner.checks import InputError, real
+from optuna_lcpruner.checks import InputError, finite_or_none, real
 from optuna_lcpruner.decision import Decision, Reason, abstain, sentence
 from optuna_lcpruner.verdict import Verdict
 from optuna_lcpruner.version import __version__
-from optuna_lcpruner.wording import probability
+from optuna_lcpruner.wording import count, probability
 
 ATTRIBUTE = "lcpruner:verdict"
 """Trial system attribute that holds the newest verdict, a JSON object of a few hundred bytes."""
@@ -111,13 +111,13 @@ class RemoteVerdict:
         """
         step = max(trial.intermediate_values)
         numbers: dict[str, Any] = {
-            name: _finite_or_none(getattr(decision, name)) for name in _NUMBERS
+            name: finite_or_none(getattr(decision, name)) for name in _NUMBERS
         }
         return cls(
             trial.number,
             step,
             len(trial.intermediate_values),
-            _finite_or_none(trial.intermediate_values[step]),
+            finite_or_none(trial.intermediate_values[step]),
             decision.reason,
             forecaster=forecaster[:_LONGEST_NAME],
             **numbers,
@@ -190,7 +190,7 @@ class RemoteVerdict:
             return False
         if not 1 <= self.n_reports <= len(reports):
             return False
-        value = _finite_or_none(reports[self.step])
+        value = finite_or_none(reports[self.step])
         if value is None or self.value is None:
             return value is self.value
         return math.isclose(value, self.value, rel_tol=1e-6)  # some databases drop digits
@@ -213,7 +213,7 @@ class RemoteVerdict:
         numbers = [getattr(self, name) for name in _NUMBERS]
         words = sentence(self.reason, detail, self.step, *numbers[2:])
         if behind:
-            words += f", {behind} report{'s' if behind > 1 else ''} ago"
+            words += f", {count(behind, 'report')} ago"
         return Decision(self.reason, words, self.step, *numbers)
 
 
@@ -394,7 +394,3 @@ def _number(name: str, value: object) -> float | None:
     if not math.isfinite(x):
         raise MalformedVerdictError(f"{name} is not finite")
     return x
-
-
-def _finite_or_none(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None

@@ -15,6 +15,11 @@ def number(x: float) -> str:
     return f"{x:.4g}"
 
 
+def count(n: int, one: str, many: str | None = None) -> str:
+    """A number of things: ``1 trial``, ``2 trials``, ``2 studies``."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
     """Columns under their headings, set right but for those in `left`; no trailing blanks.
 

@@ -141,8 +141,12 @@ def test_without_randomness():
 @pytest.mark.parametrize(
     ("values", "arguments", "message"),
     [
-        (VALUES, {"direction": "up"}, "direction must be 'minimize' or 'maximize', but got 'up'"),
-        (VALUES, {"target": "mean"}, "target must be 'last' or 'best', but got 'mean'"),
+        (
+            VALUES,
+            {"direction": "up"},
+            "direction must be one of 'minimize', 'maximize', but got 'up'",
+        ),
+        (VALUES, {"target": "mean"}, "target must be one of 'last', 'best', but got 'mean'"),
         ([VALUES], {}, r"values must be one-dimensional, but got shape \(1, 5\)"),
         (0.5, {}, r"values must be one-dimensional, but got shape \(\)"),
         (VALUES, {"steps": [0, 1]}, r"equally long, but got \(2,\) and \(5,\)"),

@@ -70,7 +70,8 @@ MAY_IMPORT = {
     "wording": set(),
     "decision": {"predictive", "wording"},
     "extrapolate": {
-        "learning_curve", "predictive", "scale", "posterior.interface", "posterior.engines",
+        "checks", "learning_curve", "predictive", "scale", "posterior.interface",
+        "posterior.engines",
     },
     "study_record": {"learning_curve", "scale", "posterior.interface"},
     "control_group": set(),
@@ -92,10 +93,10 @@ MAY_IMPORT = {
         "ledger_writer", "report_text",
     },
     "visualization.charts": {
-        "checks", "explanation", "ledger_address", "study_report", "wording",
+        "explanation", "ledger_address", "study_report", "wording",
     },
-    "visualization": {"ledger_address", "visualization.charts"},
-    "visualization.matplotlib": {"ledger_address", "visualization.charts"},
+    "visualization": {"checks", "ledger_address", "visualization.charts"},
+    "visualization.matplotlib": {"checks", "ledger_address", "visualization.charts"},
     "dashboard": {
         "checks", "ledger_address", "visualization", "visualization.charts",
         "visualization.matplotlib",
@@ -118,8 +119,8 @@ MAY_IMPORT = {
     },
     "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "": {
-        "dashboard", "decision", "explanation", "extrapolate", "forecaster", "predictive", "pruner",
-        "report_text", "second_chance", "study_report", "version",
+        "dashboard", "decision", "explanation", "extrapolate", "forecast_sampler", "forecaster",
+        "predictive", "pruner", "report_text", "second_chance", "study_report", "version",
     },
     "curve_files": {"checks", "learning_curve", "study_record"},
     "replay": {"checks", "curve_files", "pruner", "study_record"},
@@ -128,7 +129,7 @@ MAY_IMPORT = {
     "storage_url": {"checks", "redaction"},
     "cli_serve": {
         "checks", "events", "forecaster", "pruner", "redaction", "storage_url", "study_watch",
-        "version",
+        "version", "wording",
     },
     "cli_explain": {"explanation"},
     "cli_report": {"checks", "cli_explain", "study_report"},

@@ -35,7 +35,7 @@ from optuna_lcpruner.posterior.regression import (
     regress,
 )
 from optuna_lcpruner.posterior.shapes import ShapeGrid, shape_grid
-from optuna_lcpruner.posterior.taming import FAR, tamed
+from optuna_lcpruner.posterior.taming import floor_of, tamed
 from optuna_lcpruner.predictive import Component, Forecast, t_cdf
 
 Array = NDArray[np.float64]
@@ -82,8 +82,7 @@ class ClosedForm:
         ahead = _Ahead(grid, design.noise, self.prior, observed, z, fit, curve.seen)
         floor = -np.inf
         if knowledge.target is Target.BEST:
-            best = (np.max(curve.values) - knowledge.scale.location) / knowledge.scale.unit
-            floor = float(np.clip(best, -FAR, FAR))
+            floor = floor_of(curve.values, knowledge.scale)
 
         def component(knots: NDArray[np.int64], noise: bool) -> Component:
             path = ahead.best_of_path if knowledge.target is Target.BEST else ahead.value

@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from optuna_lcpruner.diagnostics import Diagnostics
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.posterior.taming import FAR, tamed
+from optuna_lcpruner.posterior.taming import FAR, floor_of, tamed
 from optuna_lcpruner.posterior.weighted_curves import (
     Data,
     Design,
@@ -138,8 +138,7 @@ class Setting:
         """The mixture of draws on the study's working scale."""
         scale, floor = self.knowledge.scale, -np.inf
         if self.knowledge.target is Target.BEST:
-            reached = (np.max(self.curve.values) - scale.location) / scale.unit
-            floor = float(np.clip(reached, -FAR, FAR))
+            floor = floor_of(self.curve.values, scale)
             first = self._first_ahead(self.curve)
             knots = self.curve.knots
             draws = draws.best_by(

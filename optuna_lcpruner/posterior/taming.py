@@ -39,3 +39,8 @@ def tamed(values: Array, scale: Scale) -> tuple[Array, float, float]:
     stretch = max(1.0, float(np.ptp(z)) / 20.0, (0.5 - last) / 20.0)
     shift = last - 0.5 * stretch
     return (z - last) / stretch + 0.5, stretch, shift
+
+
+def floor_of(values: Array, scale: Scale) -> float:
+    """The best of a curve's oriented values, shape (n,), as a working value; it stays finite."""
+    return float(np.clip((np.max(values) - scale.location) / scale.unit, -FAR, FAR))

@@ -10,6 +10,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_lcpruner.checks import missing
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.visualization.charts import (
     Band,
@@ -20,7 +21,6 @@ from optuna_lcpruner.visualization.charts import (
     decisions_chart,
     forecast_chart,
     forecasts_chart,
-    missing,
     savings_chart,
 )
 
@@ -93,7 +93,7 @@ def figure_of(chart: Chart) -> Any:
     try:
         import plotly.graph_objects as go  # type: ignore[import-untyped]
     except ImportError as error:
-        raise missing("plotly") from error
+        raise missing("a figure", "plotly") from error
     figure = go.Figure(
         layout={
             "title": chart.title,

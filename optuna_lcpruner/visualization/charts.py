@@ -13,11 +13,10 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.explanation import explain
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.study_report import Row, left_out, on_record, report
-from optuna_lcpruner.wording import number, probability
+from optuna_lcpruner.wording import count, number, probability
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#808080"
 
@@ -178,7 +177,7 @@ def forecasts_chart(study: Study, ledger: Setting) -> Chart:
         )
         best = seen[-1]["incumbent"]
         layers.append(Line([first, max(place)], [best, best], "Best value", ORANGE, "dot"))
-    title = f"Forecasts of {len(running)} Running Trial{'s' if len(running) != 1 else ''}"
+    title = f"Forecasts of {count(len(running), 'Running Trial')}"
     return Chart(title, "Step", metric_name(study), layers)
 
 
@@ -275,7 +274,7 @@ def decisions_chart(study: Study, ledger: Setting) -> Chart:
             )
         )
     return Chart(
-        f"Decisions About {len(by_trial)} Trial{'s' if len(by_trial) != 1 else ''}",
+        f"Decisions About {count(len(by_trial), 'Trial')}",
         "Step",
         "P(beat best)",
         layers,
@@ -305,8 +304,3 @@ def _joined(curves: Sequence[Curve]) -> tuple[Numbers, Numbers]:
         x += [*steps, None]
         y += [*values, None]
     return x, y
-
-
-def missing(library: str) -> InputError:
-    """What to say where a plotting library is not installed."""
-    return InputError(f"figures need {library}: pip install {library}")

@@ -9,6 +9,7 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_lcpruner.checks import missing
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.visualization.charts import (
     Band,
@@ -20,7 +21,6 @@ from optuna_lcpruner.visualization.charts import (
     decisions_chart,
     forecast_chart,
     forecasts_chart,
-    missing,
     savings_chart,
 )
 
@@ -66,7 +66,7 @@ def _axes(chart: Chart) -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise missing("matplotlib") from error
+        raise missing("a figure", "matplotlib") from error
     _, axes = plt.subplots(figsize=_SIZE, layout="constrained")
     _fill(axes, chart)
     return axes
@@ -81,7 +81,7 @@ def write_svg(chart: Chart, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise missing("matplotlib") from error
+        raise missing("a figure", "matplotlib") from error
     figure = Figure(figsize=_SIZE, layout="constrained")
     _fill(figure.subplots(), chart)
     figure.savefig(path, format="svg", metadata={"Date": None})

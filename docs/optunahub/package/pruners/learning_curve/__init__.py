@@ -1,0 +1,4 @@
+from optuna_lcpruner import LearningCurvePruner
+
+
+__all__ = ["LearningCurvePruner"]

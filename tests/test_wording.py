@@ -1,0 +1,28 @@
+import pytest
+
+from optuna_lcpruner.wording import count, number, probability, table
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (probability(0.25), "0.250"),
+        (probability(0.001), "0.001"),
+        (probability(0.00099), "9.9e-04"),
+        (probability(0.0), "0.0e+00"),
+        (number(1234.5), "1234"),
+        (number(0.000123456), "0.0001235"),
+        (count(0, "trial"), "0 trials"),
+        (count(1, "trial"), "1 trial"),
+        (count(2, "trial"), "2 trials"),
+        (count(1, "study", "studies"), "1 study"),
+        (count(2, "study", "studies"), "2 studies"),
+    ],
+)
+def test_how_numbers_read(words: str, expected: str) -> None:
+    assert words == expected
+
+
+def test_a_table_is_set_right_but_for_words() -> None:
+    text = table(("n", "what"), [("1", "one"), ("10", "")], left=(1,))
+    assert text == " n  what\n 1  one\n10"
