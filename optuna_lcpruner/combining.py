@@ -20,6 +20,8 @@ from optuna_lcpruner.verdict import Verdict
 
 _logger = get_logger("optuna.lcpruner")
 
+_OURS = "LearningCurvePruner"
+
 
 class _Combination(BasePruner):
     """Asks all of its pruners at each check and tells who decided.
@@ -86,7 +88,11 @@ class _Combination(BasePruner):
             return own
 
         def describe() -> Decision:
-            message = f"{words} (LearningCurvePruner: {own.decision.message})"
+            said = own.decision.message
+            if own.prune and words == f"pruned by {_OURS}":
+                message = f"{words}: {said.removeprefix('pruned: ')}"
+            else:
+                message = f"{words} ({_OURS}: {said})"
             return replace(own.decision, reason=reason, message=message)
 
         return Verdict(reason, describe, told=own.told and reason is own.reason)

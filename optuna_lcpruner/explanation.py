@@ -20,7 +20,7 @@ from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.ledger_writer import flush
 from optuna_lcpruner.wording import number, probability, table
 
-_DECIDED = re.compile(r"pruned by (.*?) \(LearningCurvePruner: ")
+_DECIDED = re.compile(r"pruned by (.*?)(: | \(LearningCurvePruner: )")
 """How a message begins where several pruners decided."""
 
 _HEADER = (
@@ -252,9 +252,9 @@ def _phrase(reason: str) -> str:
 
 
 def _detail(entry: Entry) -> str:
-    own = entry.message
-    if _DECIDED.match(own):
-        own = _DECIDED.sub("", own).removesuffix(")")
+    own, named = entry.message, _DECIDED.match(entry.message)
+    if named:
+        own = own[named.end() :].removesuffix(")" if "(" in named[2] else "")
     return own.removeprefix(f"{_phrase(entry.reason)}: ")
 
 

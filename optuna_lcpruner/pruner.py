@@ -320,7 +320,7 @@ class LearningCurvePruner(BasePruner):
         with self._lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
         looks = [curve, *self._guards.earlier(curve, steps, self._rule.patience - 1)]
-        if self._background is None:
+        if self._background is None or trial.number < 0:  # it could not be told from another one
             answers = [self._ask(look, knowledge, incumbent) for look in looks]
         else:
             question = Question(tuple(looks), knowledge, step)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import pickle
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from helpers import BAD, N_STEPS, good_trials, make_study, reports, saturating, sqlite
+from helpers import BAD, N_STEPS, environment, good_trials, make_study, reports, saturating, sqlite
 from optuna.pruners import (
     BasePruner,
     MedianPruner,
@@ -183,11 +186,31 @@ class TestWhoDecided:
         study = studies(PruneIfAny([ours(), FALSE]))
         trial = train(study, BAD)
         said = trial.user_attrs["lcpruner:reason"]
-        assert said.startswith("pruned by LearningCurvePruner (LearningCurvePruner: pruned: P = ")
+        assert said.startswith("pruned by LearningCurvePruner: P = ")
         last = on_record(study, trial)[-1]
         assert (last.reason, last.action, last.message) == ("HOPELESS", "prune", said)
         assert explain(study, trial.number).summary.startswith(
             f"Trial {trial.number} was pruned at step {last.step} by LearningCurvePruner, its "
+        )
+
+    def test_ours_of_a_trial_that_diverges(self, studies: Callable[[BasePruner], Study]) -> None:
+        study = studies(PruneIfAny([ours(), FALSE]))
+        trial = train(study, [0.1, math.nan])
+        said = "pruned by LearningCurvePruner: diverged: nan reported at step 1"
+        assert trial.user_attrs["lcpruner:reason"] == said
+        on_record(study, trial)
+        assert explain(study, trial.number).summary == (
+            f"Trial {trial.number} was pruned at step 1 by LearningCurvePruner, its 2nd look: "
+            "diverged: nan reported at step 1."
+        )
+
+    def test_both_of_a_trial_that_diverges(self, studies: Callable[[BasePruner], Study]) -> None:
+        study = studies(PruneIfAll([ours(), ThresholdPruner(lower=0.0)]))
+        trial = train(study, [0.1, math.nan])
+        on_record(study, trial)
+        assert explain(study, trial.number).summary == (
+            f"Trial {trial.number} was pruned at step 1 by LearningCurvePruner and "
+            "ThresholdPruner, its 2nd look: nan reported at step 1."
         )
 
     def test_both(self, studies: Callable[[BasePruner], Study]) -> None:
@@ -482,3 +505,23 @@ class TestWithOptunasPruners:
         assert trial.user_attrs["lcpruner:reason"].startswith(
             "pruned by LearningCurvePruner and MedianPruner ("
         )
+
+
+def test_the_page_about_it() -> None:
+    """Its code runs and prints what it says, but for the last digits."""
+    page = (Path(__file__).parents[1] / "docs" / "combining.md").read_text()
+    code = re.findall(r"<!-- run -->\n```python\n(.*?)```", page, re.DOTALL)
+    shown = "\n".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL))
+    assert len(code) == 2
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(code)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    number = r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?"
+    texts = [" ".join(text.split()) for text in (shown, ran.stdout)]
+    assert re.sub(number, "#", texts[0]) == re.sub(number, "#", texts[1])
+    printed, found = (np.array(re.findall(number, text), dtype=float) for text in texts)
+    np.testing.assert_allclose(found, printed, rtol=0.05, atol=2e-3)

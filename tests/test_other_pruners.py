@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,12 @@ class TestInsideAMultiMetricPruner:
         _, one_more = self.study(which, pruner, joint=True)
         assert one_more(BAD, 1.0 - BAD).state == TrialState.COMPLETE
         assert set(names(pruner.decisions)) == {"TOO_FEW_REPORTS", "NO_BEST_VALUE"}
+
+    def test_an_executor_is_not_used(self, which: str) -> None:
+        """It would wait for ever for the forecast of a trial that has no number."""
+        with ThreadPoolExecutor(1) as executor:
+            _, one_more = self.study(which, ours(executor=executor))
+            assert one_more(BAD, 1.0 - BAD).state == TrialState.PRUNED
 
     def test_others_beside_it(self, which: str, warned: list[str]) -> None:
         _, one_more = self.study(which, PruneIfAny([ours(), ThresholdPruner(upper=5.0)]))
