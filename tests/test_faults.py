@@ -44,9 +44,11 @@ from optuna_lcpruner.remote_verdict import ATTRIBUTE, RemoteVerdict
 class Cut:
     """A storage seen through a network that can be cut: each call then fails as SQLAlchemy's do."""
 
-    def __init__(self, storage: Any) -> None:
+    def __init__(self, storage: Any, error: Exception | None = None) -> None:
         self.is_cut = False
         self._storage = storage
+        gone = Exception("server closed the connection")
+        self._error = error or OperationalError("SELECT 1", {}, gone)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._storage, name)
@@ -55,7 +57,7 @@ class Cut:
 
         def call(*arguments: Any, **named: Any) -> Any:
             if self.is_cut:
-                raise OperationalError("SELECT 1", {}, Exception("server closed the connection"))
+                raise self._error
             return found(*arguments, **named)
 
         return call
@@ -519,25 +521,73 @@ def test_half_a_row_costs_its_study_only(tmp_path: Path) -> None:
     assert verdict_of(whole, trial).n_reports == 7
 
 
-@pytest.mark.parametrize(
-    "line", ["not json", "{}", "[]", '{"op_code": 99, "worker_id": "x"}', "\x00"]
-)
-def test_a_line_of_a_journal_that_is_none(line: str, tmp_path: Path, warned: list[str]) -> None:
-    """Optuna cannot read on; nobody raises, and nobody is stopped."""
-    path = tmp_path / "s.log"
-    study = make_study(good_trials(), storage=JournalStorage(JournalFileBackend(str(path))))
-    study.pruner = LearningCurvePruner(remote=True)
-    trial = running(study, BAD[:6])
-    watching = Watching(JournalStorage(JournalFileBackend(str(path))))
-    watching.look()
-    with path.open("a") as file:
-        file.write(line + "\n")
-    with path.open("a") as file:  # only what comes after it shows that it is no half-written line
-        file.write(line + "\n")
-    watching.look(20)
-    assert trial.should_prune() is False
-    assert watching.judged == [(5, 6)]
-    assert [e for e in watching.events if e.level >= logging.WARNING or e.name == "study_gone"]
+LINES = ["not json", "{}", "[]", '{"op_code": 99, "worker_id": "x"}', "\x00"]
+"""What is no entry of a journal; Optuna raises as many different errors."""
+
+
+class TestALineOfAJournalThatIsNone:
+    """Optuna cannot read it; nobody raises, nobody is stopped, no study is taken for deleted."""
+
+    @pytest.mark.parametrize("by_name", [False, True])
+    @pytest.mark.parametrize("line", LINES)
+    def test_it_costs_a_warning(
+        self, line: str, by_name: bool, tmp_path: Path, warned: list[str]
+    ) -> None:
+        path = tmp_path / "s.log"
+        study = make_study(good_trials(), storage=JournalStorage(JournalFileBackend(str(path))))
+        study.pruner = LearningCurvePruner(remote=True)
+        trial = running(study, BAD[:6])
+        watching = Watching(
+            JournalStorage(JournalFileBackend(str(path))), [study.study_name] if by_name else None
+        )
+        watching.look()
+        with path.open("a") as file:  # what comes after one shows that it is no half-written line
+            file.write(f"{line}\n" * 2)
+        watching.look(20)
+        assert trial.should_prune() is False
+        assert watching.judged == [(5, 6)]
+        assert watching.named("cannot_serve") + watching.named("storage_out_of_reach")
+        assert not watching.named("study_gone")
+        assert not watching.named("no_such_study")
+
+    @pytest.mark.parametrize("n", [1, 2, 3, 4])
+    def test_a_journal_that_can_be_read_on(self, n: int, tmp_path: Path) -> None:
+        """Optuna raises KeyError once for each ``{}``, as it does for a study that is gone."""
+        path = tmp_path / "s.log"
+        study = make_study(good_trials(), storage=JournalStorage(JournalFileBackend(str(path))))
+        trial = running(study, BAD[:6])
+        watching = Watching(JournalStorage(JournalFileBackend(str(path))), [study.study_name])
+        watching.look()
+        with path.open("a") as file:
+            file.write("{}\n" * n)
+        for _ in range(n):  # the trainer goes on all the same
+            with pytest.raises(KeyError):
+                study.get_trials()
+        trial.report(0.1, 6)
+        watching.look(20)
+        assert len([e for e in watching.events if e.level >= logging.WARNING]) == 1
+        assert len(watching.named("back")) == 1
+        assert not watching.named("study_gone")
+        assert watching.judged == [(5, 6), (5, 7)]
+        assert watching.forecaster.counts.members == 1  # its lease was not forgotten
+
+    def test_a_journal_that_stays_unreadable(self, tmp_path: Path) -> None:
+        """KeyErrors are no sign that the storage answers: the forecaster gives up."""
+        study = make_study(good_trials())
+        running(study, BAD[:6])
+        cut, clock, events = Cut(study._storage, KeyError("op_code")), Clock(), []
+
+        class Stop(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                clock.now += timeout or 0.0
+                return False
+
+        forecaster = Forecaster(
+            behind(cut), [study.study_name], clock=clock, tell=events.append, stop=Stop()
+        )
+        cut.is_cut = True
+        assert forecaster.run(give_up_after=60.0) is False
+        assert not [event for event in events if event.name in ("study_gone", "no_such_study")]
 
 
 class TestVersions:
