@@ -396,6 +396,18 @@ class TestRemote:
         assert words.startswith(f"Trial {frozen.number} ran to its end with 0.1; not pruned: ")
         assert report(study).n_pruned == 0
 
+    def test_the_forecasters_prune_is_on_record_once(
+        self, studies: Callable[[BasePruner], Study]
+    ) -> None:
+        study = studies(PruneIfAny([LearningCurvePruner(remote=True), FALSE]))
+        trial = study.ask()
+        for step, value in reports(BAD[:8]).items():
+            trial.report(value, step)
+        Watching(study._storage, [study.study_name]).look()
+        assert trial.should_prune() is True
+        rows = on_record(study, study.get_trials()[-1])
+        assert [(row.step, row.action) for row in rows] == [(7, "prune")]
+
     def test_another_pruner_stops_it(self, studies: Callable[[BasePruner], Study]) -> None:
         study = studies(PruneIfAny([LearningCurvePruner(remote=True), Says(True, since=4)]))
         trial = train(study, GOOD)

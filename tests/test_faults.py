@@ -8,10 +8,8 @@ import logging
 import math
 import os
 import signal
-import socket
 import sqlite3
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +24,7 @@ from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from serving import Serving, wait
+from serving import Serving, trains, wait
 from sqlalchemy.exc import OperationalError
 from test_forecaster import Clock, Watching, running, verdict_of
 
@@ -175,24 +173,6 @@ remote_verdict.write = write
     assert trial.should_prune() is True
 
 
-def trains(trials: list[Any], until: Callable[[], bool], *serving: Serving) -> None:
-    """Report for all trials ten times a second, until something is the case.
-
-    Args:
-        trials: The trials.
-        until: Whether it is.
-        serving: Whose last words to show if it never is.
-    """
-    for _ in range(900):
-        if until():
-            return
-        for trial in trials:
-            step = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
-            trial.report(0.5 + 0.001 * (step % 7), step)
-        time.sleep(0.1)
-    raise AssertionError(f"it never was: {[one.lines[-20:] for one in serving]}")
-
-
 @pytest.mark.slow
 def test_two_forecasters_and_one_is_killed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
@@ -242,97 +222,6 @@ class TestNetworkCutBetweenOneForecasterAndTheStorage:
         assert len(first.judged) > alone
         judged = first.judged + second.judged
         assert len(judged) == len(set(judged))
-
-    @pytest.mark.slow
-    @pytest.mark.skipif(
-        "OPTUNA_LCPRUNER_TEST_POSTGRES" not in os.environ,
-        reason="OPTUNA_LCPRUNER_TEST_POSTGRES is not set to the URL of a PostgreSQL server",
-    )
-    def test_on_a_real_server(self) -> None:
-        """A relay that stops passing bytes on and resets its connections stands for the cut."""
-        url = sqlalchemy.make_url(os.environ["OPTUNA_LCPRUNER_TEST_POSTGRES"])
-        name = f"cut-{os.getpid()}-{time.time_ns()}"
-        study = optuna.create_study(
-            study_name=name, storage=url.render_as_string(False), direction="maximize"
-        )
-        study.add_trials(good_trials())
-        trials = [running(study, [0.1, 0.2]) for _ in range(16)]
-        try:
-            with Relay(url.host or "", url.port or 5432) as relay:
-                through = url.set(host="127.0.0.1", port=relay.port).render_as_string(False)
-                options = ("--study", name, "--interval", "0.1", "--n-steps", "100000")
-                options += ("--lease", "3", "--no-ledger")
-                with (
-                    Serving("--storage", through, *options) as first,
-                    Serving("--storage", url.render_as_string(False), *options) as second,
-                ):
-                    both = (first, second)
-                    trains(trials, lambda: min(len(one.judged) for one in both) > 8, *both)
-                    relay.cut()
-                    first.wait_for("cannot_serve")
-                    done = len(second.judged)
-                    everything = {trial.number for trial in trials}
-                    alone = lambda: {n for n, _ in second.judged[done:]} == everything  # noqa: E731
-                    trains(trials, alone, second)
-                    relay.mend()
-                    before = len(first.judged)
-                    trains(trials, lambda: len(first.judged) > before + 4, *both)
-                    judged = first.judged + second.judged
-                    assert len(judged) == len(set(judged))
-                    assert first.terminate() == second.terminate() == 0
-        finally:
-            optuna.delete_study(study_name=name, storage=url.render_as_string(False))
-
-
-class Relay:
-    """Passes a port's bytes on to a server, until it is cut."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._server = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._open: list[socket.socket] = []
-        self._is_cut = False
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Relay:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-        self.cut()
-
-    def cut(self) -> None:
-        self._is_cut = True
-        for connection in self._open:
-            connection.close()
-        self._open = []
-
-    def mend(self) -> None:
-        self._is_cut = False
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            if self._is_cut:
-                client.close()
-                continue
-            server = socket.create_connection(self._server)
-            self._open += [client, server]
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
-
-    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
-        try:
-            while data := one.recv(65536):
-                other.sendall(data)
-        except OSError:
-            pass
-        for side in (one, other):
-            side.close()
 
 
 @pytest.mark.slow

@@ -1,0 +1,213 @@
+"""The network between one of two forecasters and the database is cut and mended: by a real link.
+
+What wrappers in place of the network can show is in test_faults.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+from backends import POSTGRES, database, server
+from helpers import GOOD_ENDS, finished, reports, saturating
+from optuna.study import Study
+from optuna.trial import TrialState
+from serving import Serving, trains, wait
+from test_forecaster import running, verdict_of
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = ("--interval", "0.1", "--n-steps", "100000", "--lease", "3", "--no-ledger")
+
+
+@pytest.fixture
+def url() -> Iterator[sqlalchemy.URL]:
+    """A new database on the PostgreSQL server."""
+    with database(server(POSTGRES)) as made:
+        yield sqlalchemy.make_url(made)
+
+
+def shown(url: sqlalchemy.URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def begun(url: sqlalchemy.URL) -> tuple[Study, list[Any]]:
+    """A study with sixteen running trials, of which each of two forecasters gets some.
+
+    All of them are better than the best all the time: any prune is a wrong one.
+    """
+    study = optuna.create_study(storage=shown(url), direction="maximize")
+    study.add_trials(finished(reports(saturating(end / 2.0))) for end in GOOD_ENDS)
+    return study, [running(study, [0.5, 0.5]) for _ in range(16)]
+
+
+def takes_over(study: Study, trials: list[Any], first: Serving, second: Serving, link: Any) -> None:
+    """Cut the first one off, mend the link; each trial is judged, none twice and none wrongly."""
+    both, everything = (first, second), {trial.number for trial in trials}
+    trains(trials, lambda: min(len(one.judged) for one in both) > 8, *both)
+    link.cut()
+    time.sleep(1.0)  # what is on its way arrives
+    before, done = len(first.judged), len(second.judged)
+    trains(trials, lambda: {n for n, _ in second.judged[done:]} == everything, *both)
+    assert len(first.judged) == before
+    link.mend()
+    trains(trials, lambda: len(first.judged) > before + 4, *both)
+    wait(
+        lambda: all(
+            verdict_of(study, trial).covers(study._storage.get_trial(trial._trial_id))
+            for trial in trials
+        ),
+        lambda: (first.lines[-20:], second.lines[-20:]),
+    )
+    judged = first.judged + second.judged
+    assert len(judged) == len(set(judged))
+    assert not any(e["prune"] for one in both for e in one.events("verdict"))
+    assert {trial.state for trial in study.get_trials()[5:]} == {TrialState.RUNNING}
+    assert first.terminate() == second.terminate() == 0
+
+
+class Namespace:
+    """A network namespace, joined to this one by a veth pair alone.
+
+    Attributes:
+        address: This side's address.
+    """
+
+    def __init__(self, name: str, address: str) -> None:
+        self.address = address
+        self.inside = ("ip", "netns", "exec", name)
+        self._near = f"{name}-a"
+
+    def cut(self) -> None:
+        """Set the link down: packets are lost, and nobody is told."""
+        ip("link", "set", self._near, "down")
+
+    def mend(self) -> None:
+        ip("link", "set", self._near, "up")
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+@contextmanager
+def namespace() -> Iterator[Namespace]:
+    """Inside it there is one; afterwards neither it nor its links are left."""
+    if shutil.which("ip") is None:
+        pytest.skip("no network namespaces: there is no ip command (iproute2)")
+    pid = os.getpid()
+    name = f"lcp{pid}"
+    net = f"10.213.{pid % 256}"
+    try:
+        ip("netns", "add", name)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no network namespaces, they take CAP_NET_ADMIN: {error.stderr.strip()}")
+    try:
+        ip("link", "add", f"{name}-a", "type", "veth", "peer", "name", f"{name}-b", "netns", name)
+        ip("addr", "add", f"{net}.1/30", "dev", f"{name}-a")
+        ip("link", "set", f"{name}-a", "up")
+        ip("-n", name, "addr", "add", f"{net}.2/30", "dev", f"{name}-b")
+        ip("-n", name, "link", "set", f"{name}-b", "up")
+        yield Namespace(name, f"{net}.1")
+    finally:
+        subprocess.run(["ip", "link", "delete", f"{name}-a"], capture_output=True, check=False)
+        ip("netns", "delete", name)
+
+
+@pytest.mark.parametrize(
+    "timeouts", [{}, {"connect_timeout": "2", "tcp_user_timeout": "2000"}], ids=["none", "libpq's"]
+)
+def test_a_link_that_is_set_down(url: sqlalchemy.URL, timeouts: dict[str, str]) -> None:
+    """Without timeouts the one that is cut off stands still in its read until the link is back."""
+    study, trials = begun(url)
+    with (
+        namespace() as other,
+        Relay(url.host or "", url.port or 5432, at=other.address) as relay,
+    ):
+        through = url.set(host=other.address, port=relay.port).update_query_dict(timeouts)
+        with (
+            Serving("--storage", shown(through), *OPTIONS, inside=other.inside) as first,
+            Serving("--storage", shown(url), *OPTIONS) as second,
+        ):
+            takes_over(study, trials, first, second, other)
+            said = first.events("cannot_serve") + first.events("storage_out_of_reach")
+            assert bool(said) is bool(timeouts)
+
+
+def test_connections_that_are_reset(url: sqlalchemy.URL) -> None:
+    study, trials = begun(url)
+    with Relay(url.host or "", url.port or 5432) as relay:
+        through = shown(url.set(host="127.0.0.1", port=relay.port))
+        with (
+            Serving("--storage", through, *OPTIONS) as first,
+            Serving("--storage", shown(url), *OPTIONS) as second,
+        ):
+            takes_over(study, trials, first, second, relay)
+            assert first.events("cannot_serve")
+
+
+class Relay:
+    """Passes a port's bytes on to a server, until it is cut.
+
+    Args:
+        host: The server's.
+        port: The server's.
+        at: The address to listen at.
+    """
+
+    def __init__(self, host: str, port: int, at: str = "127.0.0.1") -> None:
+        self._server = (host, port)
+        self._listener = socket.create_server((at, 0))
+        self.port = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        self._is_cut = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        self._is_cut = True
+        for connection in self._open:
+            connection.close()
+        self._open = []
+
+    def mend(self) -> None:
+        self._is_cut = False
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._is_cut:
+                client.close()
+                continue
+            server = socket.create_connection(self._server)
+            self._open += [client, server]
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(65536):
+                other.sendall(data)
+        except OSError:
+            pass
+        for side in (one, other):
+            side.close()
