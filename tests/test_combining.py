@@ -396,6 +396,27 @@ class TestRemote:
         assert words.startswith(f"Trial {frozen.number} ran to its end with 0.1; not pruned: ")
         assert report(study).n_pruned == 0
 
+    def test_the_trainer_overrules_for_a_while(
+        self, studies: Callable[[BasePruner], Study]
+    ) -> None:
+        """What counts is the look that stopped the trial, not an earlier one of the forecaster."""
+        study = studies(PruneIfAll([LearningCurvePruner(remote=True), Says(True, since=12)]))
+        watching = Watching(study._storage, [study.study_name])
+        trial = study.ask()
+        stopped = False
+        for step, value in reports(BAD).items():
+            trial.report(value, step)
+            watching.look(1)
+            stopped = trial.should_prune()
+            if stopped:
+                break
+        study.tell(trial, state=TrialState.PRUNED)
+        assert stopped
+        on_record(study, study.get_trials()[-1])
+        assert [call.step for call in report(study).closest] == [12]
+        summary = explain(study, trial.number).summary
+        assert summary.startswith(f"Trial {trial.number} was pruned at step 12, its ")
+
     def test_the_forecasters_prune_is_on_record_once(
         self, studies: Callable[[BasePruner], Study]
     ) -> None:
