@@ -12,18 +12,21 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
 import pytest
 import sqlalchemy
 from backends import POSTGRES, database, server
-from helpers import GOOD_ENDS, finished, reports, saturating
+from helpers import BAD, GOOD_ENDS, finished, good_trials, reports, saturating
+from optuna.exceptions import StorageInternalError
 from optuna.study import Study
 from optuna.trial import TrialState
 from serving import Serving, trains, wait
 from test_forecaster import running, verdict_of
+
+from optuna_lcpruner import LearningCurvePruner
 
 pytestmark = pytest.mark.slow
 
@@ -154,6 +157,40 @@ def test_connections_that_are_reset(url: sqlalchemy.URL) -> None:
         ):
             takes_over(study, trials, first, second, relay)
             assert first.events("cannot_serve")
+
+
+def test_the_database_is_gone_for_ten_seconds(url: sqlalchemy.URL, warned: list[str]) -> None:
+    """For the trainer and the forecaster at once; both go on as soon as it is back."""
+    study = optuna.create_study(storage=shown(url), direction="maximize")
+    study.add_trials(good_trials())
+    with Relay(url.host or "", url.port or 5432) as relay:
+        through = shown(url.set(host="127.0.0.1", port=relay.port))
+        trainer = optuna.load_study(
+            study_name=study.study_name,
+            storage=through,
+            pruner=LearningCurvePruner(remote=True, ledger=False),
+        )
+        trial = running(trainer, BAD[:2])
+        options = ("--storage", through, "--interval", "0.1", "--n-steps", "20", "--no-ledger")
+        with Serving(*options) as forecaster:
+            forecaster.wait_for("verdict")
+            relay.cut()
+            forecaster.wait_for("cannot_serve")
+            for _ in range(10):
+                assert trial.should_prune() is False
+                time.sleep(1.0)
+            relay.mend()
+            forecaster.wait_for("back")
+            for step in range(2, 8):
+                with suppress(StorageInternalError):  # Optuna's pool has dead connections left
+                    trial.report(0.1, step)
+            wait(trial.should_prune)
+            assert len(forecaster.judged) == len(set(forecaster.judged))
+            assert forecaster.terminate() == 0
+        trainer._storage.remove_session()
+    assert study.get_trials()[5].state == TrialState.RUNNING
+    assert len(warned) == 1
+    assert "could not decide, so the trial goes on" in warned[0]
 
 
 class Relay:

@@ -29,6 +29,7 @@ from helpers import (
 )
 from multi_metric import load
 from optuna.pruners import BasePruner, PatientPruner, ThresholdPruner
+from optuna.storages import InMemoryStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from test_combining import Says, on_record, ours, train
@@ -153,13 +154,26 @@ class TestInsideAMultiMetricPruner:
             _, one_more = self.study(which, ours(executor=executor))
             assert one_more(BAD, 1.0 - BAD).state == TrialState.PRUNED
 
-    def test_others_beside_it(self, which: str, warned: list[str]) -> None:
+    def test_others_beside_it(
+        self, which: str, warned: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody writes to a trial that is in no storage."""
+        written = []
+        write = InMemoryStorage.set_trial_user_attr
+
+        def noted(self: InMemoryStorage, trial_id: int, key: str, value: Any) -> None:
+            written.append(trial_id)
+            write(self, trial_id, key, value)
+
+        monkeypatch.setattr(InMemoryStorage, "set_trial_user_attr", noted)
         _, one_more = self.study(which, PruneIfAny([ours(), ThresholdPruner(upper=5.0)]))
         better = saturating(0.95)
         loss = np.r_[1.0 - better[:10], np.full(10, 6.0)]
         trial = one_more(better, loss)
         assert trial.state == TrialState.PRUNED
         assert not any(key.startswith("lcpruner:") for key in trial.user_attrs)
+        assert written
+        assert min(written) >= 0
         assert warned == []
 
     def test_a_ledger_cannot_be_kept(self, which: str, tmp_path: Path, warned: list[str]) -> None:
