@@ -142,9 +142,17 @@ class PruneIfAny(_Combination):
         ValueError: If there are none.
 
     Example:
+        >>> import optuna
         >>> from optuna.pruners import ThresholdPruner
         >>> from optuna_lcpruner import LearningCurvePruner
-        >>> PruneIfAny([LearningCurvePruner(40), ThresholdPruner(upper=100.0)]).ledger
+        >>> pruner = PruneIfAny([LearningCurvePruner(40), ThresholdPruner(upper=100.0)])
+        >>> study = optuna.create_study(pruner=pruner)
+        >>> trial = study.ask()
+        >>> trial.report(1000.0, 0)
+        >>> trial.should_prune()
+        True
+        >>> study.trials[0].user_attrs["lcpruner:reason"]
+        'pruned by ThresholdPruner (LearningCurvePruner: too few reports: 1 of 2)'
     """
 
     @staticmethod

@@ -18,11 +18,14 @@ import pytest
 from helpers import BAD, N_STEPS, environment, good_trials, make_study, reports, saturating, sqlite
 from optuna.pruners import (
     BasePruner,
+    HyperbandPruner,
     MedianPruner,
     NopPruner,
     PatientPruner,
+    PercentilePruner,
     SuccessiveHalvingPruner,
     ThresholdPruner,
+    WilcoxonPruner,
 )
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -484,8 +487,8 @@ class TestTheConstructor:
 
     def test_it_survives_pickle(self) -> None:
         pruner = PruneIfAny([ours(), Says(False)])
-        copy = pickle.loads(pickle.dumps(pruner))
-        study = make_study(good_trials(), pruner=copy)
+        again = pickle.loads(pickle.dumps(pruner))
+        study = make_study(good_trials(), pruner=again)
         assert train(study, BAD).state == TrialState.PRUNED
 
 
@@ -513,6 +516,38 @@ def test_threads_do_not_hear_each_other() -> None:
 
 
 class TestWithOptunasPruners:
+    @pytest.mark.filterwarnings("ignore:WilcoxonPruner is experimental")
+    @pytest.mark.parametrize("kind", [PruneIfAny, PruneIfAll])
+    @pytest.mark.parametrize(
+        "other",
+        [
+            lambda: HyperbandPruner(min_resource=1, max_resource=N_STEPS),
+            lambda: MedianPruner(n_startup_trials=1),
+            lambda: PatientPruner(None, patience=2),
+            lambda: PercentilePruner(25.0, n_startup_trials=1),
+            SuccessiveHalvingPruner,
+            lambda: ThresholdPruner(lower=0.12),
+            WilcoxonPruner,
+        ],
+        ids=["hyperband", "median", "patient", "percentile", "halving", "threshold", "wilcoxon"],
+    )
+    def test_it_is_asked_as_if_alone(
+        self, kind: type[PruneIfAny], other: Callable[[], BasePruner], warned: list[str]
+    ) -> None:
+        """Beside one that never prunes, or always: it stops each trial where it does alone."""
+        curves = [*map(saturating, (0.8, 0.5, 0.85, 0.2)), np.linspace(0.5, 0.2, N_STEPS)]
+        beside = Says(kind is PruneIfAll)
+        alone, combined = (  # Hyperband's brackets follow from the name
+            optuna.create_study(study_name="s", direction="maximize", pruner=pruner)
+            for pruner in (other(), kind([beside, other()]))
+        )
+        for curve in curves:
+            mine, its = train(combined, curve), train(alone, curve)
+            assert (mine.state, mine.last_step) == (its.state, its.last_step)
+            assert mine.system_attrs == its.system_attrs
+        assert any(trial.state == TrialState.PRUNED for trial in alone.trials)
+        assert warned == []
+
     def test_a_threshold_beside_ours(self) -> None:
         pruner = PruneIfAny([ours(), ThresholdPruner(upper=10.0)])
         curve = 1.0 - GOOD
