@@ -306,7 +306,9 @@ class TestWhoDecided:
         study = make_study(good_trials(), pruner=PruneIfAny([ours(publish=False), TRUE]))
         assert train(study, GOOD).user_attrs == {}
 
-    def test_the_same_question_again(self, studies: Callable[[BasePruner], Study]) -> None:
+    def test_the_same_question_again(
+        self, studies: Callable[[BasePruner], Study], warned: list[str]
+    ) -> None:
         """As fastai's callback asks: the same answer, nothing more on record."""
         study = studies(PruneIfAll([ours(), FALSE]))
         trial = study.ask()
@@ -317,6 +319,7 @@ class TestWhoDecided:
         frozen = study.get_trials()[-1]
         assert frozen.user_attrs["lcpruner:reason"].startswith("overruled")
         assert len(on_record(study, frozen)) == 1
+        assert warned == []
 
     def test_ours_alone_decides_as_it_says(self, studies: Callable[[BasePruner], Study]) -> None:
         """A combination changes what is told, not what the pruner thinks."""

@@ -465,10 +465,12 @@ class TestALineOfAJournalThatIsNone:
         study = make_study(good_trials())
         running(study, BAD[:6])
         cut, clock, events = Cut(study._storage, KeyError("op_code")), Clock(), []
+        began = clock.now
 
         class Stop(threading.Event):
             def wait(self, timeout: float | None = None) -> bool:
                 clock.now += timeout or 0.0
+                assert clock.now - began < 1000.0, "it does not give up"
                 return False
 
         forecaster = Forecaster(
