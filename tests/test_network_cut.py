@@ -82,49 +82,68 @@ def takes_over(study: Study, trials: list[Any], first: Serving, second: Serving,
 class Namespace:
     """A network namespace, joined to this one by a veth pair alone.
 
+    Args:
+        pid: A process in it.
+        near: The name of this end of the pair.
+        address: Its address.
+
     Attributes:
-        address: This side's address.
+        address: As above.
+        inside: The words before a command that run it there.
     """
 
-    def __init__(self, name: str, address: str) -> None:
+    def __init__(self, pid: int, near: str, address: str) -> None:
         self.address = address
-        self.inside = ("ip", "netns", "exec", name)
-        self._near = f"{name}-a"
+        self.inside = ("nsenter", "--net", f"--target={pid}")
+        self._near = near
 
     def cut(self) -> None:
         """Set the link down: packets are lost, and nobody is told."""
-        ip("link", "set", self._near, "down")
+        run("ip", "link", "set", self._near, "down")
 
     def mend(self) -> None:
-        ip("link", "set", self._near, "up")
+        run("ip", "link", "set", self._near, "up")
 
 
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+# It goes when its last process does: with this one, however this one ends.
+HOLDER = ("setpriv", "--pdeathsig=KILL", "unshare", "--net", "sh", "-c", "echo there; exec cat")
 
 
 @contextmanager
 def namespace() -> Iterator[Namespace]:
     """Inside it there is one; afterwards neither it nor its links are left."""
-    if shutil.which("ip") is None:
-        pytest.skip("no network namespaces: there is no ip command (iproute2)")
-    pid = os.getpid()
-    name = f"lcp{pid}"
-    net = f"10.213.{pid % 256}"
-    try:
-        ip("netns", "add", name)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no network namespaces, they take CAP_NET_ADMIN: {error.stderr.strip()}")
-    try:
-        ip("link", "add", f"{name}-a", "type", "veth", "peer", "name", f"{name}-b", "netns", name)
-        ip("addr", "add", f"{net}.1/30", "dev", f"{name}-a")
-        ip("link", "set", f"{name}-a", "up")
-        ip("-n", name, "addr", "add", f"{net}.2/30", "dev", f"{name}-b")
-        ip("-n", name, "link", "set", f"{name}-b", "up")
-        yield Namespace(name, f"{net}.1")
-    finally:
-        subprocess.run(["ip", "link", "delete", f"{name}-a"], capture_output=True, check=False)
-        ip("netns", "delete", name)
+    missing = [
+        tool for tool in ("ip", "nsenter", "setpriv", "unshare") if shutil.which(tool) is None
+    ]
+    if missing:
+        pytest.skip(f"no network namespaces: there is no {' and no '.join(missing)}")
+    near, far, net = f"lcp{os.getpid()}a", f"lcp{os.getpid()}b", f"10.213.{os.getpid() % 256}"
+    pipe = subprocess.PIPE
+    with subprocess.Popen(HOLDER, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stderr is not None
+            if holder.stdout.readline() != "there\n":
+                why = holder.stderr.read().strip()
+                pytest.skip(f"no network namespaces, they take CAP_SYS_ADMIN: {why}")
+            other = Namespace(holder.pid, near, f"{net}.1")
+            peer = ("type", "veth", "peer", "name", far, "netns", str(holder.pid))
+            try:
+                run("ip", "link", "add", near, *peer)
+            except subprocess.CalledProcessError as error:
+                pytest.skip(f"no network links, they take CAP_NET_ADMIN: {error.stderr.strip()}")
+            run("ip", "address", "add", f"{net}.1/30", "dev", near)
+            run("ip", "link", "set", near, "up")
+            run(*other.inside, "ip", "address", "add", f"{net}.2/30", "dev", far)
+            run(*other.inside, "ip", "link", "set", far, "up")
+            yield other
+        finally:
+            subprocess.run(["ip", "link", "delete", near], capture_output=True, check=False)
+            holder.kill()
 
 
 @pytest.mark.parametrize(
