@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optuna_lcpruner.version import __version__
 
 if TYPE_CHECKING:
+    from optuna_lcpruner.combining import PruneIfAll, PruneIfAny
     from optuna_lcpruner.dashboard import publish_to_dashboard, upload_forecast
     from optuna_lcpruner.decision import Decision, Reason
     from optuna_lcpruner.explanation import Explanation, explain
@@ -31,6 +32,8 @@ __all__ = [
     "ForecastSampler",
     "Forecaster",
     "LearningCurvePruner",
+    "PruneIfAll",
+    "PruneIfAny",
     "Reason",
     "Report",
     "__version__",
@@ -49,6 +52,8 @@ _HOMES = {
     "ForecastSampler": "forecast_sampler",
     "Forecaster": "forecaster",
     "LearningCurvePruner": "pruner",
+    "PruneIfAll": "combining",
+    "PruneIfAny": "combining",
     "Reason": "decision",
     "Report": "report_text",
     "explain": "explanation",

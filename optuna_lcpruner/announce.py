@@ -67,8 +67,9 @@ def show(study: Study, trial: FrozenTrial, verdict: Verdict, told: Told, publish
     """Tell the log and, if wanted, whoever looks at the trial's attributes."""
     level = logging.INFO if verdict.prune else logging.DEBUG
     if _logger.isEnabledFor(level):
-        _logger.log(level, f"Trial {trial.number}: {verdict.decision.message}")
-    if verdict.told:
+        name = f"Trial {trial.number}" if trial.number >= 0 else "A trial"
+        _logger.log(level, f"{name}: {verdict.decision.message}")
+    if verdict.told or trial.number < 0:  # one that another pruner made up is in no storage
         return
     writer, where = publish.writer(), (study._storage, trial._trial_id)
     if verdict.reason is Reason.CONTROL:
@@ -94,9 +95,14 @@ def record(
     If wanted, the figures on optuna-dashboard follow.
 
     Raises:
-        InputError: If figures are wanted and there is no ledger to draw them from.
+        InputError: If figures are wanted and there is no ledger to draw them from, or if a ledger
+            is and the trial has no number to find its decisions by.
     """
     if verdict.told:
+        return
+    if trial.number < 0:
+        if isinstance(setting, str):
+            raise InputError("no ledger: the pruner around this one does not say of which trial.")
         return
     where = told.ledger_of(setting, study._storage)
     if where is None:

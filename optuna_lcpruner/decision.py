@@ -11,7 +11,11 @@ from optuna_lcpruner.wording import number, probability
 
 
 class Reason(Enum):
-    """Why a trial was stopped or left alone. The value is the first words of the message."""
+    """Why a trial was stopped or left alone.
+
+    The value is the first words of the message, but where pruners decided together: there it begins
+    with their names.
+    """
 
     NOTHING_REPORTED = "nothing reported"
     WARM_UP = "warm-up"
@@ -31,16 +35,18 @@ class Reason(Enum):
     NOT_CONVERGED = "forecast without convergence"
     CONTROL = "control group, runs on"
     SECOND_CHANCE = "second chance, runs on"
+    OVERRULED = "overruled, runs on"
     MULTI_OBJECTIVE = "multi-objective study"
     FAILED = "could not decide"
     DIVERGED = "pruned: diverged"
     HOPELESS = "pruned"
     SETTLED = "pruned: forecast settled"
+    OTHER_PRUNER = "pruned by another pruner"
 
     @property
     def prunes(self) -> bool:
         """Whether a decision with this reason stops the trial."""
-        return self in (Reason.DIVERGED, Reason.HOPELESS, Reason.SETTLED)
+        return self in (Reason.DIVERGED, Reason.HOPELESS, Reason.SETTLED, Reason.OTHER_PRUNER)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from optuna_lcpruner.ledger import COLUMNS, Entry, open_ledger
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.ledger_writer import flush
 from optuna_lcpruner.wording import count, number, probability, table
+
+_DECIDED = re.compile(r"pruned by (.*?)(: | \(LearningCurvePruner: )")
+"""How a message begins where several pruners decided."""
 
 _HEADER = (
     "step",
@@ -58,11 +62,11 @@ class Explanation:
         """What became of the trial, and why, in one sentence."""
         if not self.decisions:
             return f"{self._fate()}; no decision about it is on record."
-        stop = next((entry for entry in reversed(self.decisions) if entry.action == "prune"), None)
+        stop = _last_stop(self.decisions)
         if stop is not None:
             pruned = self.state == TrialState.PRUNED
             fate = f"Trial {self.trial}" if pruned else f"{self._fate()}, though it"
-            return f"{fate} was {'pruned' if pruned else 'to stop'} at step {stop.step}, " + (
+            return f"{fate} was {'pruned' if pruned else 'to stop'} at step {stop.step}" + (
                 f"{_why_pruned(stop)}."
             )
         return f"{self._fate()}; {_why_not(self.decisions)}."
@@ -158,12 +162,23 @@ def explain(study: Study, trial_number: int, *, ledger: Setting = None) -> Expla
     )
 
 
+def _last_stop(decisions: Sequence[Entry]) -> Entry | None:
+    """The last decision that would stop the trial, and that no other pruner overruled."""
+    overruled = {entry.step for entry in decisions if entry.reason == Reason.OVERRULED.name}
+    stops = (e for e in reversed(decisions) if e.action == "prune" and e.step not in overruled)
+    return next(stops, None)
+
+
 def _why_pruned(stop: Entry) -> str:
+    if stop.reason == Reason.OTHER_PRUNER.name:
+        return f" {stop.message.removeprefix('pruned ')}"
+    named = _DECIDED.match(stop.message)
+    by = f" by {named[1]}" if named else ""
     if stop.reason != Reason.HOPELESS.name or stop.p_beat is None or stop.threshold is None:
-        return f"{_look(stop)}: {_detail(stop)}"
+        return f"{by}, {_look(stop)}: {_detail(stop)}"
     return (
-        f"{_look(stop)}: its chance to beat the best, P = {probability(stop.p_beat)}, was below "
-        f"the threshold {probability(stop.threshold)}; {_outlook(stop)}"
+        f"{by}, {_look(stop)}: its chance to beat the best, P = {probability(stop.p_beat)}, was "
+        f"below the threshold {probability(stop.threshold)}; {_outlook(stop)}"
     )
 
 
@@ -233,7 +248,10 @@ def _phrase(reason: str) -> str:
 
 
 def _detail(entry: Entry) -> str:
-    return entry.message.removeprefix(f"{_phrase(entry.reason)}: ")
+    own, named = entry.message, _DECIDED.match(entry.message)
+    if named:
+        own = own[named.end() :].removesuffix(")" if "(" in named[2] else "")
+    return own.removeprefix(f"{_phrase(entry.reason)}: ")
 
 
 def _row(run: Sequence[Entry]) -> list[str]:

@@ -209,8 +209,10 @@ class Forecaster:
         try:
             watch.serve()
         except KeyError as error:
-            if self._exists(watch.name):  # another one of this name, perhaps
-                watch.forget()
+            ids = self._ids(watch.name)
+            if ids is None or ids:
+                if ids and watch.study_id not in ids:  # another one of this name
+                    watch.forget()
                 self._failed(turn, error)
                 return
             watch.gone(self._names is not None)
@@ -229,16 +231,18 @@ class Forecaster:
         level = logging.WARNING if turn.failures == 1 else logging.DEBUG
         self._desk.say(level, "cannot_serve", study=turn.watch.name, why=self._words(error))
 
-    def _exists(self, name: str) -> bool:
-        """Whether there is a study of this name, as far as the storage says."""
+    def _ids(self, name: str) -> set[int] | None:
+        """The id of the study of this name, if there is one; None if the storage does not say.
+
+        A KeyError does not: Optuna raises it for a study that is not there, and for a line of a
+        journal that it cannot read. The list of all studies tells.
+        """
         try:
             with self._desk.storage_busy():
-                self._desk.storage.get_study_id_from_name(name)
-        except KeyError:
-            return False
+                studies = self._desk.storage.get_all_studies()
         except Exception:
-            return True
-        return True
+            return None
+        return {study._study_id for study in studies if study.study_name == name}
 
     def _is_joining(self) -> bool:
         return any(turn.watch.is_joining for turn in self._watched.values())

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner import announce
+from optuna_lcpruner import announce, telling
 from optuna_lcpruner.background import Background, Question
 from optuna_lcpruner.checks import InputError, choice, integer, real
 from optuna_lcpruner.completion import CompletedTrials
@@ -36,6 +36,7 @@ from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.redaction import without_passwords
 from optuna_lcpruner.remote_verdict import Heard, Listener
 from optuna_lcpruner.scale import oriented
+from optuna_lcpruner.stand_in import CompletedReports
 from optuna_lcpruner.verdict import Verdict, key_of
 
 _logger = get_logger("optuna.lcpruner")
@@ -235,6 +236,7 @@ class LearningCurvePruner(BasePruner):
             memo, key = self._memo(study), key_of(trial)
             known = memo.verdicts.get(key)
             if known is not None:
+                telling.left_to_combination(known, partial(self._tell, study, trial, None))
                 return known
             facts = Circumstances(self._engine_name)
             start = time.perf_counter()
@@ -243,21 +245,31 @@ class LearningCurvePruner(BasePruner):
             facts.milliseconds = 1e3 * (time.perf_counter() - start)
             if verdict.prune:
                 verdict.decision  # noqa: B018 - a trial is not stopped without a reason in words
+            if verdict.reason not in _MAY_COME:
+                with self._lock:
+                    # Two threads may have decided at once; both take the first answer.
+                    mine, verdict = verdict, memo.verdicts.setdefault(key, verdict)
+                    if len(memo.verdicts) > _MAX_REMEMBERED:
+                        memo.verdicts.popitem(last=False)
+                facts = facts if verdict is mine else None
         except Exception as error:
             verdict = Verdict.of(self._failed(error))
-            self._record(study, trial, verdict, facts or Circumstances(self._engine_name))
-            return verdict
-        if verdict.reason in _MAY_COME:
-            return verdict
-        with self._lock:
-            # Two threads may have decided at once; both take the first answer.
-            mine, verdict = verdict, memo.verdicts.setdefault(key, verdict)
-            if len(memo.verdicts) > _MAX_REMEMBERED:
-                memo.verdicts.popitem(last=False)
-        self._show(study, trial, verdict)
-        if verdict is mine:
-            self._record(study, trial, verdict, facts)
+            facts = facts or Circumstances(self._engine_name)
+        tell = partial(self._tell, study, trial, facts)
+        if not telling.left_to_combination(verdict, tell):
+            tell(verdict)
         return verdict
+
+    def _tell(
+        self, study: Study, trial: FrozenTrial, facts: Circumstances | None, verdict: Verdict
+    ) -> None:
+        """Tell of a verdict; without facts it is on record already."""
+        if verdict.reason in _MAY_COME:
+            return
+        if verdict.reason is not Reason.FAILED:
+            self._show(study, trial, verdict)
+        if facts is not None:
+            self._record(study, trial, verdict, facts)
 
     def _failed(self, error: Exception) -> Decision:
         self._say_once("error", f"could not decide, so the trial goes on: {error!r}")
@@ -291,7 +303,8 @@ class LearningCurvePruner(BasePruner):
         maximize = study.direction == StudyDirection.MAXIMIZE
         steps, values = reported[finite], oriented(raw[finite], maximize)
 
-        record, summary = memo.completed.summed_up(study, maximize, self._lock)
+        completed = memo.completed if trial.number >= 0 else CompletedReports(trial, self._target)
+        record, summary = completed.summed_up(study, maximize, self._lock)
         facts.incumbent_trial = summary.incumbent_trial
         refusal = self._guards.with_study(summary, step, self._say_once)
         if refusal is not None:
@@ -307,7 +320,7 @@ class LearningCurvePruner(BasePruner):
         with self._lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
         looks = [curve, *self._guards.earlier(curve, steps, self._rule.patience - 1)]
-        if self._background is None:
+        if self._background is None or trial.number < 0:  # it could not be told from another one
             answers = [self._ask(look, knowledge, incumbent) for look in looks]
         else:
             question = Question(tuple(looks), knowledge, step)

@@ -146,8 +146,10 @@ def on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[Ro
 def _stops(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> tuple[list[Row], list[Row]]:
     """The first look that condemned a trial by forecast: of pruned trials, of the control group."""
     first: dict[int, Row] = {}
+    overruled = {(r["trial"], r["step"]) for r in rows if r["reason"] == Reason.OVERRULED.name}
     for row in rows:
-        if row["action"] in ("prune", "control") and row["reason"] in _BY_FORECAST:
+        condemned = row["action"] in ("prune", "control") and row["reason"] in _BY_FORECAST
+        if condemned and (row["trial"], row["step"]) not in overruled:
             first.setdefault(row["trial"], row)
     pruned = [
         row

@@ -92,10 +92,6 @@ class Desk:
         start = self.clock()
         try:
             yield
-        except KeyError:  # an answer too
-            self.reached = self.clock()
-            raise
-        else:
             self.reached = self.clock()
         finally:
             self.counts.storage_seconds += self.clock() - start
@@ -133,6 +129,11 @@ class StudyWatch:
         self._pruner = copy.copy(self._desk.pruner)
         self._judged: dict[int, _Judged] = {}
         self.n_running = 0
+
+    @property
+    def study_id(self) -> int | None:
+        """The id of the study, None if it is not open."""
+        return None if self._study is None else self._study._study_id
 
     @property
     def n_members(self) -> int:

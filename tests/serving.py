@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -29,12 +29,13 @@ class Serving:
     Args:
         arguments: Of the command; each verdict is logged, as JSON.
         before: Code that runs first.
+        inside: A command that runs it: the words before its own.
     """
 
-    def __init__(self, *arguments: str, before: str = "") -> None:
+    def __init__(self, *arguments: str, before: str = "", inside: Sequence[str] = ()) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _CODE.format(before=before), *arguments, *_LOG],
+            [*inside, sys.executable, "-c", _CODE.format(before=before), *arguments, *_LOG],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -90,3 +91,21 @@ def wait(
     while not done():
         assert time.monotonic() < end, what()
         time.sleep(0.02)
+
+
+def trains(trials: list[Any], until: Callable[[], bool], *serving: Serving) -> None:
+    """Report for all trials ten times a second, until something is the case.
+
+    Args:
+        trials: The trials.
+        until: Whether it is.
+        serving: Whose last words to show if it never is.
+    """
+    for _ in range(900):
+        if until():
+            return
+        for trial in trials:
+            step = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
+            trial.report(0.5 + 0.001 * (step % 7), step)
+        time.sleep(0.1)
+    raise AssertionError(f"it never was: {[one.lines[-20:] for one in serving]}")

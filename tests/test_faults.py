@@ -8,10 +8,8 @@ import logging
 import math
 import os
 import signal
-import socket
 import sqlite3
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +24,7 @@ from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from serving import Serving, wait
+from serving import Serving, trains, wait
 from sqlalchemy.exc import OperationalError
 from test_forecaster import Clock, Watching, running, verdict_of
 
@@ -44,9 +42,11 @@ from optuna_lcpruner.remote_verdict import ATTRIBUTE, RemoteVerdict
 class Cut:
     """A storage seen through a network that can be cut: each call then fails as SQLAlchemy's do."""
 
-    def __init__(self, storage: Any) -> None:
+    def __init__(self, storage: Any, error: Exception | None = None) -> None:
         self.is_cut = False
         self._storage = storage
+        gone = Exception("server closed the connection")
+        self._error = error or OperationalError("SELECT 1", {}, gone)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._storage, name)
@@ -55,7 +55,7 @@ class Cut:
 
         def call(*arguments: Any, **named: Any) -> Any:
             if self.is_cut:
-                raise OperationalError("SELECT 1", {}, Exception("server closed the connection"))
+                raise self._error
             return found(*arguments, **named)
 
         return call
@@ -173,24 +173,6 @@ remote_verdict.write = write
     assert trial.should_prune() is True
 
 
-def trains(trials: list[Any], until: Callable[[], bool], *serving: Serving) -> None:
-    """Report for all trials ten times a second, until something is the case.
-
-    Args:
-        trials: The trials.
-        until: Whether it is.
-        serving: Whose last words to show if it never is.
-    """
-    for _ in range(900):
-        if until():
-            return
-        for trial in trials:
-            step = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
-            trial.report(0.5 + 0.001 * (step % 7), step)
-        time.sleep(0.1)
-    raise AssertionError(f"it never was: {[one.lines[-20:] for one in serving]}")
-
-
 @pytest.mark.slow
 def test_two_forecasters_and_one_is_killed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
@@ -240,97 +222,6 @@ class TestNetworkCutBetweenOneForecasterAndTheStorage:
         assert len(first.judged) > alone
         judged = first.judged + second.judged
         assert len(judged) == len(set(judged))
-
-    @pytest.mark.slow
-    @pytest.mark.skipif(
-        "OPTUNA_LCPRUNER_TEST_POSTGRES" not in os.environ,
-        reason="OPTUNA_LCPRUNER_TEST_POSTGRES is not set to the URL of a PostgreSQL server",
-    )
-    def test_on_a_real_server(self) -> None:
-        """A relay that stops passing bytes on and resets its connections stands for the cut."""
-        url = sqlalchemy.make_url(os.environ["OPTUNA_LCPRUNER_TEST_POSTGRES"])
-        name = f"cut-{os.getpid()}-{time.time_ns()}"
-        study = optuna.create_study(
-            study_name=name, storage=url.render_as_string(False), direction="maximize"
-        )
-        study.add_trials(good_trials())
-        trials = [running(study, [0.1, 0.2]) for _ in range(16)]
-        try:
-            with Relay(url.host or "", url.port or 5432) as relay:
-                through = url.set(host="127.0.0.1", port=relay.port).render_as_string(False)
-                options = ("--study", name, "--interval", "0.1", "--n-steps", "100000")
-                options += ("--lease", "3", "--no-ledger")
-                with (
-                    Serving("--storage", through, *options) as first,
-                    Serving("--storage", url.render_as_string(False), *options) as second,
-                ):
-                    both = (first, second)
-                    trains(trials, lambda: min(len(one.judged) for one in both) > 8, *both)
-                    relay.cut()
-                    first.wait_for("cannot_serve")
-                    done = len(second.judged)
-                    everything = {trial.number for trial in trials}
-                    alone = lambda: {n for n, _ in second.judged[done:]} == everything  # noqa: E731
-                    trains(trials, alone, second)
-                    relay.mend()
-                    before = len(first.judged)
-                    trains(trials, lambda: len(first.judged) > before + 4, *both)
-                    judged = first.judged + second.judged
-                    assert len(judged) == len(set(judged))
-                    assert first.terminate() == second.terminate() == 0
-        finally:
-            optuna.delete_study(study_name=name, storage=url.render_as_string(False))
-
-
-class Relay:
-    """Passes a port's bytes on to a server, until it is cut."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._server = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._open: list[socket.socket] = []
-        self._is_cut = False
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Relay:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-        self.cut()
-
-    def cut(self) -> None:
-        self._is_cut = True
-        for connection in self._open:
-            connection.close()
-        self._open = []
-
-    def mend(self) -> None:
-        self._is_cut = False
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            if self._is_cut:
-                client.close()
-                continue
-            server = socket.create_connection(self._server)
-            self._open += [client, server]
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
-
-    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
-        try:
-            while data := one.recv(65536):
-                other.sendall(data)
-        except OSError:
-            pass
-        for side in (one, other):
-            side.close()
 
 
 @pytest.mark.slow
@@ -519,25 +410,75 @@ def test_half_a_row_costs_its_study_only(tmp_path: Path) -> None:
     assert verdict_of(whole, trial).n_reports == 7
 
 
-@pytest.mark.parametrize(
-    "line", ["not json", "{}", "[]", '{"op_code": 99, "worker_id": "x"}', "\x00"]
-)
-def test_a_line_of_a_journal_that_is_none(line: str, tmp_path: Path, warned: list[str]) -> None:
-    """Optuna cannot read on; nobody raises, and nobody is stopped."""
-    path = tmp_path / "s.log"
-    study = make_study(good_trials(), storage=JournalStorage(JournalFileBackend(str(path))))
-    study.pruner = LearningCurvePruner(remote=True)
-    trial = running(study, BAD[:6])
-    watching = Watching(JournalStorage(JournalFileBackend(str(path))))
-    watching.look()
-    with path.open("a") as file:
-        file.write(line + "\n")
-    with path.open("a") as file:  # only what comes after it shows that it is no half-written line
-        file.write(line + "\n")
-    watching.look(20)
-    assert trial.should_prune() is False
-    assert watching.judged == [(5, 6)]
-    assert [e for e in watching.events if e.level >= logging.WARNING or e.name == "study_gone"]
+LINES = ["not json", "{}", "[]", '{"op_code": 99, "worker_id": "x"}', "\x00"]
+"""What is no entry of a journal; Optuna raises as many different errors."""
+
+
+class TestALineOfAJournalThatIsNone:
+    """Optuna cannot read it; nobody raises, nobody is stopped, no study is taken for deleted."""
+
+    @pytest.mark.parametrize("by_name", [False, True])
+    @pytest.mark.parametrize("line", LINES)
+    def test_it_costs_a_warning(
+        self, line: str, by_name: bool, tmp_path: Path, warned: list[str]
+    ) -> None:
+        path = tmp_path / "s.log"
+        study = make_study(good_trials(), storage=JournalStorage(JournalFileBackend(str(path))))
+        study.pruner = LearningCurvePruner(remote=True)
+        trial = running(study, BAD[:6])
+        watching = Watching(
+            JournalStorage(JournalFileBackend(str(path))), [study.study_name] if by_name else None
+        )
+        watching.look()
+        with path.open("a") as file:  # what comes after one shows that it is no half-written line
+            file.write(f"{line}\n" * 2)
+        watching.look(20)
+        assert trial.should_prune() is False
+        assert watching.judged == [(5, 6)]
+        assert watching.named("cannot_serve") + watching.named("storage_out_of_reach")
+        assert not watching.named("study_gone")
+        assert not watching.named("no_such_study")
+
+    @pytest.mark.parametrize("n", [1, 2, 3, 4])
+    def test_a_journal_that_can_be_read_on(self, n: int, tmp_path: Path) -> None:
+        """Optuna raises KeyError once for each ``{}``, as it does for a study that is gone."""
+        path = tmp_path / "s.log"
+        study = make_study(good_trials(), storage=JournalStorage(JournalFileBackend(str(path))))
+        trial = running(study, BAD[:6])
+        watching = Watching(JournalStorage(JournalFileBackend(str(path))), [study.study_name])
+        watching.look()
+        with path.open("a") as file:
+            file.write("{}\n" * n)
+        for _ in range(n):  # the trainer goes on all the same
+            with pytest.raises(KeyError):
+                study.get_trials()
+        trial.report(0.1, 6)
+        watching.look(20)
+        assert len([e for e in watching.events if e.level >= logging.WARNING]) == 1
+        assert len(watching.named("back")) == 1
+        assert not watching.named("study_gone")
+        assert watching.judged == [(5, 6), (5, 7)]
+        assert watching.forecaster.counts.members == 1  # its lease was not forgotten
+
+    def test_a_journal_that_stays_unreadable(self, tmp_path: Path) -> None:
+        """KeyErrors are no sign that the storage answers: the forecaster gives up."""
+        study = make_study(good_trials())
+        running(study, BAD[:6])
+        cut, clock, events = Cut(study._storage, KeyError("op_code")), Clock(), []
+        began = clock.now
+
+        class Stop(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                clock.now += timeout or 0.0
+                assert clock.now - began < 1000.0, "it does not give up"
+                return False
+
+        forecaster = Forecaster(
+            behind(cut), [study.study_name], clock=clock, tell=events.append, stop=Stop()
+        )
+        cut.is_cut = True
+        assert forecaster.run(give_up_after=60.0) is False
+        assert not [event for event in events if event.name in ("study_gone", "no_such_study")]
 
 
 class TestVersions:

@@ -82,6 +82,8 @@ MAY_IMPORT = {
     "ledger": {"checks", "decision", "ledger_address", "predictive", "redaction"},
     "ledger_writer": {"forks", "ledger", "ledger_address", "redaction"},
     "verdict": {"decision"},
+    "telling": {"verdict"},
+    "combining": {"decision", "ledger_address", "publish", "redaction", "telling", "verdict"},
     "remote_verdict": {"checks", "decision", "verdict", "version", "wording"},
     "explanation": {
         "checks", "decision", "ledger", "ledger_address", "ledger_writer", "wording",
@@ -93,7 +95,7 @@ MAY_IMPORT = {
         "ledger_writer", "report_text",
     },
     "visualization.charts": {
-        "explanation", "ledger_address", "study_report", "wording",
+        "decision", "explanation", "ledger_address", "study_report", "wording",
     },
     "visualization": {"checks", "ledger_address", "visualization.charts"},
     "visualization.matplotlib": {"checks", "ledger_address", "visualization.charts"},
@@ -107,11 +109,12 @@ MAY_IMPORT = {
         "ledger_address", "ledger_writer", "publish", "verdict", "version",
     },
     "completion": {"forks", "study_record"},
+    "stand_in": {"study_record"},
     "guards": {"decision", "learning_curve", "study_record"},
     "pruner": {
         "announce", "background", "checks", "completion", "control_group", "decision", "guards",
         "learning_curve", "ledger", "ledger_address", "predictive", "redaction", "remote_verdict",
-        "scale", "verdict", "posterior.interface", "posterior.engines",
+        "scale", "stand_in", "telling", "verdict", "posterior.interface", "posterior.engines",
     },
     "study_watch": {"events", "membership", "pruner", "remote_verdict"},
     "forecaster": {
@@ -119,7 +122,8 @@ MAY_IMPORT = {
     },
     "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "": {
-        "dashboard", "decision", "explanation", "extrapolate", "forecast_sampler", "forecaster",
+        "combining", "dashboard", "decision", "explanation", "extrapolate", "forecast_sampler",
+        "forecaster",
         "predictive", "pruner", "report_text", "second_chance", "study_report", "version",
     },
     "curve_files": {"checks", "learning_curve", "study_record"},
@@ -141,8 +145,8 @@ MAY_IMPORT = {
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
     "study_record", "publish", "forecast_sampler", "ledger_address", "ledger", "ledger_writer",
-    "verdict",
-    "remote_verdict", "announce", "completion", "pruner", "study_watch", "forecaster",
+    "verdict", "combining", "remote_verdict", "announce", "completion", "stand_in", "pruner",
+    "study_watch", "forecaster",
     "storage_url", "cli_serve", "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",
     "cli_explain", "cli", "visualization.charts", "visualization", "visualization.matplotlib",

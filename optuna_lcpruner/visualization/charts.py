@@ -13,6 +13,7 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.explanation import explain
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.study_report import Row, left_out, on_record, report
@@ -266,11 +267,7 @@ def decisions_chart(study: Study, ledger: Setting) -> Chart:
                 RED,
                 "x",
                 6.0,
-                [
-                    f"trial {row['trial']}: {probability(row['p_beat'])} < "
-                    f"{probability(row['threshold'])}"
-                    for row in stops
-                ],
+                [_stopped(row) for row in stops],
             )
         )
     return Chart(
@@ -280,6 +277,14 @@ def decisions_chart(study: Study, ledger: Setting) -> Chart:
         layers,
         log_y=True,
     )
+
+
+def _stopped(row: Row) -> str:
+    """What a stop says under the mouse."""
+    p, threshold = row["p_beat"], row["threshold"]
+    if row["reason"] == Reason.OTHER_PRUNER.name:
+        return f"trial {row['trial']}: by another pruner, P = {probability(p)}"
+    return f"trial {row['trial']}: {probability(p)} < {probability(threshold)}"
 
 
 def _shown(p: float) -> float:
