@@ -72,7 +72,8 @@ MAY_IMPORT = {
     "extrapolate": {
         "learning_curve", "predictive", "scale", "posterior.interface", "posterior.engines",
     },
-    "study_record": {"learning_curve", "scale", "posterior.interface"},
+    "horizon": {"checks"},
+    "study_record": {"horizon", "learning_curve", "scale", "posterior.interface"},
     "control_group": set(),
     "version": set(),
     "publish": {"decision", "forks", "redaction"},
@@ -105,7 +106,7 @@ MAY_IMPORT = {
         "ledger_address", "ledger_writer", "publish", "verdict", "version",
     },
     "completion": {"forks", "study_record"},
-    "guards": {"decision", "learning_curve", "study_record"},
+    "guards": {"decision", "horizon", "learning_curve", "study_record"},
     "pruner": {
         "announce", "background", "checks", "completion", "control_group", "decision", "guards",
         "learning_curve", "ledger", "ledger_address", "predictive", "redaction", "remote_verdict",
@@ -117,11 +118,11 @@ MAY_IMPORT = {
     },
     "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "": {
-        "dashboard", "decision", "explanation", "extrapolate", "forecaster", "predictive", "pruner",
-        "report_text", "second_chance", "study_report", "version",
+        "dashboard", "decision", "explanation", "extrapolate", "forecaster", "horizon",
+        "predictive", "pruner", "report_text", "second_chance", "study_report", "version",
     },
-    "curve_files": {"checks", "learning_curve", "study_record"},
-    "replay": {"checks", "curve_files", "pruner", "study_record"},
+    "curve_files": {"checks", "horizon", "learning_curve"},
+    "replay": {"checks", "curve_files", "horizon", "pruner"},
     "backtest_report": {"checks", "curve_files", "wording"},
     "backtest": {"backtest_report", "checks", "curve_files", "replay"},
     "storage_url": {"checks", "redaction"},
@@ -138,7 +139,7 @@ MAY_IMPORT = {
 }  # fmt: skip
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
-    "study_record", "publish", "ledger_address", "ledger", "ledger_writer", "verdict",
+    "horizon", "study_record", "publish", "ledger_address", "ledger", "ledger_writer", "verdict",
     "remote_verdict", "announce", "completion", "pruner", "study_watch", "forecaster",
     "storage_url", "cli_serve", "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",
