@@ -18,15 +18,24 @@ def at_least(low: int) -> Callable[[str], int]:
     return integer
 
 
+def storage(url: str) -> optuna.storages.BaseStorage:
+    """An argument's type: the database at a URL."""
+    try:
+        return optuna.storages.get_storage(url)
+    except Exception as error:
+        raise argparse.ArgumentTypeError(
+            f"cannot open {url!r}, try sqlite:///FILE ({error})"
+        ) from None
+
+
 def options(description: str | None, *, trials: int, **steps: int) -> argparse.ArgumentParser:
     """A parser of ``--trials``, ``--storage`` and the length of a training, say ``epochs=30``."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--trials", type=at_least(1), default=trials, help="default: %(default)s")
     for unit, default in steps.items():
-        parser.add_argument(
-            f"--{unit}", type=at_least(2), default=default, help="of a full training: %(default)s"
-        )
-    parser.add_argument("--storage", help="database URL, say sqlite:///study.db; else in memory")
+        described = "of a full training, default: %(default)s"
+        parser.add_argument(f"--{unit}", type=at_least(2), default=default, help=described)
+    parser.add_argument("--storage", type=storage, help="sqlite:///FILE; default: in memory")
     return parser
 
 

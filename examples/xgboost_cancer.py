@@ -26,7 +26,7 @@ def main() -> None:
     valid = xgboost.DMatrix(x_valid, label=y_valid)
 
     def objective(trial: optuna.Trial) -> float:
-        rounds = trial.suggest_int("rounds", args.rounds // 4, args.rounds)
+        rounds = trial.suggest_int("rounds", max(1, args.rounds // 4), args.rounds)
         set_n_steps(trial, rounds)
         params = {
             "objective": "binary:logistic",
