@@ -122,7 +122,8 @@ def parameters(example: Example, heavy: bool) -> object:
     marks = [pytest.mark.skipif(bool(missing), reason=why)]
     if heavy:
         marks.append(pytest.mark.frameworks)
-    return pytest.param(example, id=example.name + "".join(example.more[1:2]), marks=marks)
+    name = example.name + ("-gp" if "gp" in example.more else "")
+    return pytest.param(example, id=name, marks=marks)
 
 
 CASES = [parameters(e, heavy=False) for e in LIGHT] + [parameters(e, heavy=True) for e in HEAVY]
