@@ -56,14 +56,13 @@ def print_summary(study: optuna.Study, n_steps: int, unit: str = "epochs", every
     full = sum(trial.user_attrs.get("lcpruner:n_steps", n_steps) for trial in trials)
     print(f"\n{study.study_name}: {len(trials)} trials")
     print(f"  completed   {sum(trial.state == TrialState.COMPLETE for trial in trials)}")
-    print(f"  pruned      {len(pruned)}", f"({diverged} diverged)" if diverged else "")
+    print(f"  pruned      {len(pruned)}{f' ({diverged} diverged)' if diverged else ''}")
     print(f"  {unit:11} {spent} of {full} without pruning, {1 - spent / full:.0%} saved")
     print(f"  best value  {study.best_value:.4f} (trial {best.number})")
     print("             ", ", ".join(f"{k}={format_(v)}" for k, v in best.params.items()))
     by_forecast = [number for number, reason in reasons.items() if "P = " in reason]
     if by_forecast:
-        print(f"\nThe last of those whose forecast was too poor, trial {by_forecast[-1]}:")
-        print(f"  {reasons[by_forecast[-1]]}")
+        print(f"\nOne of the pruned, trial {by_forecast[-1]}:\n  {reasons[by_forecast[-1]]}")
 
 
 def format_(value: object) -> str:

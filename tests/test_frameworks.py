@@ -193,7 +193,7 @@ def test_its_summary_is_what_the_database_says(run: Run) -> None:
 
 def test_it_prunes_and_says_why(run: Run) -> None:
     for study in run.studies:
-        shown = re.search(r"too poor, trial (\d+):\n  (pruned: P = .*)\n", run.section(study))
+        shown = re.search(r"One of the pruned, trial (\d+):\n  (pruned: P = .*)\n", run.section(study))
         assert shown is not None, run.result.stdout
         trial = study.trials[int(shown[1])]
         assert trial.state == TrialState.PRUNED
