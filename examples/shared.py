@@ -48,18 +48,21 @@ def print_summary(study: optuna.Study, n_steps: int, unit: str = "epochs", every
         unit: What a step is.
         every: Steps from one report to the next.
     """
-    trials, best = study.trials, study.best_trial
+    trials = study.trials
+    completed = study.get_trials(states=[TrialState.COMPLETE])
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
     reasons = {trial.number: trial.user_attrs["lcpruner:reason"] for trial in pruned}
     diverged = sum(reason.startswith("pruned: diverged") for reason in reasons.values())
     spent = every * sum(len(trial.intermediate_values) for trial in trials)
     full = sum(trial.user_attrs.get("lcpruner:n_steps", n_steps) for trial in trials)
     print(f"\n{study.study_name}: {len(trials)} trials")
-    print(f"  completed   {sum(trial.state == TrialState.COMPLETE for trial in trials)}")
+    print(f"  completed   {len(completed)}")
     print(f"  pruned      {len(pruned)}{f' ({diverged} diverged)' if diverged else ''}")
     print(f"  {unit:11} {spent} of {full} without pruning, {1 - spent / full:.0%} saved")
-    print(f"  best value  {study.best_value:.4f} (trial {best.number})")
-    print("             ", ", ".join(f"{k}={format_(v)}" for k, v in best.params.items()))
+    if completed:
+        best = study.best_trial
+        print(f"  best value  {best.value:.4f} (trial {best.number})")
+        print("             ", ", ".join(f"{k}={format_(v)}" for k, v in best.params.items()))
     by_forecast = [number for number, reason in reasons.items() if "P = " in reason]
     if by_forecast:
         print(f"\nOne of the pruned, trial {by_forecast[-1]}:\n  {reasons[by_forecast[-1]]}")

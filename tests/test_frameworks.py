@@ -193,7 +193,8 @@ def test_its_summary_is_what_the_database_says(run: Run) -> None:
 
 def test_it_prunes_and_says_why(run: Run) -> None:
     for study in run.studies:
-        shown = re.search(r"One of the pruned, trial (\d+):\n  (pruned: P = .*)\n", run.section(study))
+        pattern = r"One of the pruned, trial (\d+):\n  (pruned: P = .*)\n"
+        shown = re.search(pattern, run.section(study))
         assert shown is not None, run.result.stdout
         trial = study.trials[int(shown[1])]
         assert trial.state == TrialState.PRUNED
@@ -242,6 +243,15 @@ def test_trainings_that_diverge_are_counted(tmp_path: Path) -> None:
     assert numbers(r"pruned +\d+ \((\d+) diverged\)", result.stdout) == [len(diverged)]
     for trial in diverged:
         assert trial.user_attrs["lcpruner:reason"].startswith("pruned: diverged: nan reported")
+
+
+def test_a_summary_of_trials_that_all_diverge(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    result = run_example("sklearn_partial_fit.py", "--trials=1", "--epochs=2", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    pattern = r"completed +(\d+)\n +pruned +(\d+) \((\d+) diverged\)"
+    assert numbers(pattern, result.stdout) == [0, 1, 1]
+    assert "best value" not in result.stdout
 
 
 def test_a_grid_is_printed_as_a_matrix(tmp_path: Path) -> None:
