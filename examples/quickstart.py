@@ -7,7 +7,7 @@ python examples/quickstart.py --check    # then trains every pruned configuratio
 import argparse
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import optuna
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from optuna.trial import TrialState
+from shared import at_least
 from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
@@ -124,14 +125,6 @@ def draw(study: optuna.Study, to_the_end: dict[int, list[float]], path: str) -> 
 
 
 def parse_arguments() -> tuple[argparse.Namespace, optuna.storages.BaseStorage]:
-    def at_least(low: int) -> Callable[[str], int]:
-        def integer(text: str) -> int:
-            if not text.isdecimal() or int(text) < low:
-                raise argparse.ArgumentTypeError(f"must be an integer >= {low}, but got {text!r}")
-            return int(text)
-
-        return integer
-
     parser = argparse.ArgumentParser(description="Tune a network, stop hopeless trainings early.")
     parser.add_argument("--trials", type=at_least(1), default=60)
     parser.add_argument("--epochs", type=at_least(2), default=40, help="of a full training")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from optuna_lcpruner.extrapolate import forecast
     from optuna_lcpruner.forecast_sampler import ForecastSampler
     from optuna_lcpruner.forecaster import Forecaster
+    from optuna_lcpruner.horizon import set_n_steps
     from optuna_lcpruner.predictive import Forecast
     from optuna_lcpruner.pruner import LearningCurvePruner
     from optuna_lcpruner.report_text import Report
@@ -42,6 +43,7 @@ __all__ = [
     "publish_to_dashboard",
     "report",
     "requeue",
+    "set_n_steps",
     "upload_forecast",
 ]
 
@@ -61,6 +63,7 @@ _HOMES = {
     "publish_to_dashboard": "dashboard",
     "report": "study_report",
     "requeue": "second_chance",
+    "set_n_steps": "horizon",
     "upload_forecast": "dashboard",
 }
 """Name -> the module it is defined in."""

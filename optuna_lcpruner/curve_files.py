@@ -31,8 +31,8 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner.checks import InputError, missing
+from optuna_lcpruner.horizon import announced_n_steps
 from optuna_lcpruner.learning_curve import ordered, typical_gap, usable
-from optuna_lcpruner.study_record import announced_n_steps
 
 MIN_TRIALS = 5
 """Fewer trials with a curve and a value say nothing about a pruner: most wait for that many."""

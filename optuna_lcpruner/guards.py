@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_lcpruner.decision import Decision, Reason, abstain
+from optuna_lcpruner.horizon import announced_n_steps
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, typical_gap, usable
-from optuna_lcpruner.study_record import MetricProblem, StudySummary, announced_n_steps
+from optuna_lcpruner.study_record import MetricProblem, StudySummary
 
 Array = NDArray[np.float64]
 Steps = NDArray[np.int64]
@@ -114,8 +115,8 @@ class Guards:
         if n_steps is None:
             warn(
                 "horizon",
-                "the length of a training is unknown: pass n_steps=... or set the trial's user "
-                "attribute 'lcpruner:n_steps'.",
+                "the length of a training is unknown: pass n_steps=... or call "
+                "set_n_steps(trial, ...) in the objective.",
             )
             return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
         began = first_step if summary.first_step is None else min(first_step, summary.first_step)

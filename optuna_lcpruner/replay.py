@@ -37,8 +37,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.curve_files import RecordedStudy, RecordedTrial, first_line
+from optuna_lcpruner.horizon import N_STEPS_ATTRIBUTE
 from optuna_lcpruner.pruner import LearningCurvePruner
-from optuna_lcpruner.study_record import N_STEPS_ATTRIBUTE
 
 
 class KeepTopPruner(BasePruner):

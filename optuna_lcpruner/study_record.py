@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
+from optuna_lcpruner.horizon import announced_n_steps
 from optuna_lcpruner.learning_curve import (
     MAX_KNOTS,
     Knots,
@@ -30,9 +31,6 @@ from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.scale import Scale, oriented, spanning
 
 Array = NDArray[np.float64]
-
-N_STEPS_ATTRIBUTE = "lcpruner:n_steps"
-"""Trial user attribute by which an objective announces its horizon."""
 
 MAX_CURVES = 1000
 """Completed trials that a curve is compared with, the newest: a decision's work stays bounded."""
@@ -131,18 +129,6 @@ def _block_means(steps: Array, values: Array) -> tuple[Array, Array]:
     with np.errstate(over="ignore"):
         means = np.add.reduceat(values / np.repeat(size, size), edges[:-1])
     return np.add.reduceat(steps, edges[:-1]) / size, means
-
-
-def announced_n_steps(user_attrs: object) -> float | None:
-    """The horizon in the trial's user attributes, if it is a positive number."""
-    value = user_attrs.get(N_STEPS_ATTRIBUTE) if isinstance(user_attrs, dict) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        return None
-    try:
-        n_steps = float(value)
-    except OverflowError:
-        return None
-    return n_steps if np.isfinite(n_steps) and n_steps > 0 else None
 
 
 _COLUMNS = (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna_lcpruner import Decision, LearningCurvePruner
 
 Array = NDArray[np.float64]
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 
 N_STEPS = 20
 """Reports of a full training in these tests."""
@@ -169,6 +174,27 @@ class SpyEngine:
 def environment() -> dict[str, str]:
     """The environment of another Python that is to import what this one can."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def run_example(name: str, *options: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run an example in a folder, as a user would."""
+    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": search},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def numbers(pattern: str, text: str) -> list[float]:
+    """The numbers that a pattern finds in a text."""
+    match = re.search(pattern, text)
+    assert match is not None, f"no {pattern!r} in:\n{text}"
+    return [float(group) for group in match.groups()]
 
 
 def run_together(script: str, arguments: Sequence[Sequence[str]], *options: str) -> list[str]:

@@ -1,10 +1,8 @@
-"""Every example runs, shortened, as a user would run it; its summary agrees with the database."""
+"""The quick start runs, shortened, as a user would run it; its summary agrees with the database."""
 
-import os
 import re
 import struct
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,28 +12,12 @@ import pytest
 from matplotlib import image
 from optuna.trial import TrialState
 
+from tests.helpers import numbers, run_example
+
 pytest.importorskip("sklearn")
 
-ROOT = Path(__file__).parents[1]
 EPOCHS, TRIALS = 10, 16
-SHORTENED = {"quickstart.py": ["--trials", f"{TRIALS}", "--epochs", f"{EPOCHS}"]}
-
-
-def run(example: str, *options: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / example), *options],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def test_every_example_is_run() -> None:
-    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(SHORTENED)
+OPTIONS = ["--trials", f"{TRIALS}", "--epochs", f"{EPOCHS}"]
 
 
 @dataclass(frozen=True)
@@ -53,21 +35,14 @@ class Runs:
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The quick start run twice in one folder, the second time with --check."""
     folder = tmp_path_factory.mktemp("quickstart")
-    options = SHORTENED["quickstart.py"]
-    first = run("quickstart.py", *options, folder=folder)
-    return Runs(folder, first, run("quickstart.py", *options, "--check", folder=folder))
+    first = run_example("quickstart.py", *OPTIONS, folder=folder)
+    return Runs(folder, first, run_example("quickstart.py", *OPTIONS, "--check", folder=folder))
 
 
 def test_quickstart_succeeds_without_warnings(quickstart: Runs) -> None:
     for result in (quickstart.first, quickstart.second):
         assert result.returncode == 0, result.stderr
         assert "Warning" not in result.stderr
-
-
-def numbers(pattern: str, text: str) -> list[float]:
-    match = re.search(pattern, text)
-    assert match is not None, f"no {pattern!r} in:\n{text}"
-    return [float(group) for group in match.groups()]
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -148,7 +123,7 @@ def test_quickstart_draws_a_png(quickstart: Runs) -> None:
     ],
 )
 def test_quickstart_refuses(options: list[str], message: str, tmp_path: Path) -> None:
-    result = run("quickstart.py", *options, folder=tmp_path)
+    result = run_example("quickstart.py", *options, folder=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr

@@ -73,7 +73,8 @@ MAY_IMPORT = {
         "checks", "learning_curve", "predictive", "scale", "posterior.interface",
         "posterior.engines",
     },
-    "study_record": {"learning_curve", "scale", "posterior.interface"},
+    "horizon": {"checks"},
+    "study_record": {"horizon", "learning_curve", "scale", "posterior.interface"},
     "control_group": set(),
     "version": set(),
     "publish": {"decision", "forks", "redaction"},
@@ -110,7 +111,7 @@ MAY_IMPORT = {
     },
     "completion": {"forks", "study_record"},
     "stand_in": {"study_record"},
-    "guards": {"decision", "learning_curve", "study_record"},
+    "guards": {"decision", "horizon", "learning_curve", "study_record"},
     "pruner": {
         "announce", "background", "checks", "completion", "control_group", "decision", "guards",
         "learning_curve", "ledger", "ledger_address", "predictive", "redaction", "remote_verdict",
@@ -123,11 +124,11 @@ MAY_IMPORT = {
     "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "": {
         "combining", "dashboard", "decision", "explanation", "extrapolate", "forecast_sampler",
-        "forecaster",
+        "forecaster", "horizon",
         "predictive", "pruner", "report_text", "second_chance", "study_report", "version",
     },
-    "curve_files": {"checks", "learning_curve", "study_record"},
-    "replay": {"checks", "curve_files", "pruner", "study_record"},
+    "curve_files": {"checks", "horizon", "learning_curve"},
+    "replay": {"checks", "curve_files", "horizon", "pruner"},
     "backtest_report": {"checks", "curve_files", "wording"},
     "backtest": {"backtest_report", "checks", "curve_files", "replay"},
     "storage_url": {"checks", "redaction"},
@@ -144,9 +145,9 @@ MAY_IMPORT = {
 }  # fmt: skip
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
-    "study_record", "publish", "forecast_sampler", "ledger_address", "ledger", "ledger_writer",
-    "verdict", "combining", "remote_verdict", "announce", "completion", "stand_in", "pruner",
-    "study_watch", "forecaster",
+    "horizon", "study_record", "publish", "forecast_sampler", "ledger_address", "ledger",
+    "ledger_writer", "verdict", "combining", "remote_verdict", "announce", "completion", "stand_in",
+    "pruner", "study_watch", "forecaster",
     "storage_url", "cli_serve", "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",
     "cli_explain", "cli", "visualization.charts", "visualization", "visualization.matplotlib",

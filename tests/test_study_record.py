@@ -20,7 +20,6 @@ from optuna_lcpruner.study_record import (
     MetricProblem,
     StudyRecord,
     StudySummary,
-    announced_n_steps,
 )
 
 NAN, INF = math.nan, math.inf
@@ -262,34 +261,6 @@ class TestMetricProblem:
         sign = 1.0 if direction == "maximize" else -1.0
         summary = summary_of([finished(reports(sign * c)) for c in curves], direction)
         assert summary.problem is (MetricProblem.WRONG_DIRECTION if wrong else None)
-
-
-class TestAnnounced:
-    @pytest.mark.parametrize(
-        ("value", "expected"),
-        [
-            (20, 20.0),
-            (20.0, 20.0),
-            (np.int64(20), 20.0),
-            (np.float64(20), 20.0),
-            (1, 1.0),
-            (0, None),
-            (-1, None),
-            (NAN, None),
-            (INF, None),
-            (True, None),
-            ("20", None),
-            (None, None),
-            ([20], None),
-            pytest.param(10**400, None, id="too large for a float"),
-        ],
-    )
-    def test_only_positive_finite_numbers(self, value: object, expected: float | None) -> None:
-        assert announced_n_steps({"lcpruner:n_steps": value}) == expected
-
-    def test_absent(self) -> None:
-        assert announced_n_steps({}) is None
-        assert announced_n_steps({"n_steps": 20}) is None
 
 
 CURVES = st.lists(
