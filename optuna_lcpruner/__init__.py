@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optuna_lcpruner.decision import Decision, Reason
     from optuna_lcpruner.explanation import Explanation, explain
     from optuna_lcpruner.extrapolate import forecast
+    from optuna_lcpruner.forecast_sampler import ForecastSampler
     from optuna_lcpruner.forecaster import Forecaster
     from optuna_lcpruner.predictive import Forecast
     from optuna_lcpruner.pruner import LearningCurvePruner
@@ -27,6 +28,7 @@ __all__ = [
     "Decision",
     "Explanation",
     "Forecast",
+    "ForecastSampler",
     "Forecaster",
     "LearningCurvePruner",
     "Reason",
@@ -44,6 +46,7 @@ _HOMES = {
     "Decision": "decision",
     "Explanation": "explanation",
     "Forecast": "predictive",
+    "ForecastSampler": "forecast_sampler",
     "Forecaster": "forecaster",
     "LearningCurvePruner": "pruner",
     "Reason": "decision",

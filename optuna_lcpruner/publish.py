@@ -22,6 +22,9 @@ from optuna_lcpruner.redaction import without_passwords
 
 _logger = get_logger("optuna.lcpruner")
 
+FORECAST = "lcpruner:forecast"
+"""User attribute: the median of the value forecast for the trial's end."""
+
 DUTY = 0.1
 """Largest share of time the background spends writing: ``report`` must find the storage free."""
 
@@ -35,7 +38,7 @@ def attributes(decision: Decision) -> Attributes:
     shown: Attributes = {}
     for key, value in (
         ("lcpruner:p_beat_best", decision.p_beat),
-        ("lcpruner:forecast", decision.forecast),
+        (FORECAST, decision.forecast),
         ("lcpruner:forecast_low", decision.low),
         ("lcpruner:forecast_high", decision.high),
     ):

@@ -180,7 +180,7 @@ def test_closed_loop(tmp_path: Path) -> None:
     for row in rows:
         early, middle, late = map(float, row[2:5])
         assert early >= middle >= late
-    searches = json.loads(saved.read_text())
+    searches = [json.loads(line) for line in saved.read_text().splitlines()]
     assert len(searches) == 8
     for search in searches:
         spent = [at for at, _ in search["completed"]]

@@ -77,6 +77,7 @@ MAY_IMPORT = {
     "control_group": set(),
     "version": set(),
     "publish": {"decision", "forks", "redaction"},
+    "forecast_sampler": {"publish"},
     "ledger_address": {"checks", "redaction"},
     "ledger": {"checks", "decision", "ledger_address", "predictive", "redaction"},
     "ledger_writer": {"forks", "ledger", "ledger_address", "redaction"},
@@ -118,8 +119,8 @@ MAY_IMPORT = {
     },
     "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "": {
-        "dashboard", "decision", "explanation", "extrapolate", "forecaster", "predictive", "pruner",
-        "report_text", "second_chance", "study_report", "version",
+        "dashboard", "decision", "explanation", "extrapolate", "forecast_sampler", "forecaster",
+        "predictive", "pruner", "report_text", "second_chance", "study_report", "version",
     },
     "curve_files": {"checks", "learning_curve", "study_record"},
     "replay": {"checks", "curve_files", "pruner", "study_record"},
@@ -139,7 +140,8 @@ MAY_IMPORT = {
 }  # fmt: skip
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
-    "study_record", "publish", "ledger_address", "ledger", "ledger_writer", "verdict",
+    "study_record", "publish", "forecast_sampler", "ledger_address", "ledger", "ledger_writer",
+    "verdict",
     "remote_verdict", "announce", "completion", "pruner", "study_watch", "forecaster",
     "storage_url", "cli_serve", "curve_files", "replay",
     "backtest", "explanation", "study_report", "second_chance",

@@ -12,7 +12,9 @@ seeds differ from search to search. What is printed is the best value of the com
 where best and median are those of the 240 random configurations recorded there: 0 is as good as
 the best of these, 1 as the median one, below 0 is better than all of them.
 
-The sampler ``gp`` needs PyTorch. Pruners are named as in ``replay.py``.
+The sampler ``gp`` needs PyTorch, ``cmaes`` the package cmaes. A name with ``_forecast`` after it:
+the same sampler, learning from pruned trials by their forecasts (``ForecastSampler``). Pruners are
+named as in ``replay.py``.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,6 +34,8 @@ import numpy as np
 import optuna
 from replay import ours, peers
 from threadpoolctl import threadpool_limits
+
+from optuna_lcpruner import ForecastSampler
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 sys.path.insert(0, str(RECORDED))
@@ -45,7 +49,15 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, deterministic_objective=False),
+    "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
 }
+SAMPLERS |= {
+    f"{name}_forecast": lambda seed, make=make: ForecastSampler(make(seed))
+    for name, make in SAMPLERS.items()
+    if name != "random"
+}
+NEEDS = {"gp": "torch", "cmaes": "cmaes"}
+"""What a sampler needs beyond Optuna."""
 SHARES = (0.25, 0.5, 1.0)
 """Shares of the budget at which the best value is printed."""
 
@@ -87,6 +99,12 @@ def recorded(name: str) -> tuple[float, float]:
     return float((np.nanmax if maximize else np.nanmin)(final)), float(np.nanmedian(final))
 
 
+def can_run(sampler: str) -> bool:
+    """Whether what a sampler needs is installed."""
+    needed = NEEDS.get(sampler.removesuffix("_forecast"))
+    return needed is None or importlib.util.find_spec(needed) is not None
+
+
 def suggest(trial: optuna.Trial, space: dict) -> Settings:
     """Hyper-parameters of a task: numbers of a list by their place in it."""
     settings: Settings = {}
@@ -117,7 +135,7 @@ def search(task_name: str, sampler: str, pruner: str, seed: int, budget: float) 
     study = optuna.create_study(
         direction="maximize" if maximize else "minimize",
         sampler=SAMPLERS[sampler](seed),
-        pruner=(peers() | ours())[pruner](task.n_steps),
+        pruner=(peers() | ours(publish=True))[pruner](task.n_steps),
     )
 
     def objective(trial: optuna.Trial) -> float:
@@ -147,10 +165,32 @@ def search(task_name: str, sampler: str, pruner: str, seed: int, budget: float) 
     return Search(task_name, sampler, pruner, seed, n_epochs, len(study.trials), tuple(completed))
 
 
+def run_all(
+    kinds: list[tuple[str, str, str, int]], budget: float, jobs: int, path: Path | None
+) -> list[Search]:
+    """All searches, in this order; those kept in the file are not run again, others are added."""
+    kept = path.read_text().splitlines() if path and path.exists() else []
+    done: dict[tuple, Search] = {}
+    for fields in map(json.loads, kept):
+        got = Search(**fields | {"completed": tuple(map(tuple, fields["completed"]))})
+        if got.budget == round(budget * BY_NAME[got.task].n_steps):
+            done[got.task, got.sampler, got.pruner, got.seed] = got
+    with ProcessPoolExecutor(jobs) as workers:
+        running = {
+            workers.submit(search, *kind, budget): kind for kind in kinds if kind not in done
+        }
+        for future in as_completed(running):
+            done[running[future]] = got = future.result()
+            if path:
+                with path.open("a") as file:
+                    file.write(json.dumps(asdict(got)) + "\n")
+    return [done[kind] for kind in kinds]
+
+
 def table(searches: list[Search], budget: float) -> Iterable[str]:
     """One line a sampler and pruner: mean regrets, the last with its standard error, and trials."""
     at = " ".join(f"{f'at {share * budget:g}':>7s}" for share in SHARES)
-    yield f"{'sampler':8s} {'pruner':18s} {at} {'+-':>6s} {'trials':>6s} {'done':>5s} searches"
+    yield f"{'sampler':14s} {'pruner':18s} {at} {'+-':>6s} {'trials':>6s} {'done':>5s} searches"
     for sampler, pruner in dict.fromkeys((s.sampler, s.pruner) for s in searches):
         mine = [s for s in searches if (s.sampler, s.pruner) == (sampler, pruner)]
         regrets = np.array([[s.regret(share) for share in SHARES] for s in mine])
@@ -158,9 +198,36 @@ def table(searches: list[Search], budget: float) -> Iterable[str]:
         error = regrets[:, -1].std() / np.sqrt(len(mine))
         trials, done = np.mean([(s.n_trials, len(s.completed)) for s in mine], axis=0)
         yield (
-            f"{sampler:8s} {pruner:18s} {cells} {error:6.3f} {trials:6.0f} {done:5.0f} "
+            f"{sampler:14s} {pruner:18s} {cells} {error:6.3f} {trials:6.0f} {done:5.0f} "
             f"{len(mine):8d}"
         )
+
+
+def differences(searches: list[Search], budget: float) -> Iterable[str]:
+    """Regret with forecasts handed to the sampler minus that without, search by search."""
+    by_key = {(s.sampler, s.pruner, s.task, s.seed): s for s in searches}
+    cells = " ".join(f"{f'at {share * budget:g}':>16s}" for share in SHARES)
+    rows = [f"{'sampler':8s} {'pruner':18s} {cells} better worse searches"]
+    for sampler, pruner in dict.fromkeys((s.sampler, s.pruner) for s in searches):
+        pairs = [
+            (handed_on, s)
+            for s in searches
+            if (s.sampler, s.pruner) == (sampler, pruner)
+            and (handed_on := by_key.get((f"{sampler}_forecast", pruner, s.task, s.seed)))
+        ]
+        if not pairs:
+            continue
+        change = np.array([[a.regret(at) - b.regret(at) for at in SHARES] for a, b in pairs])
+        errors = change.std(axis=0) / np.sqrt(len(pairs))
+        cells = " ".join(
+            f"{mean:+6.3f} +- {error:.3f}" + 2 * " "
+            for mean, error in zip(change.mean(axis=0), errors, strict=True)
+        )
+        better, worse = np.count_nonzero([change[:, -1] < 0, change[:, -1] > 0], axis=1)
+        rows.append(f"{sampler:8s} {pruner:18s} {cells} {better:6d} {worse:5d} {len(pairs):8d}")
+    if len(rows) > 1:
+        yield "\nregret with forecasts handed on, minus that without"
+        yield from rows
 
 
 def draw(searches: list[Search], budget: float, path: Path) -> None:
@@ -189,14 +256,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    has_torch = importlib.util.find_spec("torch") is not None
     known = peers() | ours()
     parser.add_argument("--tasks", nargs="+", choices=BY_NAME, default=QUICK, metavar="TASK")
     parser.add_argument(
         "--samplers",
         nargs="+",
         choices=SAMPLERS,
-        default=[name for name in SAMPLERS if name != "gp" or has_torch],
+        default=[name for name in SAMPLERS if can_run(name)],
     )
     parser.add_argument(
         "--pruners",
@@ -209,24 +275,20 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=20, help="full trainings' worth of epochs")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--per-task", action="store_true", help="a table for each task as well")
-    parser.add_argument("--json", type=Path, help="write all searches to this file")
+    parser.add_argument("--json", type=Path, help="keep searches in this file, go on from it")
     parser.add_argument("--figure", type=Path, help="draw regret against epochs")
     arguments = parser.parse_args()
     kinds = itertools.product(
         arguments.tasks, arguments.samplers, arguments.pruners, range(arguments.seeds)
     )
-    with ProcessPoolExecutor(arguments.jobs) as workers:
-        running = [workers.submit(search, *kind, arguments.budget) for kind in kinds]
-        searches = [future.result() for future in running]
+    searches = run_all(list(kinds), arguments.budget, arguments.jobs, arguments.json)
     if arguments.per_task:
         for task in arguments.tasks:
             best, median = recorded(task)
             print(f"\n{task}: best recorded {best:.4g}, median {median:.4g}")
             print("\n".join(table([s for s in searches if s.task == task], arguments.budget)))
         print("\nall tasks")
-    print("\n".join(table(searches, arguments.budget)))
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(s) for s in searches]))
+    print("\n".join([*table(searches, arguments.budget), *differences(searches, arguments.budget)]))
     if arguments.figure:
         draw(searches, arguments.budget, arguments.figure)
 

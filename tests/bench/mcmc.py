@@ -16,7 +16,8 @@ prior   The protocol of LC-PFN (Adriaensen et al. 2023): curves from its prior, 
         default prior and all families; the sum of families with Gaussians for the uniform priors in
         closed form, on 1 024 and on 4 096 points instead of a chain.
 real    Recorded studies as for ``replay.py``: 20 completed runs of a study are known, others are
-        forecast. On the working scale: mean log density of the final value (no curve counts below
+        forecast, by each of ``--engines``; ``pool`` is the pruner's default, which learns from the
+        known runs. On the working scale: mean log density of the final value (no curve counts below
         -10), median absolute error of the median, coverage of the 90 % interval. ``last`` is the
         last value, ``gain`` the last value plus the mean gain of the known runs from there, both
         with the known runs' deviation.
@@ -32,8 +33,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,7 @@ from optuna_lcpruner.posterior.closed_sum import ClosedSum, gaussian
 from optuna_lcpruner.posterior.curve_priors import lcpfn_prior
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 from optuna_lcpruner.posterior.mcmc import MCMC
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.posterior.weighted_curves import WeightedCurves, sample_curves
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import Scale
@@ -57,6 +60,13 @@ from optuna_lcpruner.scale import Scale
 UNIT = StudyKnowledge(Scale(0.0, 1.0, True))
 SEEN = (0.1, 0.2, 0.4, 0.8)
 T = 100
+REAL: dict[str, Callable[[], Engine]] = {
+    "mcmc": MCMC,
+    "closed_sum": ClosedSum,
+    "closed_form": ClosedForm,
+    "pool": OpinionPool,
+}
+"""Engines asked about recorded curves."""
 PARTS = ("curve", "prior", "real", "time", "loop")
 
 
@@ -170,61 +180,89 @@ def recorded(paths: list[Path], n_curves: int) -> Iterator[tuple[np.ndarray, Stu
         yield curves[int(rng.integers(len(curves)))], knowledge, curves.shape[1]
 
 
-def real_part(sampler: MCMC, paths: list[Path], n_curves: int) -> None:
-    engines: dict[str, Engine] = {
-        "mcmc": sampler,
-        "closed_sum": ClosedSum(),
-        "closed_form": ClosedForm(),
-    }
+Found = tuple[float, float, float, float]
+"""Of one forecast: log density, absolute error, whether it covers, whether it converged."""
+
+
+@cache
+def chosen(paths: tuple[Path, ...], n_curves: int) -> list[tuple[np.ndarray, StudyKnowledge, int]]:
+    """The recorded curves of a process, read once."""
+    return list(recorded(list(paths), n_curves))
+
+
+def real_curve(
+    sampler: MCMC,
+    engines: list[str],
+    paths: tuple[Path, ...],
+    n_curves: int,
+    index: int,
+    fraction: float,
+) -> dict[str, Found]:
+    """What each engine and simple rule found for one recorded curve; empty if it ends too soon."""
+    np.seterr(all="ignore")
+    curve, knowledge, n_steps = chosen(paths, n_curves)[index]
+    n = max(2, round(fraction * n_steps))
+    if n >= n_steps:
+        return {}
+    scale, end = knowledge.scale, float(curve[-1])
+    now = int(Knots(n_steps).nearest(n))
+    known = (knowledge.completed[:, -1] - knowledge.completed[:, now]) / scale.unit
+    z, last = (end - scale.location) / scale.unit, (curve[n - 1] - scale.location) / scale.unit
+    found: dict[str, Found] = {}
+    for name, middle, deviation in (
+        ("last", last, float(np.sqrt(np.mean(known**2) + 1e-6))),
+        ("gain", last + float(known.mean()), max(float(known.std()), 1e-3)),
+    ):
+        error = abs(z - middle)
+        density = float(stats.norm.logpdf(z, middle, deviation))
+        found[name] = density, error, float(error < 1.645 * deviation), 1.0
+    seen = LearningCurve(np.arange(1.0, n + 1), curve[:n], n_steps)
+    for name in engines:
+        ahead = (sampler if name == "mcmc" else REAL[name]())(seen, knowledge)
+        low, median, high = ahead.quantile([0.05, 0.5, 0.95])
+        density = float(ahead.pdf(end)) * scale.unit
+        converged = ahead.diagnostics is None or ahead.diagnostics.converged
+        found[name] = (
+            float(np.log(max(density, 1e-300))),
+            abs(end - float(median)) / scale.unit,
+            float(low <= end <= high),
+            float(converged),
+        )
+    return found
+
+
+def real_part(
+    sampler: MCMC, engines: list[str], paths: list[Path], n_curves: int, jobs: int
+) -> None:
     print(f"{n_curves} recorded curves of {len(paths)} studies")
     print(f"{'engine':12s} {'seen':>5s} {'log density':>16s} {'|error|':>16s} ", end="")
-    print(f"{'coverage':>16s} {'converged':>10s}")
-    for fraction in SEEN:
-        rows: dict[str, list[tuple[float, float, float, float]]] = {}
-        for curve, knowledge, n_steps in recorded(paths, n_curves):
-            n = max(2, round(fraction * n_steps))
-            if n >= n_steps:
-                continue
-            scale, end = knowledge.scale, float(curve[-1])
-            now = int(Knots(n_steps).nearest(n))
-            known = (knowledge.completed[:, -1] - knowledge.completed[:, now]) / scale.unit
-            z, last = (end - scale.location) / scale.unit, (curve[n - 1] - scale.location)
-            last /= scale.unit
-            sd = max(float(known.std()), 1e-3)
-            for name, middle, deviation in (
-                ("last", last, float(np.sqrt(np.mean(known**2) + 1e-6))),
-                ("gain", last + float(known.mean()), sd),
-            ):
-                rows.setdefault(name, []).append(
-                    (
-                        stats.norm.logpdf(z, middle, deviation),
-                        abs(z - middle),
-                        abs(z - middle) < 1.645 * deviation,
-                        1.0,
+    print(f"{'coverage':>16s} {'converged':>10s}", flush=True)
+    with ProcessPoolExecutor(jobs) as workers:
+        waiting = [
+            (
+                fraction,
+                [
+                    workers.submit(
+                        real_curve, sampler, engines, tuple(paths), n_curves, i, fraction
                     )
-                )
-            seen = LearningCurve(np.arange(1.0, n + 1), curve[:n], n_steps)
-            for name, engine in engines.items():
-                ahead = engine(seen, knowledge)
-                low, middle, high = ahead.quantile([0.05, 0.5, 0.95])
-                density = float(ahead.pdf(end)) * scale.unit
-                converged = ahead.diagnostics is None or ahead.diagnostics.converged
-                rows.setdefault(name, []).append(
-                    (
-                        float(np.log(max(density, 1e-300))),
-                        abs(end - float(middle)) / scale.unit,
-                        float(low <= end <= high),
-                        float(converged),
-                    )
-                )
-        for name, found in rows.items():
-            density, error, inside, converged = np.array(found, dtype=float).T
-            print(
-                f"{name:12s} {fraction:5.0%} {plus_minus(np.maximum(density, -10.0), 2):>16s} "
-                f"{np.median(error):7.4f} +- {median_error(error):.4f} "
-                f"{plus_minus(inside, 2):>16s} {np.mean(converged):10.3f}",
-                flush=True,
+                    for i in range(n_curves)
+                ],
             )
+            for fraction in SEEN
+        ]
+        for fraction, curves in waiting:
+            rows: dict[str, list[Found]] = {}
+            for future in curves:
+                for name, found in future.result().items():
+                    rows.setdefault(name, []).append(found)
+            for name, all_found in rows.items():
+                density, error, inside, converged = np.array(all_found).T
+                print(
+                    f"{name:12s} {fraction:5.0%} {plus_minus(np.maximum(density, -10.0), 2):>16s} "
+                    f"{np.median(error):7.4f} +- {median_error(error):.4f} "
+                    f"{plus_minus(inside, 2):>16s} {np.mean(converged):10.3f}",
+                    flush=True,
+                )
     print()
 
 
@@ -322,6 +360,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of these curves")
     parser.add_argument("--rows", nargs="+", default=[], help="of the part prior; default all")
     parser.add_argument("--recorded", type=int, default=300, help="recorded curves")
+    parser.add_argument("--engines", nargs="+", choices=REAL, default=list(REAL), metavar="NAME")
+    parser.add_argument("--jobs", type=int, default=1, help="processes for recorded curves")
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 8], help="training loops")
     parser.add_argument("--reports", type=int, default=100, help="reports of a training loop")
     parser.add_argument("--repeats", type=int, default=10, help="of the parts curve and time")
@@ -336,7 +376,9 @@ def main() -> None:
         "loop": lambda: loop_part(arguments.trials, arguments.reports, 0.02),
     }
     if arguments.studies:
-        parts["real"] = lambda: real_part(sampler, arguments.studies, arguments.recorded)
+        parts["real"] = lambda: real_part(
+            sampler, arguments.engines, arguments.studies, arguments.recorded, arguments.jobs
+        )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     np.seterr(all="ignore")
     for name in arguments.parts or parts:

@@ -73,23 +73,23 @@ def peers() -> dict[str, Factory]:
     return factories
 
 
-def ours() -> dict[str, Factory]:
+def ours(publish: bool = False) -> dict[str, Factory]:
     """LearningCurvePruner at its default settings, along its knob, and with fixed thresholds."""
     factories: dict[str, Factory] = {
-        "default": lambda n: LearningCurvePruner(n_steps=n, publish=False)
+        "default": lambda n: LearningCurvePruner(n_steps=n, publish=publish)
     }
     for risk in (0.005, 0.01, 0.02, 0.03, 0.05, 0.06, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2, 0.25):
         factories[f"risk_{risk:g}"] = lambda n, r=risk: LearningCurvePruner(
-            n_steps=n, risk=r, publish=False
+            n_steps=n, risk=r, publish=publish
         )
     factories["threshold_0.05"] = lambda n: LearningCurvePruner(
-        n_steps=n, threshold=0.05, publish=False
+        n_steps=n, threshold=0.05, publish=publish
     )
     factories["ensemble_0.05"] = lambda n: LearningCurvePruner(
-        n_steps=n, threshold=0.05, engine="closed_form", publish=False
+        n_steps=n, threshold=0.05, engine="closed_form", publish=publish
     )
     factories["one_curve_0.05"] = lambda n: LearningCurvePruner(
-        n_steps=n, threshold=0.05, engine=ClosedForm(learns=False), publish=False
+        n_steps=n, threshold=0.05, engine=ClosedForm(learns=False), publish=publish
     )
     return factories
 
