@@ -142,7 +142,7 @@ def test_the_sdist_holds_what_the_tests_need(built: Built) -> None:
         assert there
         assert there <= files
     assert {"pyproject.toml", "README.md", "LICENSE"} <= files
-    assert not [name for name in files if name.endswith((".pyc", ".db"))]
+    assert not [name for name in files if name.endswith(".pyc")]
 
 
 def test_the_metadata(built: Built) -> None:
