@@ -246,9 +246,9 @@ def test_abstain():
     assert abstain(Reason.DIVERGED, "inf").prune
 
 
-def test_only_the_three_pruning_reasons_prune_and_say_so():
+def test_only_the_pruning_reasons_prune_and_say_so():
     pruning = {reason for reason in Reason if reason.prunes}
-    assert pruning == {Reason.DIVERGED, Reason.HOPELESS, Reason.SETTLED}
+    assert pruning == {Reason.DIVERGED, Reason.HOPELESS, Reason.SETTLED, Reason.OTHER_PRUNER}
     for reason in Reason:
         assert reason.prunes is reason.value.startswith("pruned")
     assert len({reason.value for reason in Reason}) == len(Reason)
