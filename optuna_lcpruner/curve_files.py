@@ -1,7 +1,7 @@
 """What a back-test replays: finished trials, read from a study, a file or plain lists.
 
 Every way in ends in a `RecordedStudy`. Whatever cannot be used is an `InputError` whose message is
-one line for the person who gave it.
+one line for the person who gave it::
 
     Optuna study    its COMPLETE trials; pruned ones are censored and left out
     .npz            ``curves`` (n_trials, n_steps), ``maximize``, ``name``; NaN: diverged

@@ -55,7 +55,7 @@ class Explanation:
 
     @property
     def summary(self) -> str:
-        """One sentence: what became of the trial, and why."""
+        """What became of the trial, and why, in one sentence."""
         if not self.decisions:
             return f"{self._fate()}; no decision about it is on record."
         stop = next((entry for entry in reversed(self.decisions) if entry.action == "prune"), None)

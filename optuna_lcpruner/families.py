@@ -18,7 +18,7 @@ other parameters, Hill3 is MMF with ``beta = 0`` and pow3 with ``a > 0`` is pow4
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
@@ -49,6 +49,10 @@ class Family:
         shape_grid: ``horizon -> (n_shapes, n_shape_parameters)``, the shapes that the closed-form
             posterior considers; scales follow the horizon, exponents do not.
         source: Where the formula comes from.
+
+    Raises:
+        ValueError: If there is not a pair of bounds for each parameter.
+        TypeError: If what has to be a tuple is another sequence.
     """
 
     name: str
@@ -62,6 +66,18 @@ class Family:
     split: Callable[..., tuple[Array, Array, tuple[Array, ...]]]
     shape_grid: Callable[[float], Array]
     source: str = _DOMHAN
+
+    def __post_init__(self) -> None:
+        if len(self.bounds) != len(self.parameters):
+            raise ValueError(
+                f"{self.name} needs bounds for each of {self.parameters}, but got {self.bounds}."
+            )
+        try:
+            hash(self)  # what is worked out of families is kept by them
+        except TypeError:
+            raise TypeError(
+                f"{self.name}: parameters, bounds, linear and shape must be tuples."
+            ) from None
 
     def evaluate(self, theta: ArrayLike, t: ArrayLike) -> Array:
         """``f(t | theta)`` for many parameter sets at once.
@@ -295,3 +311,28 @@ _TABLE = (
 
 FAMILIES = MappingProxyType({family.name: family for family in _TABLE})
 """The eleven families by name, in the order of the source's table."""
+
+
+Families = tuple[str | Family, ...]
+"""Names of the table's, and families of one's own."""
+
+
+def families_of(families: Iterable[str | Family]) -> tuple[Family, ...]:
+    """The families of these names; one that is given itself is one of the caller's own.
+
+    Raises:
+        ValueError: If there is none, a name is not one of the eleven, or two have the same name.
+        TypeError: If one is neither a name nor a :class:`Family`.
+    """
+    chosen = tuple(families)
+    for family in chosen:
+        if not isinstance(family, (str, Family)):
+            raise TypeError(f"a family must be a name or a Family, but got {family!r}.")
+    names = [family if isinstance(family, str) else family.name for family in chosen]
+    unknown = {f for f in chosen if isinstance(f, str)} - set(FAMILIES)
+    if not names or len(set(names)) < len(names) or unknown:
+        raise ValueError(
+            f"families must be distinct names among {(*FAMILIES,)} or families of your own with "
+            f"other names, but got {(*names,)}."
+        )
+    return tuple(FAMILIES[f] if isinstance(f, str) else f for f in chosen)

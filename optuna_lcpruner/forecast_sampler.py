@@ -24,7 +24,7 @@ class ForecastSampler(BaseSampler):
 
     ``GPSampler`` and ``CmaEsSampler`` ignore pruned trials, so they may propose again and again
     what was stopped again and again; ``TPESampler`` ranks them by how far they came. Under this
-    sampler they learn from them as from any other trial:
+    sampler they learn from them as from any other trial::
 
         optuna.create_study(
             sampler=ForecastSampler(optuna.samplers.GPSampler()), pruner=LearningCurvePruner()

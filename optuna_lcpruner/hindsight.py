@@ -85,8 +85,8 @@ class Accuracy:
         high: And ends at this.
         n_looks: Looks.
         n_trials: Trials they are of.
-        median_error: Median of |forecast median - final value|.
-        last_value_error: Median of |newest report - final value|: the last-value rule.
+        median_error: Median of ``|forecast median - final value|``.
+        last_value_error: Median of ``|newest report - final value|``: the last-value rule.
         in_half: Share of final values within the 50 % interval.
         in_ninety: Share within the 90 % interval.
     """

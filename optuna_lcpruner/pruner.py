@@ -52,7 +52,7 @@ class LearningCurvePruner(BasePruner):
 
     At each report the values so far, ``y_1..y_n`` of a training of ``T`` reports, are extrapolated
     to its end by a Bayesian ensemble of eleven parametric curves and by what similar earlier trials
-    went on to gain. With ``N`` completed trials the trial is pruned iff
+    went on to gain. With ``N`` completed trials the trial is pruned iff::
 
         P(y_T beats the best value | y_1..y_n, the study)
             <  risk * min(1, 25 / (N + 1)) * (1 - n / T),

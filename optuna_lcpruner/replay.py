@@ -188,6 +188,8 @@ def _settings(build: Build) -> dict[str, Any]:
 def make_pruner(spec: str, study: RecordedStudy) -> BasePruner:
     """The pruner that a name with settings asks for.
 
+    It is written as::
+
         name[:setting=value[,setting=value...]]      lcpruner:threshold=0.05,engine=closed_form
 
     Settings are those of the pruner's constructor. Where they are left out they are the

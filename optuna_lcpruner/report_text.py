@@ -100,7 +100,7 @@ class Report:
         cost: What pruning by forecast cost and saved, by the control group.
         savings: What was not trained.
         closest: Prunes with the highest P(beat).
-        second_chances: Pruned trials that :func:`~optuna_lcpruner.second_chance.requeue` gave one.
+        second_chances: Pruned trials that :func:`~optuna_lcpruner.requeue` gave one.
     """
 
     study: str

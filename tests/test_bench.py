@@ -332,3 +332,19 @@ def test_soak() -> None:
     assert len(rows) >= 3
     assert int(rows[-1][-3]) > 0  # trials
     assert all(row[-1] == "0" for row in rows)  # lost
+
+
+def test_concepts_draws_what_the_page_tells(tmp_path: Path) -> None:
+    output = run("concepts.py", str(tmp_path))
+    for name in ("p_beat", "decisions"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    page = (BENCH.parents[1] / "docs" / "concepts.md").read_text(encoding="utf-8")
+    (p_beat,) = re.findall(r"after 20 reports: P\(beat\) = ([\d.]+)", output)
+    assert f"P(beat), here {p_beat}" in page
+    stops = dict(re.findall(r"trial (\d+): pruned after (\d+) reports", output))
+    ends = dict(re.findall(r"trial (\d+): .*, ([\d.]+) at the end", output))
+    (best,) = re.findall(r"best of the completed trials: ([\d.]+)", output)
+    assert set(stops) == {"40", "24"}
+    assert f"flattened out after {stops['40']}" in page
+    assert f"far behind after {stops['24']} epochs" in page
+    assert max(ends["40"], ends["24"]) < ends["43"] < best < ends["57"]

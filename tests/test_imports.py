@@ -29,10 +29,10 @@ MAY_IMPORT = {
     "posterior.shapes": {"families", "learning_curve"},
     "posterior.interface": {"learning_curve", "predictive", "scale"},
     "posterior.taming": {"scale"},
-    "posterior.regression": {"learning_curve", "posterior.shapes"},
+    "posterior.regression": {"families", "learning_curve", "posterior.shapes"},
     "posterior.occurrence": {
-        "learning_curve", "posterior.interface", "posterior.regression", "posterior.shapes",
-        "posterior.taming",
+        "families", "learning_curve", "posterior.interface", "posterior.regression",
+        "posterior.shapes", "posterior.taming",
     },
     "posterior.closed_form": {
         "families", "learning_curve", "predictive", "posterior.interface", "posterior.occurrence",

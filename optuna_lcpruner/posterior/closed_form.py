@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from optuna_lcpruner.families import FAMILIES
+from optuna_lcpruner.families import FAMILIES, Families, families_of
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.posterior.occurrence import learned
@@ -43,17 +43,25 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """The ensemble of curves alone: ``(curve, knowledge, positions) -> Forecast``.
+    """The ensemble of curves in closed form: ``(curve, knowledge, positions) -> Forecast``.
 
     Attributes:
         prior: The curve prior.
-        families: Names of the families that take part.
+        families: The families that take part: names of the table's, or a
+            :class:`~optuna_lcpruner.families.Family` of one's own.
         learns: Whether the completed trials' curves teach which shapes and noise occur here.
+
+    Raises:
+        ValueError: If the families are none, unknown or not distinct.
+        TypeError: If one is neither a name nor a family.
     """
 
     prior: CurvePrior = field(default_factory=CurvePrior)
-    families: tuple[str, ...] = tuple(FAMILIES)
+    families: Families = tuple(FAMILIES)
     learns: bool = True
+
+    def __post_init__(self) -> None:
+        families_of(self.families)
 
     def __call__(
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None

@@ -23,15 +23,21 @@ Source: Domhan et al. 2015, table 1 and eq. 4-5; Adriaensen et al. 2023 (LC-PFN)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_lcpruner.families import FAMILIES
-from optuna_lcpruner.posterior.distributions import Exponential, LogNormal, Normal, Uniform
+from optuna_lcpruner.families import FAMILIES, Family, families_of
+from optuna_lcpruner.posterior.distributions import (
+    Distribution,
+    Exponential,
+    LogNormal,
+    Normal,
+    Uniform,
+)
 from optuna_lcpruner.posterior.weighted_curves import Member, Parts, WeightedCurves
 
 Array = NDArray[np.float64]
@@ -199,22 +205,45 @@ _WITHOUT_WEIGHT = (
     ),
 )
 
-_PAPER = MappingProxyType({member.family: member for member in _WITHOUT_WEIGHT})
+_PAPER = MappingProxyType({member.resolved.name: member for member in _WITHOUT_WEIGHT})
 
 
-def paper_prior(families: Iterable[str] = tuple(FAMILIES)) -> WeightedCurves:
-    """The prior of Domhan et al. (2015), made proper, for any subset of the families.
+def free_member(
+    family: str | Family,
+    *shape_priors: Distribution,
+    shape: Callable[..., tuple[Array, ...]] = _as_they_are,
+) -> Member:
+    """A family with the paper's priors of its end and rise, for :func:`paper_prior`.
+
+    Args:
+        family: A family that is linear in its asymptote and amplitude: one of your own, or a name.
+        shape_priors: Priors of what is sampled, one for each argument of ``shape``.
+        shape: ``(horizon, sampled...) -> shape parameters of the kernel``, for scales that follow
+            the horizon; by default what is sampled as it is.
+    """
+    return Member(family, None, shape_priors, shape, (END, RISE), _end_and_rise)
+
+
+def paper_prior(families: Iterable[str | Member] = tuple(FAMILIES)) -> WeightedCurves:
+    """The prior of Domhan et al. (2015), made proper, for any subset of the families, and more.
 
     A single family has weight 1: its linear parameters say the same already.
 
+    Args:
+        families: Names of the table's, or members of one's own, see :func:`free_member`.
+
     Raises:
         ValueError: If no family is named, or one that does not exist, or one twice.
+        TypeError: If one is neither a name nor a member.
     """
-    names = tuple(families)
-    if not names or len(set(names)) < len(names) or not set(names) <= set(FAMILIES):
-        raise ValueError(f"families must be distinct names among {(*FAMILIES,)}, got {names}.")
-    weight = Exponential(1.0 / len(names)) if len(names) > 1 else None
-    return WeightedCurves(tuple(replace(_PAPER[name], weight=weight) for name in names), SIGMA)
+    given = tuple(families)
+    for family in given:
+        if isinstance(family, Family):
+            raise TypeError(f"{family.name!r} needs priors of its shape: free_member(...).")
+    families_of(f.family if isinstance(f, Member) else f for f in given)
+    weight = Exponential(1.0 / len(given)) if len(given) > 1 else None
+    members = (_PAPER[f] if isinstance(f, str) else f for f in given)
+    return WeightedCurves(tuple(replace(member, weight=weight) for member in members), SIGMA)
 
 
 def lcpfn_prior() -> WeightedCurves:

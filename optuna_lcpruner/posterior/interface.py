@@ -60,7 +60,7 @@ class StudyKnowledge:
 
     @property
     def best(self) -> float:
-        """Best objective value of the study, oriented: 1 on the working scale."""
+        """Best objective value of the study, oriented; it is 1 on the working scale."""
         return self.scale.location + self.scale.unit
 
     @property

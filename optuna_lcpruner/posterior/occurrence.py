@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_lcpruner.families import Families
 from optuna_lcpruner.learning_curve import Knots
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.posterior.regression import (
@@ -40,7 +41,7 @@ MOST_CURVES = 32
 
 
 def learned(
-    prior: CurvePrior, families: tuple[str, ...], horizon: int, knowledge: StudyKnowledge
+    prior: CurvePrior, families: Families, horizon: int, knowledge: StudyKnowledge
 ) -> Array | None:
     """Ln p / p_0 of all cells, shape (J, L, S); None without a completed curve."""
     curves = knowledge.completed[-MOST_CURVES:]

@@ -28,6 +28,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_lcpruner.families import Families
 from optuna_lcpruner.learning_curve import Knots
 from optuna_lcpruner.posterior.shapes import ShapeGrid, shape_grid
 
@@ -161,9 +162,7 @@ class Design:
 
 
 @lru_cache(maxsize=128)
-def design_of(
-    prior: CurvePrior, families: tuple[str, ...], horizon: int, observed: bytes
-) -> Design:
+def design_of(prior: CurvePrior, families: Families, horizon: int, observed: bytes) -> Design:
     """The design of a training's first knots; `observed` are the bytes of their indices."""
     seen = np.frombuffer(observed, dtype=np.int64)
     noise = NoiseModels.of(prior, seen, Knots(horizon).positions / horizon)

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_lcpruner.families import FAMILIES
+from optuna_lcpruner.families import Families, families_of
 from optuna_lcpruner.learning_curve import Knots
 
 Array = NDArray[np.float64]
@@ -46,7 +46,7 @@ class ShapeGrid:
 
 
 @lru_cache(maxsize=16)
-def shape_grid(horizon: int, families: tuple[str, ...]) -> ShapeGrid:
+def shape_grid(horizon: int, families: Families) -> ShapeGrid:
     """Build the grid for a horizon; a few milliseconds, then cached.
 
     Each family has prior mass 1/F, spread evenly over its own shapes; where two families (or two
@@ -54,8 +54,8 @@ def shape_grid(horizon: int, families: tuple[str, ...]) -> ShapeGrid:
     """
     knots = Knots(horizon)
     blocks, owners = [], []
-    for index, name in enumerate(families):
-        family = FAMILIES[name]
+    chosen = families_of(families)
+    for index, family in enumerate(chosen):
         psi = _normalised(family.kernels(family.shape_grid(float(horizon)), knots.positions))
         blocks.append(psi)
         owners.append(np.full(len(psi), index))
@@ -63,7 +63,7 @@ def shape_grid(horizon: int, families: tuple[str, ...]) -> ShapeGrid:
     arrays = (psi, mass, psi**2, psi[:, :-1] * psi[:, 1:])
     for array in arrays:
         array.flags.writeable = False  # shared by all callers
-    return ShapeGrid(families, *arrays)
+    return ShapeGrid(tuple(family.name for family in chosen), *arrays)
 
 
 def _normalised(phi: Array) -> Array:

@@ -43,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from optuna_lcpruner.families import FAMILIES
+from optuna_lcpruner.families import Family, families_of
 from optuna_lcpruner.learning_curve import Knots
 from optuna_lcpruner.posterior.distributions import (
     Distribution,
@@ -64,7 +64,7 @@ class Member:
     """A family in the combination, and the prior of its parameters.
 
     Attributes:
-        family: Its name in :data:`~optuna_lcpruner.families.FAMILIES`.
+        family: The family, by name in :data:`~optuna_lcpruner.families.FAMILIES` or itself.
         weight: Prior of its weight; None fixes the weight at 1.
         nonlinear: Priors of its sampled parameters.
         shape: ``(horizon, sampled parameters...) -> shape parameters of the family's kernel``.
@@ -73,12 +73,17 @@ class Member:
             the linear parameters times the columns, plus the rest; shapes (W, 1), (W, 1), (W, n).
     """
 
-    family: str
+    family: str | Family
     weight: Distribution | None
     nonlinear: tuple[Distribution, ...]
     shape: Callable[..., tuple[Array, ...]]
     linear: tuple[Normal | Uniform, ...]
     basis: Callable[..., Parts]
+
+    @property
+    def resolved(self) -> Family:
+        """The family itself."""
+        return families_of((self.family,))[0]
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ class WeightedCurves:
             if member.weight is not None:
                 weights[:, k] = values[:, int(np.argmax(self.blocks == k))]
         mean = mass @ (weights / weights.sum(axis=1, keepdims=True))
-        return {m.family: float(share) for m, share in zip(self.members, mean, strict=True)}
+        return {m.resolved.name: float(share) for m, share in zip(self.members, mean, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ def design(prior: WeightedCurves, horizon: int, v: Array, t: Array) -> Design:
             sampled = [parameters[:, i, None] for i in range(at, at + len(member.nonlinear))]
             at += len(sampled)
             shapes = member.shape(float(horizon), *sampled)
-            phi = FAMILIES[member.family].kernel(*shapes, every)
+            phi = member.resolved.kernel(*shapes, every)
             bases, rest = member.basis(phi[..., :1], phi[..., 1:2], phi[..., 2:], *sampled)
             if bases or not isinstance(rest, float):
                 offset += w * rest

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from optuna_lcpruner import forecast
+from optuna_lcpruner.families import FAMILIES
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior import shapes
 from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
@@ -54,7 +55,7 @@ SAME = CurvePrior(
 
 def of_index(horizon, *index):
     """Stands in for a family's shape function: picks a row of its grid by a uniform number."""
-    grid = shapes.FAMILIES["pow3"].shape_grid(horizon)
+    grid = FAMILIES["pow3"].shape_grid(horizon)
     row = np.clip(index[0].astype(int), 0, len(grid) - 1)
     return (grid[row, 0],)
 
@@ -76,7 +77,7 @@ def test_one_family_agrees_with_the_closed_form(family, n, all_shapes):
     linear = (Normal(*SAME.asymptote), Normal(*SAME.rise))
     member = replace(member, linear=linear)
     if family == "pow3":
-        n_shapes = len(shapes.FAMILIES["pow3"].shape_grid(30.0))
+        n_shapes = len(FAMILIES["pow3"].shape_grid(30.0))
         member = replace(member, nonlinear=(Uniform(0.0, n_shapes),), shape=of_index)
     prior = replace(paper_prior([family]), members=(member,))
     values = saturating(n)

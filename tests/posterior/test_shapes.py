@@ -106,5 +106,5 @@ def test_what_is_cached_is_read_only(field):
 
 
 def test_unknown_family():
-    with pytest.raises(KeyError, match="pow5"):
+    with pytest.raises(ValueError, match="pow5"):
         shape_grid(10, ("pow5",))
