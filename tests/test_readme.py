@@ -1,4 +1,4 @@
-"""README.md as a newcomer follows it: own objective, reasons, back-test, links of all pages."""
+"""README.md as a newcomer follows it, in one folder: own objective, reasons, back-test."""
 
 from __future__ import annotations
 
@@ -90,26 +90,3 @@ def test_the_commands_run(
     }[words[0]] in printed
     if "--figure" in words:
         assert Path(words[words.index("--figure") + 1]).is_file()
-
-
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def anchors(page: Path) -> set[str]:
-    """Those of the headings, as GitHub makes them."""
-    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_a_page_points_to_is_there(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
-    for target in targets:
-        if "://" in target:
-            continue
-        name, _, anchor = target.partition("#")
-        file = page.parent / name if name else page
-        assert file.is_file(), target
-        if anchor and file.suffix == ".md":
-            assert anchor in anchors(file), target
