@@ -31,16 +31,27 @@ def study_url(tmp_path: Path) -> str:
     return url
 
 
-@pytest.fixture
-def warned() -> Iterator[list[str]]:
-    """Messages of the warnings on the package's logger."""
+def messages_of(level: int) -> Iterator[list[str]]:
+    """What the package's logger says at this level and above, while the generator is open."""
     messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
+    handler = logging.Handler(level)
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("optuna.lcpruner")
     logger.addHandler(handler)
     verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(level)
     yield messages
     optuna.logging.set_verbosity(verbosity)
     logger.removeHandler(handler)
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """Messages of the warnings on the package's logger."""
+    yield from messages_of(logging.WARNING)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """Messages on the package's logger, its decisions too."""
+    yield from messages_of(logging.INFO)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,21 +99,6 @@ def studies(tmp_path: Path) -> Callable[[BasePruner], Study]:
     """Makes studies with five completed trials and a ledger beside them."""
     storage = sqlite(f"sqlite:///{tmp_path}/s.db")
     return lambda pruner: make_study(good_trials(), storage=storage, pruner=pruner)
-
-
-@pytest.fixture
-def logged() -> Iterator[list[str]]:
-    """What the package tells at INFO."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.INFO)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("optuna.lcpruner")
-    logger.addHandler(handler)
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.INFO)
-    yield messages
-    optuna.logging.set_verbosity(verbosity)
-    logger.removeHandler(handler)
 
 
 TRUE, FALSE = Says(True), Says(False)
