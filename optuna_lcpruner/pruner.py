@@ -69,8 +69,8 @@ class LearningCurvePruner(BasePruner):
 
     Args:
         n_steps: Steps of a full training, in the unit of the steps given to ``trial.report``
-            (epochs: the number of epochs). By default the trial's user attribute
-            ``lcpruner:n_steps``, else what completed trials show.
+            (epochs: the number of epochs). By default what the trial announces with
+            :func:`~optuna_lcpruner.horizon.set_n_steps`, else what completed trials show.
         risk: From careful to aggressive, in [0, 1]: bounds the chance that a trial which is stopped
             would have become the best, as far as P is right (measured in docs/benchmarks.md); 0
             never prunes by forecast.
