@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from helpers import numbers, run_example
 from matplotlib import image
 from optuna.trial import TrialState
-
-from tests.helpers import numbers, run_example
 
 pytest.importorskip("sklearn")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from helpers import EXAMPLES, numbers, run_example
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import explain
-from tests.helpers import EXAMPLES, numbers, run_example
 
 BOOSTED = ("sklearn", "optuna_integration")
 LEARNED = ("sklearn", "torch")

@@ -8,14 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FixedTrial
-
-from optuna_lcpruner import LearningCurvePruner, Reason, set_n_steps
-from optuna_lcpruner.horizon import announced_n_steps
-from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from tests.helpers import (
+from helpers import (
     BAD,
     GOOD_ENDS,
     Recording,
@@ -30,6 +23,13 @@ from tests.helpers import (
     sqlite,
     watch,
 )
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FixedTrial
+
+from optuna_lcpruner import LearningCurvePruner, Reason, set_n_steps
+from optuna_lcpruner.horizon import announced_n_steps
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 
 NAN, INF = math.nan, math.inf
 SHORT, LONG = 20, 80
