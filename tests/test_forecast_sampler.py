@@ -168,7 +168,11 @@ def tpe() -> BaseSampler:
 
 
 @pytest.mark.parametrize(
-    "make", [pytest.param(tpe, id="tpe"), pytest.param(gp, id="gp", marks=needing("torch"))]
+    "make",
+    [
+        pytest.param(tpe, id="tpe"),
+        pytest.param(gp, id="gp", marks=[needing("torch"), pytest.mark.frameworks]),
+    ],
 )
 def test_a_sampler_learns_from_what_was_pruned(make: Callable[[], BaseSampler]) -> None:
     """Forecasts fall with x, last values and completed trials rise with it."""

@@ -277,6 +277,7 @@ dist.destroy_process_group()
 
 
 @pytest.mark.slow
+@pytest.mark.frameworks
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 def test_two_ranks_of_torch_distributed(tmp_path: Path) -> None:
     """Rank 0 decides, both stop; one decision a report is on record, not one a rank."""
