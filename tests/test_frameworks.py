@@ -66,15 +66,15 @@ LIGHT = (
     Example(
         "lightgbm_diabetes", ("lightgbm", *BOOSTED), 16, ("rounds", 50), "rounds", 50, 4, every=5
     ),
-    Example("minibatch_loss", ("sklearn",), 16, ("epochs", 2), "iterations", None, looks_every=10),
+    Example("minibatch_loss", ("sklearn",), 12, ("epochs", 2), "iterations", None, looks_every=10),
     Example("noisy_reward", (), 20, ("updates", 20), "updates", 20, first=1),
     Example(
         "search_matrix",
         ("sklearn",),
-        16,
-        ("epochs", 8),
+        12,
+        ("epochs", 6),
         "epochs",
-        8,
+        6,
         studies=("-grid", "-random", "-tpe"),
         more=("--repeats", "2"),
     ),

@@ -27,7 +27,12 @@ from optuna_lcpruner.scale import Scale
 WORKING = StudyKnowledge(Scale(0.0, 1.0, True))
 BEST = replace(WORKING, target=Target.BEST)
 SMALL = MCMC(paper_prior(["pow3", "Janoschek", "ilog2"]))
-LONG = {"effective_sample_size": 2000.0, "n_components": 4000, "max_steps": 20_000}
+LONG = {
+    "effective_sample_size": 2000.0,
+    "n_components": 4000,
+    "max_steps": 20_000,
+    "max_seconds": 300.0,
+}
 
 
 def ask(engine, values, horizon, knowledge=WORKING, positions=None):
