@@ -61,10 +61,10 @@ class Example:
 
 
 LIGHT = (
-    Example("sklearn_partial_fit", ("sklearn",), 24, ("epochs", 12), "epochs", 12),
-    Example("xgboost_cancer", ("xgboost", *BOOSTED), 16, ("rounds", 40), "rounds", None),
+    Example("sklearn_partial_fit", ("sklearn",), 16, ("epochs", 12), "epochs", 12),
+    Example("xgboost_cancer", ("xgboost", *BOOSTED), 12, ("rounds", 40), "rounds", None),
     Example(
-        "lightgbm_diabetes", ("lightgbm", *BOOSTED), 16, ("rounds", 50), "rounds", 50, 4, every=5
+        "lightgbm_diabetes", ("lightgbm", *BOOSTED), 12, ("rounds", 50), "rounds", 50, 4, every=5
     ),
     Example("minibatch_loss", ("sklearn",), 12, ("epochs", 2), "iterations", None, looks_every=10),
     Example("noisy_reward", (), 20, ("updates", 20), "updates", 20, first=1),
