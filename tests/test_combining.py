@@ -80,6 +80,7 @@ def train(study: Study, values: Any) -> FrozenTrial:
             trial.report(value, step)
             if trial.should_prune():
                 raise optuna.TrialPruned
+        assert publish.writer().flush(60.0)  # before the trial ends and takes no more attributes
         return float(value)
 
     study.optimize(objective, n_trials=1)
