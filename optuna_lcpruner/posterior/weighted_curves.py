@@ -43,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from optuna_lcpruner.families import Family, families_of
+from optuna_lcpruner.families import FAMILIES, Family
 from optuna_lcpruner.learning_curve import Knots
 from optuna_lcpruner.posterior.distributions import (
     Distribution,
@@ -83,7 +83,7 @@ class Member:
     @property
     def resolved(self) -> Family:
         """The family itself."""
-        return families_of((self.family,))[0]
+        return self.family if isinstance(self.family, Family) else FAMILIES[self.family]
 
 
 @dataclass(frozen=True)

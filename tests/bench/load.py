@@ -354,14 +354,14 @@ def growth(counts: Sequence[int], n_reports: int, repeats: int) -> None:
         study.add_trials(completed(rng, n_finished, n_reports))
         later = completed(rng, repeats // 10 + 1, n_reports)
         reading: list[float] = []
-        held: list[list] = []  # to let go of thousands of trials is part of reading them
         get_trials = study.get_trials
 
-        def timed(get_trials=get_trials, reading=reading, held=held, **kwargs: object) -> list:
+        def timed(get_trials=get_trials, reading=reading, **kwargs: object) -> list:
             start = time.perf_counter()
-            held[:] = [get_trials(**kwargs)]
-            reading.append(1e3 * (time.perf_counter() - start))
-            return held[0]
+            try:
+                return get_trials(**kwargs)
+            finally:
+                reading.append(1e3 * (time.perf_counter() - start))
 
         study.get_trials = timed
         pruner = LearningCurvePruner(
@@ -425,16 +425,15 @@ def main() -> None:
     parser.add_argument("--trainings", type=int, default=2, help="trials of a thread")
     parser.add_argument("--reports", type=int, default=30, help="reports of a training")
     parser.add_argument("--finished", type=int, default=1_000, help="finished trials before")
-    parser.add_argument("--rounds", type=int, default=3, help="of the load; 0: the growth alone")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--columns", nargs="+", default=COLUMNS, choices=COLUMNS)
     parser.add_argument("--growth", type=int, nargs="*", default=[10, 100, 1_000, 10_000])
     parser.add_argument("--repeats", type=int, default=200)
     options = parser.parse_args()
-    if options.rounds:
-        if not options.storage:
-            parser.error("--storage or OPTUNA_LCPRUNER_TEST_POSTGRES must say where to run")
-        print(environment(options.storage))
-        load(options.storage, options)
+    if not options.storage:
+        parser.error("--storage or OPTUNA_LCPRUNER_TEST_POSTGRES must say where to run")
+    print(environment(options.storage))
+    load(options.storage, options)
     growth(options.growth, options.reports, options.repeats)
 
 

@@ -167,7 +167,7 @@ def test_curves_of_the_prior_are_covered():
     """Ranks of the truth in its own posterior are uniform."""
     prior = lcpfn_prior()
     rng = np.random.default_rng(3)
-    curves, sigma = sample_curves(prior, 40, 15, rng)
+    curves, sigma = sample_curves(prior, 40, 25, rng)
     engine = MCMC(prior, effective_sample_size=100.0)
     ranks = []
     for curve, deviation in zip(curves, sigma, strict=True):
