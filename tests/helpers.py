@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import pytest
 import sqlalchemy
 from numpy.typing import ArrayLike, NDArray
 from optuna.pruners import BasePruner
@@ -188,6 +192,19 @@ def run_example(name: str, *options: str, folder: Path) -> subprocess.CompletedP
         text=True,
         timeout=600,
     )
+
+
+def refused(name: str, *options: str, folder: Path) -> str:
+    """Run an example with arguments it should not take, in this process; what it prints then."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(printed):
+        patch.chdir(folder)
+        patch.syspath_prepend(str(EXAMPLES))
+        patch.setattr(sys, "argv", [name, *options])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    assert ended.value.code == 2
+    return printed.getvalue()
 
 
 def numbers(pattern: str, text: str) -> list[float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from helpers import numbers, run_example
+from helpers import numbers, refused, run_example
 from matplotlib import image
 from optuna.trial import TrialState
 
@@ -122,8 +122,11 @@ def test_quickstart_draws_a_png(quickstart: Runs) -> None:
     ],
 )
 def test_quickstart_refuses(options: list[str], message: str, tmp_path: Path) -> None:
-    result = run_example("quickstart.py", *options, folder=tmp_path)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    assert message in refused("quickstart.py", *options, folder=tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+def test_quickstart_exits_without_a_traceback(tmp_path: Path) -> None:
+    result = run_example("quickstart.py", "--storage", "study.db", folder=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
