@@ -131,9 +131,9 @@ class TestPublish:
         assert len(plots(study)) == 4
 
     def test_what_is_stored_is_bounded(self, tmp_path: Path) -> None:
-        """Two thousand trials of forty looks."""
+        """A thousand trials of forty looks."""
         history = History(tmp_path)
-        for _ in range(2000):
+        for _ in range(1000):
             history.trial(
                 *(judged(step, Reason.UNDECIDED, 0.123456789, horizon=41) for step in range(40)),
                 value=0.912345678,
@@ -144,7 +144,7 @@ class TestPublish:
         sizes = {name: len(json.dumps(plot)) for name, plot in plots(history.study).items()}
         assert sum(sizes.values()) < 400_000
         assert plots(history.study)["lcpruner-decisions"]["layout"]["title"]["text"] == (
-            "Decisions About 2000 Trials (newest)"
+            "Decisions About 1000 Trials (newest)"
         )
         assert "newest" not in plots(history.study)["lcpruner-savings"]["layout"]["title"]["text"]
 
