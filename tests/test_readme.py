@@ -90,3 +90,15 @@ def test_the_commands_run(
     }[words[0]] in printed
     if "--figure" in words:
         assert Path(words[words.index("--figure") + 1]).is_file()
+
+
+def test_figures_against_other_pruners_are_those_of_the_benchmarks() -> None:
+    """Row for row, of the studies that come with the repository."""
+    benchmarks = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    command = "$ python tests/bench/replay.py tests/recorded/*.npz --orders 5"
+    _, _, own = benchmarks.partition(command)
+    printed, _, _ = own.partition("```")
+    (table,) = re.findall(r"^```text\n(pruner .*?)^```", README, re.MULTILINE | re.DOTALL)
+    rows = table.splitlines()
+    assert {"median_w3", "hyperband", "default"} < {row.split()[0] for row in rows}
+    assert set(rows) <= set(printed.splitlines())
