@@ -32,6 +32,9 @@ from optuna_lcpruner.storage_url import open_storage
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
+_DESCRIPTION = """Why trials were pruned, whether that was right, and what pruners would have done;
+forecasts for trainings elsewhere."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code.
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments, by default those of the process.
     """
-    parser = _Parser(prog="optuna-lcpruner", description=optuna_lcpruner.__doc__)
+    parser = _Parser(prog="optuna-lcpruner", description=_DESCRIPTION)
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {optuna_lcpruner.__version__}"
     )

@@ -257,7 +257,7 @@ def _detail(entry: Entry) -> str:
 def _row(run: Sequence[Entry]) -> list[str]:
     first, last = run[0], run[-1]
     step = "" if first.step is None else str(first.step)
-    if len(run) > 1:
+    if first.step is not None and last.step not in (None, first.step):
         step += f"-{last.step}"
     of = "" if last.horizon is None else f"/{last.horizon}"
     interval = (

@@ -202,6 +202,8 @@ def test_arguments_that_cannot_be(errors: Callable[..., str], argv: list[str], s
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"optuna-lcpruner {optuna_lcpruner.__version__}\n"
+    assert cli.main(["--help"]) == 0
+    assert "Why trials were pruned" in capsys.readouterr().out
     assert cli.main(["backtest", "--help"]) == 0
     said = capsys.readouterr().out
     assert "lcpruner:risk=0.02" in said

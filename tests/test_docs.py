@@ -298,7 +298,16 @@ def test_settings_named_in_the_pages_exist() -> None:
     text = (DOCS / "settings.md").read_text(encoding="utf-8")
     used = set(re.findall(r"`(\w+)=", text)) | set(re.findall(r"`(n_\w+|\w+_\w+)`", text))
     assert len(used) > 12
-    assert used <= set(settings) | {"report", "sampler"}
+    assert used <= set(settings) | {"report", "sampler", "set_n_steps"}
+
+
+def test_all_settings_are_listed_with_their_defaults() -> None:
+    settings = inspect.signature(optuna_lcpruner.LearningCurvePruner).parameters
+    text = (DOCS / "settings.md").read_text(encoding="utf-8").partition("## All settings")[2]
+    listed = re.findall(r"^\| `(\w+)` \| `(\S+)` \| \S", text, re.M)
+    assert listed == [
+        (name, f"{setting.default!r}".replace("'", '"')) for name, setting in settings.items()
+    ]
 
 
 def test_the_table_of_risk_is_that_of_the_benchmarks() -> None:

@@ -167,6 +167,10 @@ class TestTable:
                       entry(6, Reason.HOPELESS, 1.23e-5, value=0.8512345))  # fmt: skip
         assert found.table() == TABLE
 
+    def test_failures_of_no_step(self) -> None:
+        row = story(*[entry(None, Reason.FAILED)] * 2).table().splitlines()[-1]
+        assert row.split() == ["0", "could", "not", "decide"]
+
     def test_looks_with_a_forecast_have_a_line_each(self) -> None:
         found = story(*(entry(i, Reason.UNDECIDED, 0.1) for i in range(7)))
         assert len(found.table().splitlines()) == 8

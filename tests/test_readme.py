@@ -76,7 +76,9 @@ def test_the_commands_run(
     """With the reader's study for that of the quick start, which is not run here."""
     pruned = study.get_trials(states=[TrialState.PRUNED])[-1].number
     words = [
-        {"NAME": study.study_name, "quickstart.db": "study.db", "48": str(pruned)}.get(word, word)
+        {"quickstart-1": study.study_name, "quickstart.db": "study.db", "35": str(pruned)}.get(
+            word, word
+        )
         for word in shlex.split(command)
     ]
     if words[0] == "backtest":
