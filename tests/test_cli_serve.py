@@ -163,9 +163,9 @@ class TestWrongArguments:
 
 def test_never_reached(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("psycopg2")
-    assert serve("--storage", DEAD, "--give-up-after", "1.2") == 1
+    assert serve("--storage", DEAD, "--give-up-after", "3") == 1
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 3
+    assert len(said) >= 2
     assert "warning storage_out_of_reach" in said[0]
     assert "error storage_out_of_reach" in said[-1]
 
@@ -189,26 +189,32 @@ def test_the_handlers_and_loggers_are_as_before(url: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_after_the_trial_in_hand(url: str, number: signal.Signals) -> None:
+def test_a_signal_ends_it_after_the_trial_in_hand(
+    url: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    """The trial in hand is judged to its end, the one that waits is not."""
     study = a_study(url)
-    trial = running(study, BAD[:6])
-    before = """
-import time
+    trials = [running(study, BAD[:6]) for _ in range(2)]
+    signalled = tmp_path / "signalled"
+    before = f"""
+import os, time
 from optuna_lcpruner import LearningCurvePruner
 decide = LearningCurvePruner.decide
 def slow(*arguments):
-    print('{"event": "in_hand"}', file=sys.stderr, flush=True)
-    time.sleep(1.0)
+    print('{{"event": "in_hand"}}', file=sys.stderr, flush=True)
+    while not os.path.exists({str(signalled)!r}):
+        time.sleep(0.02)
     return decide(*arguments)
 LearningCurvePruner.decide = slow
 """
     with Serving("--storage", url, "--interval", "0.05", before=before) as serving:
         serving.wait_for("in_hand")
         serving.process.send_signal(number)
+        signalled.touch()
         assert serving.process.wait(60) == 0
         wait(lambda: bool(serving.events("stopped")))
         assert serving.events("stopped")[0]["verdicts"] == 1
-    assert "lcpruner:verdict" in system_attrs(study, trial)
+    assert ["lcpruner:verdict" in system_attrs(study, trial) for trial in trials].count(True) == 1
     assert not any(study._storage.get_study_system_attrs(study._study_id).values())
 
 

@@ -178,7 +178,7 @@ def test_two_forecasters_and_one_is_killed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     study = make_study(good_trials(), storage=sqlite(url))
     trials = [running(study, [0.1, 0.2]) for _ in range(16)]  # each gets some, but for once in 2^15
-    options = ("--storage", url, "--interval", "0.1", "--n-steps", "100000", "--lease", "3")
+    options = ("--storage", url, "--interval", "0.1", "--n-steps", "100000", "--lease", "6")
     with Serving(*options) as first, Serving(*options) as second:
         trains(trials, lambda: len(first.judged) > 8 and len(second.judged) > 8, first, second)
         of_second = {number for number, _ in second.judged[-8:]}
@@ -234,7 +234,7 @@ import time
 now = time.time
 time.time = lambda: now() + 3600.0
 """
-    options = ("--storage", url, "--interval", "0.1", "--n-steps", "20", "--lease", "4")
+    options = ("--storage", url, "--interval", "0.1", "--n-steps", "20", "--lease", "30")
     bad, good = running(study, BAD[:6]), [running(study, [0.6, 0.8]) for _ in range(6)]
     with Serving(*options, before=ahead) as first, Serving(*options) as second:
         wait(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -29,21 +28,48 @@ def fork_and_ask() -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_a_fork_waits_for_the_work_to_end() -> None:
+class Awaited:
+    """A lock that tells when somebody waits for it with a limit, as a fork does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.awaited = threading.Event()
+
+    def acquire(self, timeout: float = -1) -> bool:
+        if timeout >= 0.0:
+            self.awaited.set()
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def test_a_fork_waits_for_the_work_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Awaited()
+    monkeypatch.setattr(forks, "_working", lock)
     begun, ended = threading.Event(), threading.Event()
 
     def work() -> None:
         with forks.at_work():
             begun.set()
-            time.sleep(0.3)
+            lock.awaited.wait(60.0)  # so it is not over before the fork, however late that comes
             ended.set()
 
     thread = threading.Thread(target=work)
     thread.start()
     assert begun.wait(5.0)
-    assert fork_and_ask() == 0
-    assert ended.is_set()
-    thread.join()
+    try:
+        assert fork_and_ask() == 0
+        assert ended.is_set()
+    finally:
+        lock.awaited.set()
+        thread.join()
     with forks.at_work():  # the parent goes on
         pass
 

@@ -30,7 +30,7 @@ from optuna_lcpruner import LearningCurvePruner
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = ("--interval", "0.1", "--n-steps", "100000", "--lease", "3", "--no-ledger")
+OPTIONS = ("--interval", "0.1", "--n-steps", "100000", "--lease", "6", "--no-ledger")
 
 
 @pytest.fixture
@@ -65,8 +65,7 @@ def takes_over(
     both, everything = (first, second), {trial.number for trial in trials}
     trains(trials, lambda: min(len(one.judged) for one in both) > 8, *both)
     link.cut()
-    time.sleep(1.0)  # what is on its way arrives
-    before, done = len(first.judged), len(second.judged)
+    before, done = at_rest(first), len(second.judged)
     trains(trials, lambda: {n for n, _ in second.judged[done:]} == everything, *both)
     assert len(first.judged) == before
     if notices:
@@ -87,6 +86,17 @@ def takes_over(
     assert not any(e["prune"] for one in both for e in one.events("verdict"))
     assert {trial.state for trial in study.get_trials()[5:]} == {TrialState.RUNNING}
     assert first.terminate() == second.terminate() == 0
+
+
+def at_rest(serving: Serving) -> int:
+    """Its verdicts, once what was on its way has arrived: none came for a second."""
+    n, since, began = -1, 0.0, time.monotonic()
+    while n != len(serving.judged) or time.monotonic() - since < 1.0:
+        if n != len(serving.judged):
+            n, since = len(serving.judged), time.monotonic()
+        assert time.monotonic() - began < 20.0, serving.lines[-20:]
+        time.sleep(0.05)
+    return n
 
 
 def complaints(serving: Serving) -> list[dict[str, Any]]:
