@@ -16,6 +16,7 @@ from optuna_lcpruner.control_group import CONTROL_ATTRIBUTE
 from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.ledger import Circumstances, entry
 from optuna_lcpruner.ledger_address import Address, Setting, address
+from optuna_lcpruner.relational import relational
 from optuna_lcpruner.verdict import Verdict
 from optuna_lcpruner.version import __version__
 
@@ -35,10 +36,9 @@ _NOT_SHOWN = (
 
 @dataclass
 class Told:
-    """What is remembered of one study: where its ledger is, who was marked as control group."""
+    """What is remembered of one study: where its ledger is."""
 
     ledger: list[Address | None] = field(default_factory=list)
-    marked: dict[int, int] = field(default_factory=dict)
 
     def ledger_of(self, setting: Setting, storage: BaseStorage) -> Address | None:
         """Where the study's ledger is, worked out once."""
@@ -63,7 +63,7 @@ def wanted(dashboard: object, setting: Setting) -> bool:
     return dashboard
 
 
-def show(study: Study, trial: FrozenTrial, verdict: Verdict, told: Told, published: bool) -> None:
+def show(study: Study, trial: FrozenTrial, verdict: Verdict, published: bool) -> None:
     """Tell the log and, if wanted, whoever looks at the trial's attributes."""
     level = logging.INFO if verdict.prune else logging.DEBUG
     if _logger.isEnabledFor(level):
@@ -74,7 +74,11 @@ def show(study: Study, trial: FrozenTrial, verdict: Verdict, told: Told, publish
     writer, where = publish.writer(), (study._storage, trial._trial_id)
     if verdict.reason is Reason.CONTROL:
         step = max(trial.intermediate_values)
-        if told.marked.setdefault(trial._trial_id, step) == step:  # the first that would end it
+        # Asked of the storage: what Optuna hands to a pruner may have the attributes of the start.
+        storage = relational(study._storage) or study._storage
+        since = storage.get_trial_user_attrs(trial._trial_id).get(CONTROL_ATTRIBUTE)
+        # The first that would end it; a mark from ahead is of the trial that this one retries.
+        if not isinstance(since, int) or since > step:
             writer.write(*where, {CONTROL_ATTRIBUTE: step})
     if published and verdict.reason not in _NOT_SHOWN:
         send = writer.write if verdict.prune else writer.submit

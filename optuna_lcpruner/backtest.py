@@ -56,7 +56,7 @@ def backtest(
             :mod:`optuna_lcpruner.curve_files`. A study is only read.
         pruners: Names with settings (:func:`~optuna_lcpruner.replay.make_pruner`) or pruners, or
             both by a name of one's own; by default ``DEFAULT_PRUNERS``.
-        direction: ``"minimize"`` or ``"maximize"``, of curves that do not say.
+        direction: ``"minimize"`` or ``"maximize"``, of curves that do not say; not for a study.
         n_steps: Steps of a full training, by default as announced or seen.
         n_orders: Random orders.
         seed: Of the orders.
@@ -73,8 +73,6 @@ def backtest(
     for name, value in (("n_orders", n_orders), ("top", top), ("jobs", jobs)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, but got {value}.")
-    if n_steps is not None and not 1 <= n_steps < math.inf:
-        raise InputError(f"n_steps must be at least 1, but got {n_steps}.")
     if seed < 0:
         raise InputError(f"seed must be at least 0, but got {seed}.")
     study = _read(study_or_curves, direction, n_steps)
@@ -109,10 +107,14 @@ def backtest(
 
 
 def _read(source: Curves, direction: str | None, n_steps: float | None) -> RecordedStudy:
-    if isinstance(source, RecordedStudy):
+    if isinstance(source, (RecordedStudy, Study)):
+        if direction is not None:
+            raise InputError("direction is that of the study; give none.")
+        if isinstance(source, Study):
+            return from_study(source, n_steps)
+        if n_steps is not None:
+            raise InputError("n_steps is that of the recorded study; give none.")
         return source
-    if isinstance(source, Study):
-        return from_study(source, n_steps)
     if isinstance(source, (str, Path)):
         return read_file(source, direction, n_steps)
     maximizes(direction)

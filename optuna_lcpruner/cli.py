@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(argv)
     except SystemExit as stop:  # --help, --version or an argument that cannot be
         return int(stop.code or 0)
+    if isinstance(sys.stdout, TextIOWrapper):  # names of studies need not fit the terminal's code
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(arguments.run(arguments) or 0)
     except InputError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from optuna.study import Study
 
 from optuna_lcpruner.explanation import explain
+from optuna_lcpruner.storage_url import sqlite_url
 
 OpenStudy = Callable[[str, str | None], Study]
 """Opens a study from a storage's URL or file and the study's name."""
@@ -49,7 +50,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _url(text: str) -> str:
-    return text if "://" in text else f"sqlite:///{text}"
+    return text if "://" in text else sqlite_url(text).render_as_string()
 
 
 def _explain(arguments: argparse.Namespace, open_study: OpenStudy) -> None:

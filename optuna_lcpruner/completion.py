@@ -13,11 +13,11 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy
-from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 
 from optuna_lcpruner.forks import LONGEST_WAIT
+from optuna_lcpruner.relational import relational
 from optuna_lcpruner.study_record import StudyRecord, StudySummary
 
 Mark = tuple[Any, ...]
@@ -25,9 +25,14 @@ Mark = tuple[Any, ...]
 
 
 class CompletedTrials:
-    """What one study's completed trials say, for all threads of a process."""
+    """What one study's completed trials say, for all threads of a process.
 
-    def __init__(self) -> None:
+    Args:
+        announced: Whether the lengths that trials announce count.
+    """
+
+    def __init__(self, announced: bool = True) -> None:
+        self._announced = announced
         self._record: StudyRecord | None = None
         self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
         self._reading = threading.Lock()
@@ -67,8 +72,9 @@ class CompletedTrials:
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         with guard:
             if self._record is None:
-                self._record = StudyRecord(maximize)
-            summary = self._record.update(trials)
+                self._record = StudyRecord(maximize, self._announced)
+            # With a mark one thread reads at a time.
+            summary = self._record.update(trials, newest=mark is not None)
             self._read = None if mark is None else (mark, self._record, summary)
             return self._record, summary
 
@@ -82,11 +88,11 @@ def completion_mark(study: Study) -> Mark | None:
     """
     if type(study).get_trials is not Study.get_trials:
         return None
-    backend = getattr(study._storage, "_backend", study._storage)
-    if not isinstance(backend, RDBStorage):
+    database = relational(study._storage)
+    if database is None:
         return None
     try:
-        with backend.engine.connect() as connection:
+        with database.engine.connect() as connection:
             return tuple(connection.execute(_question(), {"study": study._study_id}).one())
     except Exception:  # whatever is wrong, reading the trials will tell
         return None

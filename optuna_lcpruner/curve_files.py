@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import csv
 import importlib
+import math
 import re
+import tokenize
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner.checks import InputError, missing
 from optuna_lcpruner.horizon import announced_n_steps
 from optuna_lcpruner.learning_curve import ordered, typical_gap, usable
+from optuna_lcpruner.study_record import shown_n_steps
 
 MIN_TRIALS = 5
 """Fewer trials with a curve and a value say nothing about a pruner: most wait for that many."""
@@ -108,6 +112,8 @@ def recorded(
     Raises:
         InputError: If there are fewer than ``MIN_TRIALS`` trainings with reports and a value.
     """
+    if n_steps is not None and not 1 <= n_steps < math.inf:
+        raise InputError(f"n_steps must be at least 1, but got {n_steps}.")
     trials, left_out = list(trials), Counter(left_out or {})
     reporting = [trial for trial in trials if trial.steps]
     left_out["without reports"] += len(trials) - len(reporting)
@@ -131,8 +137,8 @@ def recorded(
     if n_steps is None and announced:
         n_steps = announced.most_common(1)[0][0]
     if n_steps is None:
-        n_steps = float(np.quantile([s[-1] for s in steps], 0.9, method="higher"))
-        n_steps += stride if np.median([s[0] for s in steps]) == 0 else 0.0
+        first = float(np.median([s[0] for s in steps]))
+        n_steps = shown_n_steps(first, np.array([s[-1] for s in steps]), stride) or 1.0
     return RecordedStudy(
         name,
         maximize,
@@ -268,7 +274,15 @@ def _read_npz(path: Path, direction: str | None, n_steps: float | None) -> Recor
             if direction is None and "maximize" in data:
                 direction = DIRECTIONS[bool(data["maximize"])]
             name = str(data["name"]) if "name" in data else path.stem
-    except (zipfile.BadZipFile, EOFError, TypeError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        tokenize.TokenError,
+    ) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not an .npz file of numbers.") from error

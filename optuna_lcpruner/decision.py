@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from optuna_lcpruner.predictive import Forecast
-from optuna_lcpruner.wording import number, probability
+from optuna_lcpruner.wording import number, probability, told_apart
 
 
 class Reason(Enum):
@@ -165,7 +165,7 @@ class Rule:
                 if previous >= its_threshold:
                     break
                 below += 1
-            comparison = f"P = {probability(p)} < {threshold:.3g}"
+            comparison = "P = {} < {}".format(*told_apart(p, threshold))
             if below >= self.patience:
                 return Judgement(Reason.HOPELESS, comparison, p)
             looks = f"{comparison} for {below} of {self.patience} looks"

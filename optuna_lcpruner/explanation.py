@@ -13,12 +13,12 @@ from typing import Any
 from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState
 
-from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.checks import InputError, finite_or_none
 from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.ledger import COLUMNS, Entry, open_ledger
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.ledger_writer import flush
-from optuna_lcpruner.wording import count, number, probability, table
+from optuna_lcpruner.wording import count, number, probability, table, told_apart
 
 _DECIDED = re.compile(r"pruned by (.*?)(: | \(LearningCurvePruner: )")
 """How a message begins where several pruners decided."""
@@ -69,7 +69,10 @@ class Explanation:
             return f"{fate} was {'pruned' if pruned else 'to stop'} at step {stop.step}" + (
                 f"{_why_pruned(stop)}."
             )
-        return f"{self._fate()}; {_why_not(self.decisions)}."
+        why = _why_not(self.decisions)
+        if self.state == TrialState.PRUNED:  # by the objective itself, say
+            why = why.replace("not pruned:", "the decisions on record let it run:", 1)
+        return f"{self._fate()}; {why}."
 
     def table(self, max_rows: int | None = None) -> str:
         """The decisions as a table; a run of looks without a forecast is one line.
@@ -104,7 +107,7 @@ class Explanation:
             "study": self.study,
             "trial": self.trial,
             "state": self.state.name,
-            "value": self.value,
+            "value": finite_or_none(self.value),
             "direction": "maximize" if self.maximize else "minimize",
             "summary": self.summary,
             "decisions": [
@@ -176,9 +179,12 @@ def _why_pruned(stop: Entry) -> str:
     by = f" by {named[1]}" if named else ""
     if stop.reason != Reason.HOPELESS.name or stop.p_beat is None or stop.threshold is None:
         return f"{by}, {_look(stop)}: {_detail(stop)}"
+    p, threshold = probability(stop.p_beat), probability(stop.threshold)
+    if p == threshold:
+        p, threshold = told_apart(stop.p_beat, stop.threshold)
     return (
-        f"{by}, {_look(stop)}: its chance to beat the best, P = {probability(stop.p_beat)}, was "
-        f"below the threshold {probability(stop.threshold)}; {_outlook(stop)}"
+        f"{by}, {_look(stop)}: its chance to beat the best, P = {p}, was below the threshold "
+        f"{threshold}; {_outlook(stop)}"
     )
 
 

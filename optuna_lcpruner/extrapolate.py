@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from optuna_lcpruner.checks import choice
-from optuna_lcpruner.learning_curve import LearningCurve, StepMap
+from optuna_lcpruner.learning_curve import LearningCurve, StepMap, usable
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import oriented, spanning
 
 
+@np.errstate(all="ignore")  # whatever the caller has made errors
 def forecast(
     values: ArrayLike,
     *,
@@ -25,8 +26,8 @@ def forecast(
     """Forecast a learning curve without a study.
 
     Args:
-        values: Reported values in order, shape (n,); NaN and infinite ones are left out, at least
-            two finite ones are needed.
+        values: Reported values in order, shape (n,); NaN and infinite ones (beyond 1e300) are left
+            out, at least two others are needed.
         n_steps: Steps of the full training, in the unit of ``steps``.
         direction: ``"minimize"`` or ``"maximize"``, as in ``optuna.create_study``.
         steps: The steps of the values, shape (n,), distinct; by default 0, 1, 2, ...
@@ -80,7 +81,7 @@ def _curve(
     at, reports = at[order], reports[order]
     if at.size and (at[0] < 0 or np.any(np.diff(at) == 0)):
         raise ValueError(f"steps must be non-negative and distinct, but got {steps!r}.")
-    finite = np.isfinite(reports)
+    finite = usable(reports)
     if np.count_nonzero(finite) < 2:
         raise ValueError(f"at least two finite values are needed, but got {values!r}.")
     step_map = StepMap.of(at)

@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from optuna.logging import get_logger
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, get_storage
 
 from optuna_lcpruner import ledger_writer, publish
 from optuna_lcpruner.checks import InputError, real
 from optuna_lcpruner.events import Event
 from optuna_lcpruner.pruner import LearningCurvePruner
 from optuna_lcpruner.redaction import words_of
+from optuna_lcpruner.relational import relational
 from optuna_lcpruner.study_watch import Counts, Desk, StudyWatch
 
 _logger = get_logger("optuna.lcpruner")
@@ -31,6 +32,9 @@ STORAGE_SHARE = 0.25
 
 LONGEST_PAUSE = 30.0
 """Seconds between two looks at a study that rests or cannot be read, at most."""
+
+VISITS_A_LEASE = 4
+"""Looks at a study in the time of a lease: without one in half that time it counts as lost."""
 
 
 class Forecaster:
@@ -43,14 +47,15 @@ class Forecaster:
         pruner: Decides. Its settings are what the trainers' would be without ``remote``.
         interval: Seconds between two passes, at least.
         lease: Seconds after which another forecaster takes over from one that is not heard of;
-            longer than two forecasts take.
+            longer than two forecasts take, and at least four intervals. All forecasters of a
+            study need the same.
         tell: Called with each event; by default they go to the log.
         clock: Seconds from any origin; never goes back.
         stop: Ends :meth:`run` when it is set.
 
     Raises:
         InputError: If the pruner does not forecast itself and at once, or looks at some reports
-            only.
+            only, or if the lease is too short for the interval.
         ValueError: If a number is out of its range.
         TypeError: If an argument is of the wrong type.
 
@@ -81,7 +86,12 @@ class Forecaster:
         self._names = None if studies is None else list(dict.fromkeys(studies))
         self._interval = real("interval", interval, 0.0, 3600.0)
         lease = real("lease", lease, 0.01, 3600.0)
-        settle = min(max(self._interval, 0.01), lease / 4.0)
+        if self._interval > lease / VISITS_A_LEASE:
+            raise InputError(
+                f"lease must be at least {VISITS_A_LEASE} intervals, so that it is kept, "
+                f"but got {lease:g} and {self._interval:g} seconds."
+            )
+        settle = max(self._interval, 0.01)
         opened = _uncached(get_storage(storage))
         self._urls = [url for url in (getattr(opened, "url", None), storage) if type(url) is str]
         self._desk = Desk(
@@ -222,8 +232,9 @@ class Forecaster:
         if turn.failures:
             turn.failures = 0
             desk.say(logging.INFO, "back", study=watch.name)
+        longest = LONGEST_PAUSE if watch.study_id is None else desk.lease / VISITS_A_LEASE
         rests = desk.clock() - watch.active
-        turn.due = desk.clock() + max(self._interval, min(rests / 10.0, LONGEST_PAUSE))
+        turn.due = desk.clock() + max(self._interval, min(rests / 10.0, longest))
 
     def _failed(self, turn: _Turn, error: Exception) -> None:
         turn.failures += 1
@@ -276,8 +287,7 @@ class _Turn:
 
 def _uncached(storage: BaseStorage) -> BaseStorage:
     """A relational storage without Optuna's cache, so that each study can have its own."""
-    backend = getattr(storage, "_backend", None)
-    return backend if isinstance(backend, RDBStorage) else storage
+    return relational(storage) or storage
 
 
 def _log(event: Event) -> None:

@@ -29,9 +29,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, 
 
 from optuna_lcpruner.checks import InputError, finite_or_none
 from optuna_lcpruner.decision import Decision, Reason
-from optuna_lcpruner.ledger_address import Address, Setting, address, checked, is_sqlite
+from optuna_lcpruner.ledger_address import Address, Setting, address, checked
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.redaction import words_of
+from optuna_lcpruner.relational import is_sqlite
 
 SCHEMA_VERSION = 2
 """Version of the tables that this package reads and writes."""
@@ -106,7 +107,7 @@ class Entry(_Base, kw_only=True):
         q75: 75 % quantile.
         q95: 95 % quantile.
         engine: Name of the posterior.
-        engine_status: ``"ok"``, ``"not asked"``, or ``"failed"``.
+        engine_status: ``"ok"``, ``"not asked"``, ``"not converged"``, or ``"failed"``.
         look: How many looks the trial had, this one included.
         reason: Name of a :class:`~optuna_lcpruner.decision.Reason`.
         message: The reason with its numbers, for people.
@@ -183,6 +184,9 @@ class Circumstances:
     )
 
 
+_STATUS = {Reason.FAILED: "failed", Reason.NOT_CONVERGED: "not converged"}
+
+
 def entry(
     decision: Decision,
     circumstances: Circumstances,
@@ -196,7 +200,7 @@ def entry(
 
     Numbers become plain Python numbers, what is not finite becomes None: no database keeps NaN.
     """
-    status = "failed" if decision.reason is Reason.FAILED else "not asked"
+    status = _STATUS.get(decision.reason, "not asked")
     mean = q25 = q75 = None
     if circumstances.forecast is not None:
         with np.errstate(all="ignore"):

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import sqlalchemy
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.redaction import without_passwords
+from optuna_lcpruner.relational import is_in_memory, is_sqlite, relational
 
 Setting = str | Literal[False] | None
 """A database URL; False: no ledger; None: beside the study, see :func:`address`."""
@@ -54,9 +55,9 @@ def checked(setting: object) -> Setting:
         # Not raised from it: SQLAlchemy's own message has the password.
         shown = without_passwords(setting, [setting])
         raise InputError(f"ledger must be a database URL, but got {shown!r}.") from None
-    if is_sqlite(url) and url.database in (None, "", ":memory:"):
+    if is_in_memory(url):
         raise InputError(f"ledger must be a database that lasts, but got {setting!r}.")
-    return setting
+    return _absolute(url) if is_sqlite(url) else setting
 
 
 def address(setting: Setting, storage: BaseStorage) -> Address | None:
@@ -74,22 +75,29 @@ def address(setting: Setting, storage: BaseStorage) -> Address | None:
         return None
     if setting is not None:
         return Address(_absolute(sqlalchemy.make_url(setting)))
-    backend = getattr(storage, "_backend", storage)
-    url = getattr(getattr(backend, "engine", None), "url", None)
-    if not isinstance(url, URL):
+    database = relational(storage)
+    if database is None:
         return None
+    url = database.engine.url
     if not is_sqlite(url):
-        options = getattr(backend, "engine_kwargs", {}).get("connect_args", {})
+        options = database.engine_kwargs.get("connect_args", {})
         return Address(url.render_as_string(hide_password=False), options)
     # A "file:" URI may be in memory, read-only or on a device of SQLite's own.
-    if url.database in (None, "", ":memory:") or url.database.startswith("file:"):
+    if is_in_memory(url) or str(url.database).startswith("file:"):
         return None
-    return Address(_absolute(URL.create("sqlite", database=f"{url.database}.lcpruner")))
+    return Address(_absolute(URL.create("sqlite", database=f"{_file(database)}.lcpruner")))
 
 
-def is_sqlite(url: URL) -> bool:
-    """Whether the URL is of an SQLite database."""
-    return url.get_backend_name() == "sqlite"
+def _file(database: RDBStorage) -> str:
+    """The file of an SQLite database, as it was opened: the process may be elsewhere by now."""
+    try:
+        with database.engine.connect() as connection:
+            for _, name, file in connection.exec_driver_sql("PRAGMA database_list"):
+                if name == "main" and file:
+                    return str(file)
+    except SQLAlchemyError:  # out of reach for the moment
+        pass
+    return str(database.engine.url.database)
 
 
 def _absolute(url: URL) -> str:

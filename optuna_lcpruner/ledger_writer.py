@@ -18,6 +18,9 @@ from optuna_lcpruner.redaction import words_of
 
 _logger = get_logger("optuna.lcpruner")
 
+IDLE = 60.0
+"""Seconds without a decision after which a ledger's thread ends."""
+
 CAPACITY = 1000
 """Decisions that may wait; one holds about 40 kB until its forecast is worked out."""
 
@@ -101,7 +104,9 @@ class LedgerWriter:
         pause = 0.0
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._n_waiting() > 0)
+                if not self._condition.wait_for(lambda: self._n_waiting() > 0, IDLE):
+                    self._thread = None  # the next decision starts another one
+                    return
                 if pause:
                     self._condition.wait_for(lambda: self._hurry > 0, pause)
                 else:
@@ -200,5 +205,7 @@ def flush(timeout: float = 10.0) -> bool:
         return True
     if working():
         return False
-    flushed = [known.flush(timeout) for known in list(_writers.values())]
+    end = time.monotonic() + timeout  # for all of them together
+    known = list(_writers.values())
+    flushed = [one.flush(max(0.0, end - time.monotonic())) for one in known]
     return all(flushed)

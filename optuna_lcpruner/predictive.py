@@ -31,6 +31,10 @@ from optuna_lcpruner.scale import Scale
 Array = NDArray[np.float64]
 
 
+_ignoring = np.errstate(all="ignore")
+"""Underflow is nothing to mind, even where the caller has made it an error."""
+
+
 @dataclass(frozen=True)
 class Component:
     """Locations and scales of the mixture at every position, working scale, shapes (P, C)."""
@@ -98,6 +102,7 @@ class Forecast:
         """Position of the last report of a full training."""
         return float(self.positions[-1])
 
+    @_ignoring
     def p_beats(self, value: float, at: float | None = None, noise: bool = True) -> float:
         """Probability that the training is better than `value`, in the study's direction.
 
@@ -109,6 +114,7 @@ class Forecast:
         z = float(self.scale.to_working(value))
         return float(1.0 - self._cdf(np.array([z]), at, noise)[0])
 
+    @_ignoring
     def cdf(self, values: ArrayLike, at: float | None = None, noise: bool = True) -> Array:
         """P(metric <= value), any shape."""
         values = np.asarray(values, dtype=float)
@@ -119,6 +125,7 @@ class Forecast:
             below = 1.0 - np.where(z <= self.floor, 0.0, below)
         return below.reshape(values.shape)
 
+    @_ignoring
     def pdf(self, values: ArrayLike, at: float | None = None, noise: bool = True) -> Array:
         """Density of the metric, any shape, in 1 / metric units.
 
@@ -137,6 +144,7 @@ class Forecast:
         density = np.where(z < self.floor, 0.0, density)
         return density.reshape(values.shape) / self.scale.unit
 
+    @_ignoring
     def mean(self, at: float | None = None, noise: bool = True) -> float:
         """Expected metric value."""
         location, scale = self._component(at, noise)
@@ -149,6 +157,7 @@ class Forecast:
             mean = float(location @ self.weights)
         return float(self.scale.to_metric(mean))
 
+    @_ignoring
     def std(self, at: float | None = None, noise: bool = True) -> float:
         """Standard deviation of the mixture in metric units; needs ``df > 2``."""
         location, scale = self._component(at, noise)
@@ -157,6 +166,7 @@ class Forecast:
         variance = (spread * scale**2 + (location - mean) ** 2) @ self.weights
         return float(np.sqrt(variance) * self.scale.unit)
 
+    @_ignoring
     def quantile(self, q: ArrayLike, at: float | None = None, noise: bool = True) -> Array:
         """Quantiles of the metric, shape of `q`: P(metric <= quantile) = q.
 

@@ -43,6 +43,7 @@ _logger = get_logger("optuna.lcpruner")
 
 
 _MAX_REMEMBERED = 512
+_MAX_STUDIES = 16
 
 _MAY_COME = (Reason.UNDER_WAY, Reason.NO_FORECASTER)
 """Not remembered: asked again about the same reports, there may be a forecast."""
@@ -189,7 +190,7 @@ class LearningCurvePruner(BasePruner):
         """Start with empty memos; all of them can be rebuilt from the storage."""
         self._lock = threading.RLock()
         self._memos: weakref.WeakKeyDictionary[
-            BaseStorage, dict[tuple[int, StudyDirection], _Memo]
+            BaseStorage, OrderedDict[tuple[int, StudyDirection], _Memo]
         ] = weakref.WeakKeyDictionary()
         self._said: set[str] = set()
 
@@ -223,7 +224,8 @@ class LearningCurvePruner(BasePruner):
     def decide(self, study: Study, trial: FrozenTrial) -> Decision:
         """The decision behind :meth:`prune`, with its reason and numbers. Never raises.
 
-        The same reports get the same decision, however often it is asked.
+        The same reports get the same decision, however often it is asked. A trial that has ended
+        is judged by what the study says today, and nobody is told of it.
         """
         try:
             return self._verdict(study, trial).decision
@@ -264,7 +266,7 @@ class LearningCurvePruner(BasePruner):
         self, study: Study, trial: FrozenTrial, facts: Circumstances | None, verdict: Verdict
     ) -> None:
         """Tell of a verdict; without facts it is on record already."""
-        if verdict.reason in _MAY_COME:
+        if verdict.reason in _MAY_COME or trial.state.is_finished():
             return
         if verdict.reason is not Reason.FAILED:
             self._show(study, trial, verdict)
@@ -277,8 +279,14 @@ class LearningCurvePruner(BasePruner):
 
     def _memo(self, study: Study) -> _Memo:
         with self._lock:
-            studies = self._memos.setdefault(study._storage, {})
-            return studies.setdefault((study._study_id, study.directions[0]), _Memo())
+            studies = self._memos.setdefault(study._storage, OrderedDict())
+            key = (study._study_id, study.directions[0])
+            if key not in studies:  # a length that the user gave holds whatever trials announce
+                studies[key] = _Memo(CompletedTrials(announced=self._guards.n_steps is None))
+            studies.move_to_end(key)
+            while len(studies) > _MAX_STUDIES:
+                studies.popitem(last=False)
+            return studies[key]
 
     def _judge(
         self, study: Study, trial: FrozenTrial, memo: _Memo, facts: Circumstances
@@ -303,7 +311,9 @@ class LearningCurvePruner(BasePruner):
         maximize = study.direction == StudyDirection.MAXIMIZE
         steps, values = reported[finite], oriented(raw[finite], maximize)
 
-        completed = memo.completed if trial.number >= 0 else CompletedReports(trial, self._target)
+        completed: CompletedTrials | CompletedReports = memo.completed
+        if trial.number < 0:
+            completed = CompletedReports(trial, self._target, self._guards.n_steps is None)
         record, summary = completed.summed_up(study, maximize, self._lock)
         facts.incumbent_trial = summary.incumbent_trial
         refusal = self._guards.with_study(summary, step, self._say_once)
@@ -330,10 +340,11 @@ class LearningCurvePruner(BasePruner):
                 return Verdict.of(abstain(Reason.UNDER_WAY, "", step))
             looks, step = list(answer.question.curves), answer.question.step
             answers = [_answer(forecast, incumbent) for forecast in answer.forecasts]
+        facts.horizon = curve.horizon
         doubt = next((answer.doubt for answer in answers if answer.doubt), "")
         if doubt:
             return Verdict.of(abstain(Reason.NOT_CONVERGED, doubt, step))
-        facts.horizon, facts.forecast = curve.horizon, answers[0].forecast
+        facts.forecast = answers[0].forecast
         thresholds = [self._rule.threshold_at(knowledge.any_trial, look.seen) for look in looks]
         judgement = self._rule.judge(
             answers[0].p,
@@ -368,7 +379,7 @@ class LearningCurvePruner(BasePruner):
 
     def _show(self, study: Study, trial: FrozenTrial, verdict: Verdict) -> None:
         try:
-            announce.show(study, trial, verdict, self._memo(study).told, self._publish)
+            announce.show(study, trial, verdict, self._publish)
         except Exception as error:
             self._say_once("publish", f"cannot publish decisions: {error!r}")
 
@@ -406,7 +417,7 @@ class LearningCurvePruner(BasePruner):
 class _Memo:
     """What is remembered of one study; all of it can be rebuilt from the storage."""
 
-    completed: CompletedTrials = field(default_factory=CompletedTrials)
+    completed: CompletedTrials
     verdicts: OrderedDict[tuple[Any, ...], Verdict] = field(default_factory=OrderedDict)
     told: announce.Told = field(default_factory=announce.Told)
     heard: Heard = field(default_factory=Heard)

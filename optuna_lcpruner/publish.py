@@ -7,11 +7,11 @@ than a tenth of the storage's speed shows its latest decision, not each one.
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import util
 
 from optuna.logging import get_logger
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -19,6 +19,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna_lcpruner.decision import Decision
 from optuna_lcpruner.forks import at_work
 from optuna_lcpruner.redaction import without_passwords
+from optuna_lcpruner.relational import is_in_memory, relational
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -69,6 +70,10 @@ class AttributeWriter:
             return
         with self._condition:
             self._waiting[id(storage), trial_id] = (storage, attributes)
+            if self._thread is None:
+                # Like atexit, but in the children of multiprocessing too, and for what is begun in
+                # them: they forget what was registered before.
+                util.Finalize(None, self.flush, kwargs={"timeout": 2.0}, exitpriority=1)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._run, name="lcpruner-attributes", daemon=True
@@ -132,10 +137,8 @@ def _writes_are_free(storage: BaseStorage) -> bool:
     """In-memory storages; an in-memory SQLite database exists on its creator's thread alone."""
     if isinstance(storage, InMemoryStorage):
         return True
-    engine = getattr(getattr(storage, "_backend", storage), "engine", None)
-    url = getattr(engine, "url", None)
-    in_memory = (None, "", ":memory:")
-    return url is not None and url.drivername.startswith("sqlite") and url.database in in_memory
+    database = relational(storage)
+    return database is not None and is_in_memory(database.engine.url)
 
 
 def _is_finished(storage: BaseStorage, trial_id: int) -> bool:
@@ -157,9 +160,3 @@ def writer() -> AttributeWriter:
     if _writer_pid != os.getpid():
         _writer, _writer_pid = AttributeWriter(), os.getpid()
     return _writer
-
-
-@atexit.register
-def _flush_at_exit() -> None:
-    if _writer_pid == os.getpid():
-        _writer.flush(timeout=2.0)

@@ -20,15 +20,16 @@ from dataclasses import dataclass, field, fields
 from inspect import signature
 from typing import Any
 
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner.checks import InputError, finite_or_none, real
 from optuna_lcpruner.decision import Decision, Reason, abstain, sentence
+from optuna_lcpruner.relational import relational
 from optuna_lcpruner.verdict import Verdict
 from optuna_lcpruner.version import __version__
-from optuna_lcpruner.wording import count, probability
+from optuna_lcpruner.wording import count, probability, told_apart
 
 ATTRIBUTE = "lcpruner:verdict"
 """Trial system attribute that holds the newest verdict, a JSON object of a few hundred bytes."""
@@ -211,7 +212,7 @@ class RemoteVerdict:
         if self.p_beat is not None:
             detail = f"P = {probability(self.p_beat)}"
             if self.threshold is not None and self.p_beat < self.threshold:
-                detail += f" < {self.threshold:.3g}"
+                detail = "P = {} < {}".format(*told_apart(self.p_beat, self.threshold))
         numbers = [getattr(self, name) for name in _NUMBERS]
         words = sentence(self.reason, detail, self.step, *numbers[2:])
         if behind:
@@ -244,9 +245,7 @@ def attributes(storage: BaseStorage, trial_id: int) -> Mapping[str, Any]:
     On a relational database two short selects: Optuna's cache before it would read the trial with
     all its reports and parameters.
     """
-    backend = getattr(storage, "_backend", None)
-    source = backend if isinstance(backend, RDBStorage) else storage
-    return source.get_trial_system_attrs(trial_id)
+    return (relational(storage) or storage).get_trial_system_attrs(trial_id)
 
 
 @dataclass
@@ -359,6 +358,9 @@ class Listener:
             behind = n_reports - verdict.n_reports
             if behind <= max(1.0, self.stale_after * verdict.n_reports):
                 heard.answered()
+                if verdict.reason is Reason.DIVERGED:  # the trainer has judged that, see early
+                    goes_on = abstain(Reason.UNDER_WAY, "the forecaster left it", verdict.step)
+                    return Verdict.of(goes_on)
                 return Verdict(verdict.reason, lambda: verdict.decision(behind), told=True)
             late = f"the newest verdict is {behind} reports old, of step {verdict.step}"
         return Verdict.of(self._without(late, trial, heard, warn))

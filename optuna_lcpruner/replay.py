@@ -39,6 +39,7 @@ from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.curve_files import RecordedStudy, RecordedTrial, first_line
 from optuna_lcpruner.horizon import N_STEPS_ATTRIBUTE
 from optuna_lcpruner.pruner import LearningCurvePruner
+from optuna_lcpruner.telling import listening
 
 
 class KeepTopPruner(BasePruner):
@@ -294,8 +295,6 @@ def replay(
         InputError: If the pruner fails; the message says at which trial.
     """
     pruner = deepcopy(pruner)
-    if isinstance(pruner, LearningCurvePruner):
-        pruner._publish = False  # nobody reads it, and it takes longer than to decide
     n_trials = len(order) if n_trials is None else n_trials
     ran: list[tuple[int, int, bool]] = []
     total, seconds = 0, 0.0
@@ -335,7 +334,8 @@ def _train(trial: Trial, recorded: RecordedTrial, pruner: BasePruner) -> tuple[i
         spent += 1
         start = time.perf_counter()
         try:
-            stop = bool(trial.should_prune())
+            with listening():  # to tell nobody: neither attributes nor a ledger of the user's
+                stop = bool(trial.should_prune())
         except Exception as error:
             raise InputError(
                 f"{type(pruner).__name__} failed at step {step} of trial {recorded.number}: "

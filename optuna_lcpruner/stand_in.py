@@ -26,9 +26,11 @@ class CompletedReports:
     Args:
         asked: The trial asked about.
         target: The pruner's setting: which report is a training's value.
+        announced: Whether the lengths that trials announce count.
     """
 
-    def __init__(self, asked: FrozenTrial, target: str) -> None:
+    def __init__(self, asked: FrozenTrial, target: str, announced: bool = True) -> None:
+        self._announced = announced
         self._asked = asked
         self._target = target
 
@@ -38,7 +40,7 @@ class CompletedReports:
         """As of :class:`~optuna_lcpruner.completion.CompletedTrials`, read anew each time."""
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         better: Callable[[list[float]], float] = max if maximize else min
-        record = StudyRecord(maximize)
+        record = StudyRecord(maximize, self._announced)
         return record, record.update(
             as_reported(trials, self._asked, better if self._target == "best" else None)
         )

@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.redaction import without_passwords, words_of
+from optuna_lcpruner.relational import is_in_memory, is_sqlite
 
 
 def open_storage(storage: str, engine_kwargs: dict[str, Any] | None = None) -> BaseStorage:
@@ -48,22 +50,28 @@ def _open(storage: str, engine_kwargs: dict[str, Any] | None) -> BaseStorage:
         return JournalStorage(JournalRedisBackend(storage))
     if storage.startswith("grpc://"):
         return _proxy(storage)
-    sqlite_file = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", storage)
-    path = Path(sqlite_file.group(1) if sqlite_file else storage)
-    if sqlite_file or "://" not in storage:
+    url = make_url(storage) if "://" in storage else sqlite_url(storage)
+    file = url.database if is_sqlite(url) and not is_in_memory(url) else None
+    if file is not None and not file.startswith("file:"):  # an URI of SQLite's own it may open
+        path = Path(file)
         if not path.is_file():  # SQLite would make an empty database
             raise InputError(f"no such file: {path}")
-        with path.open("rb") as file:
-            is_sqlite = file.read(15) == b"SQLite format 3"
-        if not sqlite_file and not is_sqlite:
+        with path.open("rb") as opened:
+            right = opened.read(15) == b"SQLite format 3"
+        if "://" not in storage and not right:
             try:
                 return JournalStorage(JournalFileBackend(str(path)))
             except ValueError as error:
                 raise InputError(f"{path} is neither an SQLite nor a journal file.") from error
-        if not is_sqlite:
+        if not right:
             raise InputError(f"{path} is not an SQLite database.")
-        storage = storage if sqlite_file else f"sqlite:///{path}"
-    return RDBStorage(storage, skip_table_creation=True, engine_kwargs=engine_kwargs)
+    text = url.render_as_string(hide_password=False)
+    return RDBStorage(text, skip_table_creation=True, engine_kwargs=engine_kwargs)
+
+
+def sqlite_url(path: str) -> URL:
+    """The URL of an SQLite file, whatever its name."""
+    return URL.create("sqlite", database=path)
 
 
 def _proxy(storage: str) -> BaseStorage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -150,8 +150,15 @@ class StudyRecord:
     Not thread-safe: the pruner guards it with its lock.
     """
 
-    def __init__(self, maximize: bool) -> None:
+    def __init__(self, maximize: bool, announced: bool = True) -> None:
+        """Make an empty record.
+
+        Args:
+            maximize: The study's direction.
+            announced: Whether the lengths that trials announce count.
+        """
         self._maximize = maximize
+        self._announced = announced
         self._known: dict[int, datetime | None] = {}  # trials read: number -> when completed
         self._n = 0
         self._table = np.empty((64, len(_COLUMNS)))
@@ -160,13 +167,15 @@ class StudyRecord:
         self._summary: StudySummary | None = None
         self._knowledge: OrderedDict[tuple[int, float, Target], StudyKnowledge] = OrderedDict()
 
-    def update(self, trials: Sequence[FrozenTrial]) -> StudySummary:
+    def update(self, trials: Sequence[FrozenTrial], newest: bool = False) -> StudySummary:
         """Take in the trials that have finished since the last call and sum the study up.
 
         Args:
             trials: All completed trials of the study.
+            newest: Whether they were read after those of all earlier calls. If not, fewer of them
+                may be those of a thread that read them earlier.
         """
-        if self._is_another_study(trials):
+        if self._is_another_study(trials, newest):
             self._known, self._n, self._summary = {}, 0, None
             self._reporting, self._curves = [], OrderedDict()
             self._knowledge.clear()
@@ -176,19 +185,29 @@ class StudyRecord:
                     self._known[trial.number] = trial.datetime_complete
                     finished = FinishedTrial.of(trial, self._maximize)
                     if finished is not None:
-                        self._append(finished)
+                        counts = self._announced or finished.n_steps is None
+                        self._append(finished if counts else replace(finished, n_steps=None))
         if self._summary is None:
             rows = self._table[: self._n].T
             self._summary = StudySummary.of(dict(zip(_COLUMNS, rows, strict=True)), self._maximize)
         return self._summary
 
-    def _is_another_study(self, trials: Sequence[FrozenTrial]) -> bool:
+    def _is_another_study(self, trials: Sequence[FrozenTrial], newest: bool) -> bool:
         """Whether the study was deleted and one with the same ids was made."""
         if len(trials) < len(self._known):
-            return True
-        if not trials or trials[0].number not in self._known:
-            return False
-        return self._known[trials[0].number] != trials[0].datetime_complete
+            return (
+                newest
+                or not trials
+                or any(
+                    self._known.get(trial.number, _NEVER) != trial.datetime_complete
+                    for trial in trials
+                )
+            )
+        if len(trials) == len(self._known):  # no more than a glance, at each decision
+            trials = [*trials[:1], *trials[-1:]]
+            return any(self._known.get(t.number, _NEVER) != t.datetime_complete for t in trials)
+        still = sum(self._known.get(t.number, _NEVER) == t.datetime_complete for t in trials)
+        return still < len(self._known)
 
     def curves(self, horizon: int, stride: float) -> tuple[Array, Array]:
         """The newest reporting trials on the knots of a training of this horizon, and their ends.
@@ -263,6 +282,7 @@ class StudyRecord:
 
 
 _MAX_HORIZONS = 8
+_NEVER = datetime.max
 
 
 class _Curves:
@@ -362,7 +382,7 @@ class StudySummary:
             int(np.min(having)) if having.size else None,
             stride,
             first_step,
-            _shown_n_steps(first_step, table["last_step"][reporting], stride),
+            shown_n_steps(first_step, table["last_step"][reporting], stride),
             scale,
             target,
             problem,
@@ -378,9 +398,14 @@ def _inner(values: Array) -> Array:
     return inner
 
 
-def _shown_n_steps(
-    first_step: float | None, last_step: Array, stride: float | None
-) -> float | None:
+def shown_n_steps(first_step: float | None, last_step: Array, stride: float | None) -> float | None:
+    """The horizon that trainings show, see :class:`StudySummary`.
+
+    Args:
+        first_step: Their typical first step.
+        last_step: Their last steps, shape (n_trials,).
+        stride: Typical gap between reports.
+    """
     if last_step.size == 0:
         return None
     end = float(np.quantile(last_step, 0.9, method="higher"))

@@ -10,6 +10,15 @@ def probability(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
 
 
+def told_apart(p: float, threshold: float) -> tuple[str, str]:
+    """A probability and the larger threshold, with as many digits as show which is larger."""
+    shown, digits = (probability(p), f"{threshold:.3g}"), 3
+    while not float(shown[0]) < float(shown[1]) and digits < 17:
+        digits += 1
+        shown = f"{p:.{digits}g}", f"{threshold:.{digits}g}"
+    return shown
+
+
 def number(x: float) -> str:
     """A metric value, to four digits."""
     return f"{x:.4g}"

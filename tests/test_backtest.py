@@ -28,7 +28,7 @@ from optuna.pruners import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner import LearningCurvePruner, PruneIfAny, ledger_writer
 from optuna_lcpruner.backtest import backtest
 from optuna_lcpruner.backtest_report import BacktestReport, Outcome, PrunerResult, Share
 from optuna_lcpruner.checks import InputError
@@ -228,6 +228,14 @@ def test_our_decisions_are_not_published_in_a_replay() -> None:
     assert [trial.user_attrs for trial in seen[-1][0].trials] == [{}] * 6
 
 
+def test_nor_written_to_the_ledger(tmp_path: Path) -> None:
+    ours = LearningCurvePruner(12, ledger=f"sqlite:///{tmp_path}/mine.db")
+    pruners = {"mine": ours, "both": PruneIfAny([ours, NopPruner()])}
+    backtest(noisy_curves(), pruners, direction="maximize", n_orders=1)
+    assert ledger_writer.flush()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_replay_leaves_the_pruner_and_the_study_as_they_were() -> None:
     pruner, ours = HyperbandPruner(max_resource=12), LearningCurvePruner(12)
     study = make_study(finished(reports(curve)) for curve in noisy_curves() if curve[-1] > 0)
@@ -400,6 +408,22 @@ def test_our_decisions_in_a_replay_are_those_in_a_study() -> None:
 def test_arguments_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         backtest(FIVE, **{"direction": "maximize", **arguments})
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "message"),
+    [
+        (make_study, {"direction": "maximize"}, "direction is that of the study"),
+        (lambda trials: from_study(make_study(trials)), {"direction": "maximize"}, "direction is"),
+        (lambda trials: from_study(make_study(trials)), {"n_steps": 3}, "n_steps is that of the"),
+    ],
+)
+def test_what_the_curves_say_themselves(
+    source: Any, arguments: dict[str, Any], message: str
+) -> None:
+    curves = source([finished(reports(curve)) for curve in FIVE])
+    with pytest.raises(InputError, match=message):
+        backtest(curves, ["nop"], n_orders=1, **arguments)
 
 
 STUDY = from_curves(noisy_curves(n_steps=50), "maximize")

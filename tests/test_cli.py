@@ -3,19 +3,32 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-from helpers import finished, reports, saturating, sqlite
+from helpers import (
+    BAD,
+    N_STEPS,
+    environment,
+    finished,
+    good_trials,
+    reports,
+    saturating,
+    sqlite,
+    watch,
+)
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from sqlalchemy import URL
 
 import optuna_lcpruner
-from optuna_lcpruner import cli
+from optuna_lcpruner import LearningCurvePruner, cli, ledger_writer
 from optuna_lcpruner.checks import InputError
 
 FAST = ["--orders", "2", "--pruner", "median:n_warmup_steps=2", "--pruner", "lcpruner:risk=0.5"]
@@ -135,6 +148,9 @@ def test_the_only_study_needs_no_name(tmp_path: Path) -> None:
         (["--study", "good", "--pruner", "lcpruner:risk=7"], "risk must be between 0 and 1"),
         (["--study", "good", "--orders", "0"], "n_orders must be at least 1, but got 0"),
         (["--study", "good", "--orders", "x"], "--orders: invalid int value: 'x'"),
+        (["--study", "good", "--n-steps", "0"], "n_steps must be at least 1, but got 0.0"),
+        (["--study", "good", "--n-steps", "nan"], "n_steps must be at least 1, but got nan"),
+        (["--study", "good", "--n-steps", "inf"], "n_steps must be at least 1, but got inf"),
         (["--study", "good", "--budget", "-1"], "budget must be above 0, but got -1.0"),
         (["--study", "good", "--figure", "a.gif"], "must end in .png, .pdf, .svg, but got 'a.gif'"),
         (["--study", "good", "--figure", "no/a.png"], "--figure: no such folder: "),
@@ -197,6 +213,45 @@ def test_a_storage_without_studies(tmp_path: Path, errors: Callable[..., str]) -
 )
 def test_arguments_that_cannot_be(errors: Callable[..., str], argv: list[str], said: str) -> None:
     assert said in errors(*argv)
+
+
+@pytest.mark.parametrize("name", ["p q.db", "w?.db", "100%.db", "ä#.db"])
+def test_a_file_of_any_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a path; as a URL it is written as Optuna takes it. Nothing is created."""
+    monkeypatch.chdir(tmp_path)
+    url = URL.create("sqlite", database=name).render_as_string()
+    storage = sqlite(url)
+    optuna.create_study(storage=storage, study_name="s")
+    storage.engine.dispose()
+    for where in (name, url):
+        assert cli.main(["explain", "--storage", where, "--trial", "0"]) == 2
+        assert "study 's' has no trial 0" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_by_a_uri_of_sqlites_own(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = f"sqlite:///file:{database}?uri=true"
+    assert cli.main(["explain", "--storage", where, "--study", "empty", "--trial", "0"]) == 2
+    assert "study 'empty' has no trial 0" in capsys.readouterr().err
+
+
+def test_a_name_that_the_terminal_cannot_show(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(storage=url, study_name="학습", direction="maximize")
+    study.add_trials(good_trials())
+    watch(study, LearningCurvePruner(N_STEPS), reports(BAD))
+    assert ledger_writer.flush(20)
+    code = "import sys; from optuna_lcpruner.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "report", "--storage", url],
+        env={**environment(), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\ud559\\uc2b5" in done.stdout
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,6 +98,20 @@ class TestPruner:
             assert "spared: control group, runs on." in explain(study, 6).summary
             assert {entry.action for entry in explain(study, 5).decisions} == {"continue", "prune"}
 
+    @pytest.mark.parametrize("copied", [None, 15])
+    def test_the_mark_stays_where_it_was_after_a_restart(self, copied: int | None) -> None:
+        """Each check by a new pruner; Optuna's retry copies the mark of the trial it retries."""
+        study = make_study(good_trials())
+        attrs = {} if copied is None else {CONTROL_ATTRIBUTE: copied}
+        study.enqueue_trial({}, user_attrs=attrs)
+        trial = study.ask()
+        for step, value in reports(BAD[:12]).items():
+            trial.report(value, step)
+            study.pruner = make_pruner(n_warmup_steps=4)
+            assert not trial.should_prune()
+        assert publish.writer().flush(20)
+        assert study.get_trials()[-1].user_attrs[CONTROL_ATTRIBUTE] == 4
+
     def test_of_many_trials_the_members_run_on(self) -> None:
         study = make_study(good_trials())
         study.pruner = make_pruner(control_fraction=0.3)

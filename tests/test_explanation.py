@@ -91,7 +91,10 @@ class TestSummary:
 
     def test_pruned_by_somebody_else(self) -> None:
         found = story(FAR, state=TrialState.PRUNED)
-        assert found.summary.startswith("Trial 7 was pruned, but by no decision on record; not pr")
+        assert found.summary.startswith(
+            "Trial 7 was pruned, but by no decision on record; the decisions on record let it run: "
+            "at 1 look "
+        )
 
     def test_never_below_the_threshold(self) -> None:
         found = story(*WAITED, FAR, CLOSE)
@@ -198,6 +201,12 @@ class TestToDict:
         assert set(decision) == set(COLUMNS)
         assert decision["p_beat"] == 0.03
         assert decision["decided_at"] == "2026-01-02T03:04:05"
+
+    @pytest.mark.parametrize("value", [float("inf"), -float("inf")])
+    def test_json_has_no_infinity(self, value: float) -> None:
+        found = story(CLOSE, value=value).to_dict()
+        assert found["value"] is None
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def make_pruner(**settings: Any) -> LearningCurvePruner:

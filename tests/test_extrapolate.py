@@ -86,6 +86,14 @@ def test_missing_values_keep_their_place():
     assert_array_equal(last.positions, plain.positions)
 
 
+def test_values_too_large_to_compute_with_count_as_missing():
+    large = forecast([0.5, 0.6, 1.5e308, -1.7e308, 0.65], n_steps=10)
+    missing = forecast([0.5, 0.6, np.nan, np.nan, 0.65], n_steps=10)
+    assert large.mean() == missing.mean()
+    assert large.interval() == missing.interval()
+    assert_array_equal(large.positions, missing.positions)
+
+
 def test_one_report_left():
     ahead = forecast(VALUES, n_steps=6, direction="maximize")
     assert_array_equal(ahead.positions, [6.0])

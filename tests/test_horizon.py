@@ -207,3 +207,18 @@ class TestAnnouncedLate:
         assert recording.decisions[4].p_beat is not None
         (warning,) = warned
         assert "set_n_steps(trial, ...)" in warning
+
+
+def test_the_pruners_own_length_holds_whatever_trials_announce() -> None:
+    """Of those that are compared with, too: else their middle would be taken for their end."""
+    decisions = []
+    for announced in ({}, {"lcpruner:n_steps": 2 * SHORT}):
+        study = make_study(
+            finished(reports(saturating(end, SHORT)), user_attrs=announced)
+            for end in (0.5, 0.55, 0.6, 0.65, 0.7)
+        )
+        curve = reports(saturating(0.75, SHORT))
+        decisions.append(watch(study, LearningCurvePruner(SHORT), curve, announced))
+    without, announcing = decisions
+    assert without == announcing
+    assert not any(decision.prune for decision in announcing)

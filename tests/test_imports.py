@@ -17,6 +17,7 @@ ROOT = Path(optuna_lcpruner.__file__).parent
 MAY_IMPORT = {
     "checks": set(),
     "redaction": set(),
+    "relational": set(),
     "events": set(),
     "membership": set(),
     "forks": set(),
@@ -77,15 +78,17 @@ MAY_IMPORT = {
     "study_record": {"horizon", "learning_curve", "scale", "posterior.interface"},
     "control_group": set(),
     "version": set(),
-    "publish": {"decision", "forks", "redaction"},
+    "publish": {"decision", "forks", "redaction", "relational"},
     "forecast_sampler": {"publish"},
-    "ledger_address": {"checks", "redaction"},
-    "ledger": {"checks", "decision", "ledger_address", "predictive", "redaction"},
+    "ledger_address": {"checks", "redaction", "relational"},
+    "ledger": {
+        "checks", "decision", "ledger_address", "predictive", "redaction", "relational",
+    },
     "ledger_writer": {"forks", "ledger", "ledger_address", "redaction"},
     "verdict": {"decision"},
     "telling": {"verdict"},
     "combining": {"decision", "ledger_address", "publish", "redaction", "telling", "verdict"},
-    "remote_verdict": {"checks", "decision", "verdict", "version", "wording"},
+    "remote_verdict": {"checks", "decision", "relational", "verdict", "version", "wording"},
     "explanation": {
         "checks", "decision", "ledger", "ledger_address", "ledger_writer", "wording",
     },
@@ -107,9 +110,9 @@ MAY_IMPORT = {
     "dashboard_writer": {"dashboard", "forks", "ledger_address", "ledger_writer", "redaction"},
     "announce": {
         "checks", "control_group", "dashboard", "dashboard_writer", "decision", "ledger",
-        "ledger_address", "ledger_writer", "publish", "verdict", "version",
+        "ledger_address", "ledger_writer", "publish", "relational", "verdict", "version",
     },
-    "completion": {"forks", "study_record"},
+    "completion": {"forks", "relational", "study_record"},
     "stand_in": {"study_record"},
     "guards": {"decision", "horizon", "learning_curve", "study_record"},
     "pruner": {
@@ -119,7 +122,8 @@ MAY_IMPORT = {
     },
     "study_watch": {"events", "membership", "pruner", "remote_verdict"},
     "forecaster": {
-        "checks", "events", "ledger_writer", "pruner", "publish", "redaction", "study_watch",
+        "checks", "events", "ledger_writer", "pruner", "publish", "redaction", "relational",
+        "study_watch",
     },
     "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
     "": {
@@ -127,16 +131,16 @@ MAY_IMPORT = {
         "forecaster", "horizon",
         "predictive", "pruner", "report_text", "second_chance", "study_report", "version",
     },
-    "curve_files": {"checks", "horizon", "learning_curve"},
-    "replay": {"checks", "curve_files", "horizon", "pruner"},
+    "curve_files": {"checks", "horizon", "learning_curve", "study_record"},
+    "replay": {"checks", "curve_files", "horizon", "pruner", "telling"},
     "backtest_report": {"checks", "curve_files", "wording"},
     "backtest": {"backtest_report", "checks", "curve_files", "replay"},
-    "storage_url": {"checks", "redaction"},
+    "storage_url": {"checks", "redaction", "relational"},
     "cli_serve": {
         "checks", "events", "forecaster", "pruner", "redaction", "storage_url", "study_watch",
         "version", "wording",
     },
-    "cli_explain": {"explanation"},
+    "cli_explain": {"explanation", "storage_url"},
     "cli_report": {"checks", "cli_explain", "study_report"},
     "cli": {
         "", "backtest", "backtest_report", "checks", "cli_explain", "cli_report", "cli_serve",
@@ -145,7 +149,8 @@ MAY_IMPORT = {
 }  # fmt: skip
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
-    "horizon", "study_record", "publish", "forecast_sampler", "ledger_address", "ledger",
+    "relational", "horizon", "study_record", "publish", "forecast_sampler", "ledger_address",
+    "ledger",
     "ledger_writer", "verdict", "combining", "remote_verdict", "announce", "completion", "stand_in",
     "pruner", "study_watch", "forecaster",
     "storage_url", "cli_serve", "curve_files", "replay",
@@ -157,7 +162,7 @@ DRAWS = {
     "backtest_report",
     "visualization.matplotlib",
 }  # imports matplotlib, inside the function that draws
-USES_SQLALCHEMY = {"completion", "ledger", "ledger_address", "storage_url"}
+USES_SQLALCHEMY = {"completion", "ledger", "ledger_address", "relational", "storage_url"}
 THIRD_PARTY = {"numpy", "scipy", "optuna"}
 
 

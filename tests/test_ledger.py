@@ -13,6 +13,7 @@ import optuna
 import pytest
 import sqlalchemy
 from helpers import (
+    BAD,
     N_STEPS,
     SpyEngine,
     good_trials,
@@ -22,11 +23,11 @@ from helpers import (
     saturating,
     sqlite,
 )
-from optuna.storages import InMemoryStorage, JournalStorage
+from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import OperationalError
 
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason, ledger
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason, ledger, ledger_writer
 from optuna_lcpruner.ledger import (
     COLUMNS,
     SCHEMA_VERSION,
@@ -37,6 +38,8 @@ from optuna_lcpruner.ledger import (
     same_start,
 )
 from optuna_lcpruner.ledger_address import Address, address, checked
+from optuna_lcpruner.posterior.curve_priors import paper_prior
+from optuna_lcpruner.posterior.mcmc import MCMC
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 
 NAN, INF = float("nan"), float("inf")
@@ -65,10 +68,10 @@ def as_dict(entry: Entry) -> dict[str, Any]:
 
 class TestSetting:
     @pytest.mark.parametrize(
-        "setting", [None, False, "sqlite:///a.db", "postgresql+psycopg2://u:p@h/d"]
+        "setting", [None, False, "sqlite:////a.db", "postgresql+psycopg2://u:p@h/d"]
     )
     def test_allowed(self, setting: Any) -> None:
-        assert checked(setting) is setting
+        assert checked(setting) == setting
 
     @pytest.mark.parametrize(
         ("setting", "error", "words"),
@@ -98,9 +101,9 @@ class TestAddress:
     def test_in_the_studys_own_database(self) -> None:
         url = sqlalchemy.make_url("postgresql://me:secret@host/studies")
         options = {"sslmode": "require"}
-        backend = SimpleNamespace(
-            engine=SimpleNamespace(url=url), engine_kwargs={"connect_args": options}
-        )
+        backend = RDBStorage.__new__(RDBStorage)  # no server to connect to
+        backend.engine = SimpleNamespace(url=url)
+        backend.engine_kwargs = {"connect_args": options}
         found = address(None, SimpleNamespace(_backend=backend))  # type: ignore[arg-type]
         assert found is not None
         assert found.url == "postgresql://me:secret@host/studies"
@@ -181,6 +184,7 @@ class TestEntry:
         [
             (Reason.WARM_UP, "not asked", "continue"),
             (Reason.FAILED, "failed", "continue"),
+            (Reason.NOT_CONVERGED, "not converged", "continue"),
             (Reason.DIVERGED, "not asked", "prune"),
             (Reason.CONTROL, "not asked", "control"),
         ],
@@ -191,6 +195,16 @@ class TestEntry:
         assert [getattr(found, name) for name in ("mean", "p_beat", "q05", "q25", "q50")] == [
             None
         ] * 5
+
+    def test_a_run_without_convergence_has_its_horizon(self, tmp_path: Path) -> None:
+        where = at(tmp_path / "l.db")
+        study = make_study(good_trials())
+        engine = MCMC(paper_prior(["pow3"]), max_steps=20)
+        pruner = LearningCurvePruner(N_STEPS, engine=engine, ledger=where.url)
+        judge(study, pruner, reports(BAD[:6]))
+        assert ledger_writer.flush()
+        found = Ledger(where).of_study(study.study_name, ["reason", "horizon", "q50"])
+        assert found == {"reason": ["NOT_CONVERGED"], "horizon": [N_STEPS], "q50": [None]}
 
     @pytest.mark.parametrize("value", [NAN, INF, -INF])
     def test_what_is_not_finite_is_left_out(self, value: float) -> None:

@@ -99,6 +99,20 @@ def book(monkeypatch: pytest.MonkeyPatch) -> FakeLedger:
     return fake
 
 
+class LongPause(threading.Condition):
+    """Tells when the writer pauses after a refusal, and makes that last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses = threading.Event()
+
+    def wait_for(self, predicate: Any, timeout: float | None = None) -> Any:
+        if timeout == 1.0:
+            self.pauses.set()
+            timeout = 600.0
+        return super().wait_for(predicate, timeout)
+
+
 WHERE = Address("sqlite:////nowhere/l.db")
 
 
@@ -188,12 +202,15 @@ class TestWriter:
     def test_a_ledger_that_refuses_is_not_asked_all_the_time(self, book: FakeLedger) -> None:
         book.refuses = True
         writer = LedgerWriter(WHERE)
+        writer._condition = spy = LongPause()
         writer.submit(row)
-        assert book.entered.wait(20)
+        assert spy.pauses.wait(20)
         for _ in range(2 * ledger_writer.BATCH):
             writer.submit(row)
         threading.Event().wait(0.2)
         assert book.n_refused == 1
+        book.refuses = False
+        assert writer.flush(20)
 
     def test_flush_gives_up(self, book: FakeLedger) -> None:
         book.gate.clear()
@@ -202,6 +219,38 @@ class TestWriter:
         assert not writer.flush(0.05)
         book.gate.set()
         assert writer.flush(20)
+
+    def test_its_thread_ends_when_there_is_nothing_to_write(
+        self, book: FakeLedger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ledger_writer, "IDLE", 0.05)
+        writer = LedgerWriter(WHERE)
+        for step in range(3):
+            writer.submit(lambda step=step: row(step))  # type: ignore[misc]
+            thread = writer._thread
+            assert thread is not None
+            thread.join(20)
+            assert not thread.is_alive()
+        assert book.steps == [0, 1, 2]
+
+    def test_many_ledgers_are_waited_for_together(
+        self, book: FakeLedger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        book.gate.clear()
+        waits: list[float] = []
+        flush = LedgerWriter.flush
+
+        def noted(self: LedgerWriter, timeout: float = 5.0) -> bool:
+            waits.append(timeout)
+            return flush(self, timeout)
+
+        monkeypatch.setattr(LedgerWriter, "flush", noted)
+        for i in range(3):
+            ledger_writer.writer(Address(f"sqlite:////nowhere/{i}.db")).submit(row)
+        assert not ledger_writer.flush(0.2)
+        book.gate.set()
+        assert waits[0] <= 0.2
+        assert waits[1:] == [0.0, 0.0]
 
     def test_flush_of_an_idle_writer(self, book: FakeLedger) -> None:
         assert LedgerWriter(WHERE).flush()
@@ -294,7 +343,7 @@ class TestPruner:
         assert {row.engine_status for row in rows} == {"ok", "not asked"}
         assert {row.version for row in rows} == {optuna_lcpruner.__version__}
         assert {row.engine for row in rows} == {"pool"}
-        assert all(0.0 < row.milliseconds < 10_000.0 for row in rows)
+        assert all(row.milliseconds > 0.0 for row in rows)
         started = study.get_trials()[-1].datetime_start
         assert all(row.trial_started == started for row in rows)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
+import optuna_lcpruner
 from optuna_lcpruner import predictive
 from optuna_lcpruner.predictive import Component, Forecast, Recalibration
 from optuna_lcpruner.scale import Scale
@@ -429,3 +430,15 @@ def test_pivots_where_the_mixture_has_no_mass(pivot):
     forecast = known(three(np.inf, True), [pivot], [0.5])
     assert_allclose(forecast.mean(), three(np.inf, True).mean(), rtol=1e-9)
     assert_allclose(forecast.interval(), three(np.inf, True).interval(), rtol=1e-6)
+
+
+def test_underflow_is_no_error_where_the_caller_makes_it_one() -> None:
+    with np.errstate(all="raise"):
+        values = [0.6, 0.7, 0.76, 0.79, 0.81]
+        ahead = optuna_lcpruner.forecast(values, n_steps=20, direction="maximize")
+        assert ahead.p_beats(100.0) < 1e-3
+        assert ahead.pdf([100.0, 0.8])[0] < ahead.pdf([100.0, 0.8])[1]
+        low, high = ahead.interval()
+        assert low < ahead.mean() < high
+        assert ahead.std() > 0.0
+        assert ahead.cdf([0.0])[0] < 0.5

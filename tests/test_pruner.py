@@ -7,6 +7,7 @@ import logging
 import math
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,13 @@ from helpers import (
     names,
     reports,
     saturating,
+    sqlite,
     watch,
 )
 from optuna.pruners import BasePruner, PatientPruner
 from optuna.trial import TrialState
 
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason, explain, ledger_writer
 from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.posterior.interface import Target
 
@@ -1090,7 +1092,33 @@ def alternating(trial: optuna.Trial) -> float:
     return train(trial, saturating(0.9 + 1e-4 * trial.number))
 
 
+class TestEnded:
+    def test_nobody_is_told_of_a_question_about_a_trial_that_has_ended(
+        self, tmp_path: Path
+    ) -> None:
+        """What was decided in its time stays what is on record."""
+        study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+        study.pruner = make_pruner()
+        study.optimize(lambda trial: train(trial, DOOMED), n_trials=1)
+        assert ledger_writer.flush(20)
+        before = explain(study, 5).decisions
+        assert before[-1].reason == "HOPELESS"
+        study.add_trial(finished(reports(saturating(0.95))))
+        later = make_pruner().decide(study, study.get_trials()[5])
+        assert later.incumbent == pytest.approx(study.best_value)
+        assert ledger_writer.flush(20)
+        assert [e.step for e in explain(study, 5).decisions] == [e.step for e in before]
+
+
 class TestCompany:
+    def test_memory_of_many_studies_is_bounded(self) -> None:
+        storage = optuna.storages.InMemoryStorage()
+        pruner = make_pruner()
+        for _ in range(40):
+            study = make_study(good_trials(), storage=storage)
+            assert judge(study, pruner, reports(DOOMED)).prune
+        assert len(pruner._memos[storage]) < 20
+
     def test_threads_share_a_pruner(self) -> None:
         study = make_study(pruner=make_pruner(n_warmup_steps=10))
         study.optimize(alternating, n_trials=28, n_jobs=4)

@@ -113,19 +113,19 @@ class TestWriter:
         storage = GatedStorage()
         for trial_id in range(5):
             writer.submit(storage, trial_id, {"a": trial_id, "b": -trial_id})  # type: ignore[arg-type]
-        assert writer.flush()
+        assert writer.flush(20)
         expected = [(i, k, v) for i in range(5) for k, v in (("a", i), ("b", -i))]
         assert sorted(storage.log) == sorted(expected)
 
     def test_flush_of_an_idle_writer(self, writer: AttributeWriter) -> None:
-        assert writer.flush()
+        assert writer.flush(20)
 
     def test_flush_gives_up(self, writer: AttributeWriter) -> None:
         storage = GatedStorage(gate_is_open=False)
         writer.submit(storage, 1, {"a": 1})  # type: ignore[arg-type]
         assert not writer.flush(timeout=0.05)
         storage.gate.set()
-        assert writer.flush()
+        assert writer.flush(20)
         assert storage.log == [(1, "a", 1)]
 
     def test_submit_does_not_wait_and_newest_wins(self, writer: AttributeWriter) -> None:
@@ -135,7 +135,7 @@ class TestWriter:
         for value in range(1, 50):
             writer.submit(storage, 1, {"a": value})  # type: ignore[arg-type]
         storage.gate.set()
-        assert writer.flush()
+        assert writer.flush(20)
         assert storage.log == [(1, "a", 0), (1, "a", 49)]
 
     def test_trials_and_storages_are_told_apart(self, writer: AttributeWriter) -> None:
@@ -146,7 +146,7 @@ class TestWriter:
         for storage, trial_id in ((one, 1), (one, 2), (two, 1)):
             writer.submit(storage, trial_id, {"a": trial_id})  # type: ignore[arg-type]
         blocker.gate.set()
-        assert writer.flush()
+        assert writer.flush(20)
         assert sorted(one.log) == [(1, "a", 1), (2, "a", 2)]
         assert two.log == [(1, "a", 1)]
 
@@ -165,7 +165,7 @@ class TestWriter:
         storage.gate.set()
         final.join(20)
         assert storage.log[-2:] == [(1, "a", "final"), (1, "b", "final")]
-        assert writer.flush()
+        assert writer.flush(20)
         assert storage.log[-2:] == [(1, "a", "final"), (1, "b", "final")]
         assert storage.log[:-2] == [(1, "a", "old"), (1, "b", "old")]
 
@@ -179,7 +179,7 @@ class TestWriter:
         final.start()
         storage.gate.set()
         final.join(20)
-        assert writer.flush()
+        assert writer.flush(20)
         assert sorted(storage.log) == [(0, "a", 0), (1, "a", "final"), (2, "a", "other")]
 
     @pytest.mark.parametrize("repeat", range(5))
@@ -196,7 +196,7 @@ class TestWriter:
             thread.start()
         for thread in threads:
             thread.join(20)
-        assert writer.flush()
+        assert writer.flush(20)
         for trial_id in range(4):
             own = [(key, value) for i, key, value in storage.log if i == trial_id]
             assert own[-2:] == [("step", "final"), ("twin", "final")]
@@ -208,7 +208,7 @@ class TestWriter:
         for trial_id in range(3):
             writer.submit(storage, trial_id, {"a": 1})  # type: ignore[arg-type]
             writer.write(storage, trial_id, {"a": 1})  # type: ignore[arg-type]
-        assert writer.flush()
+        assert writer.flush(20)
         assert len(warned) == 1
         assert "disk full" in warned[0]
 
@@ -216,10 +216,10 @@ class TestWriter:
         storage = GatedStorage()
         storage.broken = True
         writer.submit(storage, 1, {"a": 1})  # type: ignore[arg-type]
-        assert writer.flush()
+        assert writer.flush(20)
         storage.broken = False
         writer.submit(storage, 1, {"a": 2})  # type: ignore[arg-type]
-        assert writer.flush()
+        assert writer.flush(20)
         assert storage.log == [(1, "a", 2)]
 
     def test_a_trial_that_finished_meanwhile_is_no_problem(
@@ -228,21 +228,21 @@ class TestWriter:
         storage = GatedStorage(state=TrialState.COMPLETE)
         storage.broken = True
         writer.submit(storage, 1, {"a": 1})  # type: ignore[arg-type]
-        assert writer.flush()
+        assert writer.flush(20)
         assert warned == []
 
     def test_storages_are_not_kept_alive(self, writer: AttributeWriter) -> None:
         storage = GatedStorage()
         alive = weakref.ref(storage)
         writer.submit(storage, 1, {"a": 1})  # type: ignore[arg-type]
-        assert writer.flush()
+        assert writer.flush(20)
         del storage
         gc.collect()
         assert alive() is None
 
     def test_the_process_may_end(self, writer: AttributeWriter) -> None:
         writer.submit(GatedStorage(), 1, {"a": 1})  # type: ignore[arg-type]
-        assert writer.flush()
+        assert writer.flush(20)
         threads = [t for t in threading.enumerate() if t.name.startswith("lcpruner")]
         assert threads
         assert all(thread.daemon for thread in threads)
@@ -268,7 +268,7 @@ class TestPruner:
     ) -> None:
         study = make_study(good_trials(), storage=storage_of(storage, tmp_path))
         decision = judge(study, make_pruner(), reports(saturating(0.89)[:6]))
-        assert writer.flush()
+        assert writer.flush(20)
         shown = study.get_trials()[-1].user_attrs
         assert shown == attributes(decision)
         np.testing.assert_allclose(
@@ -304,7 +304,7 @@ class TestPruner:
     def test_off(self, curve: Any, writer: AttributeWriter, tmp_path: Path) -> None:
         study = make_study(good_trials(), storage=storage_of("sqlite", tmp_path))
         judge(study, make_pruner(publish=False), reports(curve))
-        assert writer.flush()
+        assert writer.flush(20)
         assert study.get_trials()[-1].user_attrs == {}
 
     def test_nothing_reported_nothing_shown(self) -> None:
@@ -412,12 +412,34 @@ class TestProcesses:
         assert trial.user_attrs["lcpruner:decided_at_step"] == 2
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+    def test_and_before_a_child_of_multiprocessing_ends(
+        self, study: optuna.Study, tmp_path: Path
+    ) -> None:
+        """Such a child does not run atexit."""
+        run_script(
+            """
+            import multiprocessing
+
+            def work():
+                run(optuna.load_study(study_name="s", storage=url, pruner=study.pruner))
+
+            child = multiprocessing.get_context("fork").Process(target=work)
+            child.start()
+            child.join()
+            assert child.exitcode == 0
+            """,
+            f"sqlite:///{tmp_path}/study.db",
+        )
+        (trial,) = study.get_trials()
+        assert trial.user_attrs["lcpruner:decided_at_step"] == 2
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
     def test_a_forked_child_writes_by_itself(self, study: optuna.Study, tmp_path: Path) -> None:
         """The parent's background thread does not exist in the child."""
         out = run_script(
             """
             run(study)
-            assert publish.writer().flush()
+            assert publish.writer().flush(20)
             parents = publish.writer()
             child = os.fork()
             if child == 0:
@@ -426,7 +448,7 @@ class TestProcesses:
                     study = optuna.load_study(study_name="s", storage=url, pruner=study.pruner)
                     run(study)
                     own = publish.writer() is not parents and publish.writer() is publish.writer()
-                    status = 0 if publish.writer().flush() and own else 2
+                    status = 0 if publish.writer().flush(20) and own else 2
                 finally:
                     os._exit(status)
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -179,6 +179,19 @@ def test_its_own_guards_come_first(direction: str) -> None:
     assert frozen(study, trial).user_attrs["lcpruner:reason"].startswith("pruned: diverged")
 
 
+def test_whether_a_trial_diverged_is_the_trainers_to_say() -> None:
+    """The forecaster's nan_policy may be another one."""
+    study = make_study(good_trials())
+    study.pruner = trainer(nan_policy="ignore")
+    trial = begun(study, [0.1, 0.2, math.nan])
+    tell(study, trial, Decision(Reason.DIVERGED, "", 2))
+    assert trial.should_prune() is False
+    trial.report(0.3, 3)
+    assert trial.should_prune() is False
+    tell(study, trial)
+    assert trial.should_prune() is True
+
+
 class TestHowOldItMayBe:
     @pytest.mark.parametrize(
         ("n_then", "n_now", "stale_after", "counts"),

@@ -396,7 +396,9 @@ class TestIncremental:
         assert summary.incumbent_trial == 1
         assert summary_of([]).incumbent_trial is None
 
-    def test_each_trial_is_read_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture
+    def read(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Numbers of the trials that have been read, filled as it goes."""
         read: list[int] = []
         of = study_record.FinishedTrial.of
 
@@ -405,6 +407,9 @@ class TestIncremental:
             return of(trial, maximize)
 
         monkeypatch.setattr(study_record.FinishedTrial, "of", counted)
+        return read
+
+    def test_each_trial_is_read_once(self, read: list[int]) -> None:
         study = make_study()
         record = StudyRecord(True)
         for trial in good_trials():
@@ -421,10 +426,34 @@ class TestIncremental:
             assert summary.n_completed == n
             np.testing.assert_allclose(summary.incumbent, (n - 1) / 300.0)
 
-    def test_an_older_list_after_a_newer_one(self) -> None:
+    def test_an_older_list_after_a_newer_one(self, read: list[int]) -> None:
         """Two threads may have read the study in one order and come here in the other."""
         trials = completed(make_study(good_trials()))
         record = StudyRecord(True)
         newest = record.update(trials)
-        assert record.update(trials[:3]) == StudyRecord(True).update(trials[:3])
+        assert record.update(trials[:4]) == newest
         assert record.update(trials) == newest
+        assert sorted(read) == list(range(5))
+
+    @pytest.mark.parametrize("n", [0, 3])
+    def test_another_study_with_fewer_trials(self, n: int, read: list[int]) -> None:
+        """The study was deleted and one with the same ids was made."""
+        record = StudyRecord(True)
+        record.update(completed(make_study(good_trials())))
+        read.clear()
+        trials = completed(make_study(good_trials()[:n]))
+        assert record.update(trials).n_completed == n
+        assert read == list(range(n))
+        assert record.update(trials) == StudyRecord(True).update(trials)
+
+    def test_another_study_whose_first_trial_is_not_known(self) -> None:
+        """The first one of the deleted study had failed, and the new one has as many and more."""
+        record = StudyRecord(True)
+        record.update(completed(make_study(good_trials()))[1:])
+        trials = completed(make_study(finished(reports([0.0, 0.1 * i])) for i in range(5)))
+        assert record.update(trials) == StudyRecord(True).update(trials)
+
+    def test_another_study_made_of_the_first_trials_of_the_deleted_one(self) -> None:
+        record, trials = StudyRecord(True), completed(make_study(good_trials()))
+        record.update(trials)
+        assert record.update(trials[:3], newest=True) == StudyRecord(True).update(trials[:3])

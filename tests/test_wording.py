@@ -1,6 +1,6 @@
 import pytest
 
-from optuna_lcpruner.wording import count, number, probability, table
+from optuna_lcpruner.wording import count, number, probability, table, told_apart
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,22 @@ from optuna_lcpruner.wording import count, number, probability, table
 )
 def test_how_numbers_read(words: str, expected: str) -> None:
     assert words == expected
+
+
+@pytest.mark.parametrize(
+    ("p", "threshold", "shown"),
+    [
+        (0.01, 0.038, ("0.010", "0.038")),
+        (0.0379, 0.038, ("0.0379", "0.038")),
+        (0.037999, 0.038001, ("0.037999", "0.038001")),
+        (0.0, 1e-9, ("0.0e+00", "1e-09")),
+        (2e-7, 2.04e-7, ("2.0e-07", "2.04e-07")),
+    ],
+)
+def test_the_smaller_of_two_reads_smaller(
+    p: float, threshold: float, shown: tuple[str, str]
+) -> None:
+    assert told_apart(p, threshold) == shown
 
 
 def test_a_table_is_set_right_but_for_words() -> None:

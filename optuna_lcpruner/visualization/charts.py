@@ -17,7 +17,7 @@ from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.explanation import explain
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.study_report import Row, left_out, on_record, report
-from optuna_lcpruner.wording import count, number, probability
+from optuna_lcpruner.wording import count, number, probability, told_apart
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#808080"
 
@@ -284,7 +284,9 @@ def _stopped(row: Row) -> str:
     p, threshold = row["p_beat"], row["threshold"]
     if row["reason"] == Reason.OTHER_PRUNER.name:
         return f"trial {row['trial']}: by another pruner, P = {probability(p)}"
-    return f"trial {row['trial']}: {probability(p)} < {probability(threshold)}"
+    if row["reason"] == Reason.SETTLED.name:
+        return f"trial {row['trial']}: forecast settled, P = {probability(p)}"
+    return f"trial {row['trial']}: {' < '.join(told_apart(p, threshold))}"
 
 
 def _shown(p: float) -> float:

@@ -182,6 +182,17 @@ def test_a_chance_of_zero_is_shown_on_the_logarithmic_axis(tmp_path: Path) -> No
     assert min(layer(decisions_chart(history.study, history.url), "Completed").y[:1]) > 0.0
 
 
+def test_a_stop_says_why(tmp_path: Path) -> None:
+    """A settled forecast is not below the threshold, as a hopeless one is."""
+    history = History(tmp_path)
+    for reason, p in ((Reason.SETTLED, 0.3), (Reason.HOPELESS, 0.01)):
+        history.trial(judged(5, reason, p), value=0.4, n=6, state=TrialState.PRUNED, seconds=1.0)
+    history.report()
+    settled, hopeless = layer(decisions_chart(history.study, history.url), "Stopped").text
+    assert settled == "trial 0: forecast settled, P = 0.300"
+    assert hopeless.startswith("trial 1: 0.010 < 0.02")
+
+
 def thousand(folder: Path) -> History:
     """A thousand trials, every other one pruned."""
     history = History(folder)
