@@ -94,18 +94,18 @@ def wait(
 
 
 def trains(trials: list[Any], until: Callable[[], bool], *serving: Serving) -> None:
-    """Report for all trials ten times a second, until something is the case.
+    """Report for all trials five times a second, until something is the case.
 
     Args:
         trials: The trials.
         until: Whether it is.
         serving: Whose last words to show if it never is.
     """
-    for _ in range(900):
+    for _ in range(450):
         if until():
             return
         for trial in trials:
             step = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
             trial.report(0.5 + 0.001 * (step % 7), step)
-        time.sleep(0.1)
+        time.sleep(0.2)
     raise AssertionError(f"it never was: {[one.lines[-20:] for one in serving]}")

@@ -135,6 +135,7 @@ class TestWrongArguments:
             (["--storage", "URL", "--n-steps", "x"], "--n-steps"),
             (["--storage", "URL", "--interval", "-1"], "--interval must be between"),
             (["--storage", "URL", "--lease", "0"], "--lease must be between"),
+            (["--storage", "URL", "--interval", "20"], "lease must be at least 4 intervals"),
             (["--storage", "URL", "--give-up-after", "nan"], "--give-up-after must be between"),
             (["--storage", "URL", "--engine", "magic"], "--engine"),
             (["--storage", "URL", "--ledger", "x:/y:topsecret@z"], "ledger must be a database URL"),

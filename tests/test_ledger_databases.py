@@ -45,12 +45,12 @@ ODD = [
 
 
 @pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
-    """The URL of a database of a kind, made when first asked for."""
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """The URL of a database of a kind, or of another one by a number, made when first asked for."""
     with ExitStack() as stack:
 
         @cache
-        def made(kind: str) -> str:
+        def made(kind: str, number: int = 0) -> str:
             if kind == "sqlite":
                 return f"sqlite:///{tmp_path_factory.mktemp('ledger')}/l.db"
             if kind == "postgresql":
@@ -65,13 +65,17 @@ KINDS = ["sqlite", "postgresql", "mysql", "mysql in latin1"]
 
 
 @pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest, databases: Callable[[str], str]) -> str:
+def url(request: pytest.FixtureRequest, databases: Callable[..., str]) -> str:
     """The URL of a database without a ledger."""
-    found = databases(request.param)
-    engine = sqlalchemy.create_engine(found)
+    return without_ledger(databases(request.param))
+
+
+def without_ledger(url: str) -> str:
+    """The same URL; the tables are gone."""
+    engine = sqlalchemy.create_engine(url)
     Entry.metadata.drop_all(engine)
     engine.dispose()
-    return found
+    return url
 
 
 def row(message: str = "words", facts: Circumstances | None = None, **where: Any) -> Entry:
@@ -253,32 +257,33 @@ from optuna_lcpruner import Decision, Reason, ledger, ledger_writer
 from optuna_lcpruner.ledger_address import Address
 from optuna_lcpruner.ledger_writer import LedgerWriter
 
-url, worker, n = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-writer = ledger_writer.writer(Address(url))
+worker, n, *urls = sys.argv[1:]
+writers = [ledger_writer.writer(Address(url)) for url in urls]
 facts = ledger.Circumstances("pool")
 print("ready", flush=True)
 sys.stdin.readline()
-for i in range(n):
-    writer.submit(lambda i=i: ledger.entry(
-        Decision(Reason.WARM_UP, "wörds 学 🎓" * 100, i), facts,
-        study="s", trial=worker, trial_started=None, version="1"))
+for i in range(int(n)):
+    for writer in writers:
+        writer.submit(lambda i=i: ledger.entry(
+            Decision(Reason.WARM_UP, "wörds 学 🎓" * 100, i), facts,
+            study="s", trial=int(worker), trial_started=None, version="1"))
     if i % 50 == 49:
-        assert writer.flush(60)
+        assert ledger_writer.flush(60)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schema", ["new", "old"])
-@pytest.mark.parametrize("url", ["sqlite", "postgresql", "mysql"], indirect=True)
-def test_eight_processes_lose_nothing(url: str, schema: str) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql"])
+def test_eight_processes_lose_nothing(kind: str, databases: Callable[..., str]) -> None:
     """They make the tables, or bring them up to date, and write, all at once."""
     n = 425  # not a multiple of 50: the rest is written as the process ends
-    if schema == "old":
-        as_version_1(url)
-    assert run_together(WORKER, [(url, str(i), str(n)) for i in range(8)]) == [""] * 8
-    found = Ledger(Address(url)).of_study("s", ["trial", "step", "message"])
-    rows = [r for r in zip(*found.values(), strict=True) if r[2] != "old words"]
-    assert len(found["trial"]) - len(rows) == (schema == "old")
-    assert sorted(rows) == [
-        (trial, step, "wörds 学 🎓" * 100) for trial in range(8) for step in range(n)
-    ]
+    new, old = (without_ledger(databases(kind, number)) for number in (0, 1))
+    as_version_1(old)
+    assert run_together(WORKER, [(str(i), str(n), new, old) for i in range(8)]) == [""] * 8
+    for url in (new, old):
+        found = Ledger(Address(url)).of_study("s", ["trial", "step", "message"])
+        rows = [r for r in zip(*found.values(), strict=True) if r[2] != "old words"]
+        assert len(found["trial"]) - len(rows) == (url == old)
+        assert sorted(rows) == [
+            (trial, step, "wörds 学 🎓" * 100) for trial in range(8) for step in range(n)
+        ]
