@@ -150,7 +150,10 @@ def as_forecast(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTri
     if not completed or not known.size:
         return list(trials)
     best = float(known.max() if maximize else known.min())
-    bound = best + WORST * (float(np.median(known)) - best)
+    middle = float(np.median(known))
+    if middle == best and np.any(known != best):  # many have the best value there can be
+        middle = float(np.median(known[known != best]))
+    bound = best + WORST * (middle - best)
     low, high = (bound, math.inf) if maximize else (-math.inf, bound)
     counted = np.clip(known, low, high)
     worst = float(counted.min() if maximize else counted.max())

@@ -126,7 +126,8 @@ class Guards:
         step_map = StepMap.of(steps, stride, began)
         positions = step_map.position(steps)
         horizon = step_map.horizon(n_steps)
-        if positions[-1] >= horizon:
+        is_last = step >= n_steps - (began == 0)  # after a gap shorter than the others, too
+        if positions[-1] >= horizon or is_last:
             return abstain(Reason.BEYOND_HORIZON, f"report {positions[-1]:g} of {horizon}", step)
         return LearningCurve(positions, values, horizon, step_map.stride)
 

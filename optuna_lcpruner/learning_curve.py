@@ -10,6 +10,7 @@ Glossary:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -136,7 +137,8 @@ class StepMap:
     """How the caller's steps become positions: ``position = step / stride + offset``.
 
     ``stride`` is the typical gap between reports. A first step of 0 is position 1; a first step
-    of one stride or more (1, 2, ...; 500, 1000, ...; a resumed training) is ``step / stride``.
+    of one stride or more (1, 2, ...; 500, 1000, ...; a resumed training) is ``step / stride``; but
+    where it is known that all trainings begin there, on a counter that goes on, it is position 1.
     """
 
     stride: float = 1.0
@@ -159,7 +161,8 @@ class StepMap:
         if stride is None:
             stride = typical_gap(steps) or 1.0
         start = float(steps[0]) if first is None else min(float(steps[0]), first)
-        return cls(stride, max(0.0, 1.0 - start / stride))
+        offset = 1.0 - start / stride
+        return cls(stride, max(0.0, offset) if first is None else offset)
 
     def position(self, steps: ArrayLike) -> Array:
         """Positions of steps, same shape, each >= 1 for the steps of the training."""
@@ -168,10 +171,18 @@ class StepMap:
     def horizon(self, n_steps: float) -> int:
         """Position of the last report of a training of `n_steps` steps.
 
-        A training of ``n_steps`` steps that reports every ``stride`` of them reports
-        ``n_steps / stride`` times, whether its steps start at 0, at 1 or at ``stride``.
+        Reports come every ``stride`` steps from the first one on: as far as ``n_steps`` where that
+        is not beyond ``stride``, else below it, as where they begin at 0. Where both are possible
+        the smaller number is taken: a trial is let alone a report too early rather than stopped at
+        its last.
         """
-        return max(1, round(n_steps / self.stride))
+        reports = n_steps / self.stride + self.offset
+        if 0.0 <= self.offset < 1.0:
+            return max(1, math.floor(reports + _ROUNDING))
+        return max(1, math.ceil(reports - 1.0 - _ROUNDING))
+
+
+_ROUNDING = 1e-9
 
 
 def typical_gap(steps: NDArray[Any]) -> float | None:

@@ -374,7 +374,7 @@ class LearningCurvePruner(BasePruner):
         quick = getattr(self._engine, "quick", None)  # isinstance of a protocol takes longer
         if quick is not None:
             p, forecast = quick(curve, knowledge)
-            return _Answer(p, cache(forecast))
+            return _Answer(_checked(p), cache(forecast))
         return _answer(self._engine(curve, knowledge), incumbent)
 
     def _show(self, study: Study, trial: FrozenTrial, verdict: Verdict) -> None:
@@ -435,7 +435,13 @@ class _Answer:
 def _answer(forecast: Forecast, incumbent: float) -> _Answer:
     found = forecast.diagnostics
     doubt = "" if found is None or found.converged else found.status
-    return _Answer(forecast.p_beats(incumbent), lambda: forecast, doubt)
+    return _Answer(_checked(forecast.p_beats(incumbent)), lambda: forecast, doubt)
+
+
+def _checked(p: float) -> float:
+    if not math.isfinite(p):  # of an engine that is not ours
+        raise ArithmeticError(f"the engine's P(beat) is {p}")
+    return p
 
 
 def _name_of(engine: str | Engine) -> str:

@@ -35,6 +35,9 @@ Array = NDArray[np.float64]
 MAX_CURVES = 1000
 """Completed trials that a curve is compared with, the newest: a decision's work stays bounded."""
 
+_MOST_POINTS = 8 * MAX_KNOTS
+"""Points kept of a curve: many a knot, so that they fall on those that reports would fall on."""
+
 MIN_TRIALS_TO_JUDGE_METRIC = 3
 MIN_TRIALS_TO_JUDGE_DIRECTION = 5
 MIN_REPORTS_TO_JUDGE_DIRECTION = 5
@@ -121,10 +124,10 @@ def _worsens(values: Array) -> bool | None:
 
 
 def _block_means(steps: Array, values: Array) -> tuple[Array, Array]:
-    """At most ``MAX_KNOTS`` points of a long curve, each the mean of a block of reports."""
-    if steps.size <= MAX_KNOTS:
+    """At most ``_MOST_POINTS`` points of a long curve, each the mean of a block of reports."""
+    if steps.size <= _MOST_POINTS:
         return steps, values
-    edges = np.linspace(0, steps.size, MAX_KNOTS + 1).astype(np.int64)
+    edges = np.linspace(0, steps.size, _MOST_POINTS + 1).astype(np.int64)
     size = np.diff(edges)
     with np.errstate(over="ignore"):
         means = np.add.reduceat(values / np.repeat(size, size), edges[:-1])
@@ -409,7 +412,8 @@ def shown_n_steps(first_step: float | None, last_step: Array, stride: float | No
     if last_step.size == 0:
         return None
     end = float(np.quantile(last_step, 0.9, method="higher"))
-    return end + (stride or 1.0) if first_step == 0.0 else end
+    gap, first = stride or 1.0, first_step or 0.0
+    return end + gap - (first if first <= gap else 0.0)
 
 
 def _relation(

@@ -81,6 +81,14 @@ def test_nothing_is_handed_on_while_no_trial_has_completed() -> None:
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_what_is_behind_stays_behind_where_most_trials_tie(sign: float) -> None:
+    """An accuracy of 1, say."""
+    trials = [*[complete(1.0 * sign)] * 4, pruned(0.3 * sign), pruned(0.5 * sign)]
+    seen = values(trials, maximize=sign > 0)
+    assert seen == pytest.approx([1.0 * sign] * 4 + [0.3 * sign, 0.5 * sign])
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_one_huge_forecast_does_not_flatten_the_others(sign: float) -> None:
     trials = [
         complete(0.1 * sign), complete(0.2 * sign), complete(0.3 * sign), pruned(1e30 * sign),

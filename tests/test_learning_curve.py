@@ -67,11 +67,53 @@ def test_positions_start_at_one_or_later_and_keep_the_order(first, gaps):
     assert_allclose(np.median(np.diff(positions)), 1.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("n_steps", "horizon"), [(0, 1), (4, 1), (10, 1), (96, 10), (104, 10)])
-def test_horizon_rounds_and_is_at_least_one(n_steps, horizon):
-    value = StepMap(10.0, 1.0).horizon(n_steps)
-    assert value == horizon
-    assert isinstance(value, int)
+@pytest.mark.parametrize(
+    ("first", "stride", "n_steps", "horizon"),
+    [
+        (0, 10, 0, 1),
+        (0, 10, 4, 1),
+        (0, 10, 10, 1),
+        (0, 10, 96, 10),
+        (0, 10, 104, 11),
+        (0, 30, 100, 4),
+        (0, 2, 5, 3),
+        (10, 10, 100, 10),
+        (10, 10, 104, 10),
+        (10, 10, 96, 9),
+        (1, 1, 20, 20),
+        (1, 500, 5000, 10),
+        (499, 500, 5000, 10),
+        (0, 0.1, 0.3, 3),
+    ],
+)
+def test_the_horizon_is_at_the_last_report_and_at_least_one(first, stride, n_steps, horizon):
+    found = StepMap.of(np.array([first, first + stride]), stride)
+    assert found.horizon(n_steps) == horizon
+    assert isinstance(found.horizon(n_steps), int)
+
+
+@given(
+    first=st.integers(0, 1000), stride=st.integers(1, 500), n_reports=st.integers(2, 60),
+    more=st.integers(0, 499),
+)  # fmt: skip
+def test_the_last_report_of_a_training_is_at_its_horizon(first, stride, n_reports, more):
+    """And none before it: reports every stride from the first on, 0 or a late one counting up."""
+    steps = first + stride * np.arange(n_reports)
+    n_steps = steps[-1] + min(more, stride - 1) + (first == 0 or first > stride)
+    found = StepMap.of(steps, stride, first)
+    positions = found.position(steps)
+    horizon = found.horizon(n_steps)
+    assert positions[-1] >= horizon - 1e-9 * horizon
+    assert positions[-2] < horizon
+
+
+def test_trainings_that_all_begin_late_begin_at_one():
+    steps = np.arange(1000, 1020)
+    found = StepMap.of(steps, 1.0, 1000.0)
+    assert_allclose(found.position(steps), np.arange(1.0, 21.0))
+    assert found.horizon(1020) == 20
+    resumed = StepMap.of(steps, 1.0, 0.0)
+    assert resumed.position(steps)[0] == 1001.0
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 3, 127, 128, 129, 1000, 10_000])

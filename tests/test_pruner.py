@@ -36,6 +36,7 @@ from optuna.trial import TrialState
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason, explain, ledger_writer
 from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.posterior.interface import Target
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 
 NAN, INF = math.nan, math.inf
 DOOMED = BAD[:12]
@@ -1090,6 +1091,48 @@ def alternating(trial: optuna.Trial) -> float:
     if trial.number >= 8 and trial.number % 2:
         return train(trial, BAD)
     return train(trial, saturating(0.9 + 1e-4 * trial.number))
+
+
+class TestLastReport:
+    @pytest.mark.parametrize("given", [True, False])
+    @pytest.mark.parametrize("steps", [[10, 20, 30, 38], [*range(100, 1201, 100), 1260]])
+    def test_a_training_is_not_stopped_after_a_short_last_gap(
+        self, steps: list[int], given: bool
+    ) -> None:
+        n = len(steps)
+        study = make_study(
+            finished(reports(saturating(end, n), steps)) for end in (0.7, 0.75, 0.8, 0.85, 0.9)
+        )
+        pruner = make_pruner(n_steps=steps[-1] if given else None, n_warmup_steps=steps[-1])
+        decision = judge(study, pruner, reports(np.full(n, 0.1), steps))
+        assert decision.reason is Reason.BEYOND_HORIZON
+
+    def test_trainings_that_all_begin_late_are_judged_as_others_are(self) -> None:
+        """Fine-tuning that counts on from a common checkpoint."""
+        told = []
+        for first in (0, 1000):
+            steps = list(range(first, first + N_STEPS))
+            study = make_study(
+                finished(reports(saturating(end), steps)) for end in (0.7, 0.75, 0.8, 0.85, 0.9)
+            )
+            pruner = make_pruner(n_steps=first + N_STEPS)
+            told.append(names(watch(study, pruner, reports(BAD, steps))))
+        assert told[0] == told[1]
+        assert "HOPELESS" in told[0]
+
+
+class TestEngineOfOnesOwn:
+    def test_no_number_is_no_decision(self, warned: list[str]) -> None:
+        class Broken:
+            def __call__(self, *_: Any) -> Any:
+                raise AssertionError("quick is asked")
+
+            def quick(self, *arguments: Any) -> Any:
+                return math.nan, OpinionPool().quick(*arguments)[1]
+
+        decision = judge(make_study(good_trials()), make_pruner(engine=Broken()), reports(DOOMED))
+        assert decision.reason is Reason.FAILED
+        assert len(warned) == 1
 
 
 class TestEnded:

@@ -22,12 +22,15 @@ from helpers import (
     N_STEPS,
     Recording,
     environment,
+    finished,
+    reports,
     run_together,
     saturating,
     sqlite,
 )
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
+from test_forecaster import Watching, running, verdict_of
 
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason, ledger_writer, publish
 from optuna_lcpruner.ledger import LedgerError, open_ledger
@@ -345,3 +348,19 @@ def test_two_processes_share_a_study(kind: str, opened: Open, places: Any) -> No
         if trial.number in hopeless:
             assert shown.startswith("pruned: P = ")
             assert trial.user_attrs["lcpruner:decided_at_step"] == max(trial.intermediate_values)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SHARED if kind != "dask"])
+def test_a_study_made_again_while_it_is_served(kind: str, opened: Open) -> None:
+    """Its numbers may be the old ones, and what a cache holds of them is of the old study."""
+    storage, watching = opened(kind), Watching(opened(kind), ["again"])
+    for more in (0.0, 100.0):
+        study = optuna.create_study(study_name="again", storage=storage, direction="maximize")
+        study.add_trials(finished(reports(saturating(end) + more)) for end in GOOD_ENDS)
+        trial = running(study, saturating(0.98)[:12] + more)
+        watching.look(60)
+        verdict = verdict_of(study, trial)
+        assert verdict.incumbent == pytest.approx(study.best_value)
+        assert not verdict.reason.prunes
+        optuna.delete_study(study_name="again", storage=storage)
+    assert len(watching.named("cannot_serve")) <= 1  # the old number is not there any more

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import study_record
+from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.interface import Target
 from optuna_lcpruner.study_record import (
     MetricProblem,
@@ -90,7 +91,9 @@ class TestSummary:
             ([range(1, 21)] * 3, 20),
             ([range(500, 10_001, 500)] * 3, 10_000),
             ([range(0, 10_000, 500)] * 3, 10_000),
-            ([range(4, 100, 5)] * 3, 99),
+            ([range(4, 100, 5)] * 3, 100),
+            ([range(1, 5000, 500)] * 3, 5000),
+            ([range(1000, 1020)] * 3, 1020),
             ([range(20), range(5), range(7)], 20),
             ([range(20)] * 19 + [range(200)], 20),
             ([range(128)] * 3, 128),
@@ -457,3 +460,15 @@ class TestIncremental:
         record, trials = StudyRecord(True), completed(make_study(good_trials()))
         record.update(trials)
         assert record.update(trials[:3], newest=True) == StudyRecord(True).update(trials[:3])
+
+
+@pytest.mark.parametrize("n", [100, 128, 300, 1000, 1001, 5000])
+def test_a_completed_trial_lies_on_the_knots_as_a_running_one(n: int) -> None:
+    """However many its reports are; beyond a thousand but for a fraction of a knot."""
+    values = np.arange(1.0, n + 1.0)
+    record = StudyRecord(True)
+    record.update(completed(make_study(finished(reports(values)) for _ in range(3))))
+    curves, _ = record.curves(n, 1.0)
+    _, running = LearningCurve(values, values, n).on_knots
+    apart = np.abs(curves[0] - running) / max(1.0, (n - 1) / 127)
+    assert apart.max() <= (1e-9 if n <= 1000 else 0.1)
