@@ -159,12 +159,26 @@ class Forecast:
 
     @_ignoring
     def std(self, at: float | None = None, noise: bool = True) -> float:
-        """Standard deviation of the mixture in metric units; needs ``df > 2``."""
+        """Standard deviation in metric units; needs ``df > 2``."""
         location, scale = self._component(at, noise)
         spread = self.df / (self.df - 2.0) if np.isfinite(self.df) else 1.0
         mean = location @ self.weights
-        variance = (spread * scale**2 + (location - mean) ** 2) @ self.weights
-        return float(np.sqrt(variance) * self.scale.unit)
+        std = float(np.sqrt((spread * scale**2 + (location - mean) ** 2) @ self.weights))
+        if self._corrected(at, noise) is not None or np.isfinite(self.floor):
+            std = self._std_by_tails(at, noise, std)
+        return std * self.scale.unit
+
+    def _std_by_tails(self, at: float | None, noise: bool, unit: float) -> float:
+        """The square root of  int 2 d (P(Z > mean + d) + P(Z < mean - d)) dd,  d from 0 on.
+
+        By the trapezoidal rule in ln(1 + d / unit), with ``unit`` of the order of the result.
+        """
+        mean = float(self.scale.to_working(self.mean(at, noise)))
+        log, step = np.linspace(0.0, np.log(1e5), 4001, retstep=True)
+        away, rate = unit * np.expm1(log), unit * np.exp(log)
+        tails = 1.0 - self._cdf(mean + away, at, noise) + self._cdf(mean - away, at, noise)
+        integrand = 2.0 * away * tails * rate  # 0 at the start, next to nothing at the end
+        return float(np.sqrt(integrand.sum() * step))
 
     @_ignoring
     def quantile(self, q: ArrayLike, at: float | None = None, noise: bool = True) -> Array:

@@ -442,3 +442,25 @@ def test_underflow_is_no_error_where_the_caller_makes_it_one() -> None:
         assert low < ahead.mean() < high
         assert ahead.std() > 0.0
         assert ahead.cdf([0.0])[0] < 0.5
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+@pytest.mark.parametrize("floor", [-np.inf, 0.4])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("df", [4.0, np.inf])
+def test_std_is_that_of_the_corrected_distribution(df, known, floor, maximize):
+    """Of recalibrated forecasts and above a floor too: against the quantiles."""
+    parts = ([0.2, 0.9], [0.1, 0.3], [0.7, 0.3])
+    forecast = mixture(*parts, df, unit=2.0, maximize=maximize, floor=floor)
+    if known:
+        below = forecast._mixture_cdf(np.array([0.5]), np.array([0.2, 0.9]), np.array([0.1, 0.3]))
+        forecast = replace(
+            forecast, recalibration=Recalibration(np.array([0.5]), below, np.array([0.95]))
+        )
+    levels = np.sinh(np.linspace(-12, 12, 40_001))  # dense at both ends
+    levels = 1.0 / (1.0 + np.exp(-levels / np.sinh(12) * 30.0))
+    x = forecast.quantile(levels)
+    mass = np.diff(levels)
+    middle = 0.5 * (x[1:] + x[:-1])
+    mean = (middle @ mass) / mass.sum()
+    assert_allclose(forecast.std(), np.sqrt((middle - mean) ** 2 @ mass / mass.sum()), rtol=3e-3)
