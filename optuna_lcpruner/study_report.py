@@ -169,7 +169,9 @@ def _cost_of(
     sign = 1.0 if maximize else -1.0
     final = np.array([trials[row["trial"]].value for row in ended], dtype=float)
     best = np.array([row["incumbent"] for row in ended], dtype=float)
-    steps = [len(trials[row["trial"]].intermediate_values) - row["n_points"] for row in ended]
+    # Of all reports, as in what is saved: row["n_points"] counts the finite ones.
+    made = [(trials[row["trial"]].intermediate_values, row["step"]) for row in ended]
+    steps = [sum(step > stop for step in reports) for reports, stop in made]
     return pruning_cost(
         Stops(
             np.array([row["p_beat"] for row in (*pruned, *control)], dtype=float),
