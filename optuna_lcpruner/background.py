@@ -107,11 +107,16 @@ class Background:
         if lost is not None:
             lost.cancel()
             self._warn("hung", f"no forecast after {self._timeout:g} s; trials go on without it.")
-        self._send(slot)
+        self._send(slot, asked=True)
         return taken
 
-    def _send(self, slot: _Slot) -> None:
-        """Send the waiting question unless one is in flight."""
+    def _send(self, slot: _Slot, asked: bool) -> None:
+        """Send the waiting question unless one is in flight.
+
+        Args:
+            slot: The trial's.
+            asked: Whether somebody waits for it; not so as an executor closes after the search.
+        """
         token = object()
         with self._lock:
             if slot.in_flight is not None or slot.waiting is None:
@@ -123,7 +128,8 @@ class Background:
         except RuntimeError as error:  # broken, or shut down
             with self._lock:
                 slot.in_flight = None
-            self._warn("executor", f"the executor takes no work, trials go on: {error!r}")
+            if asked:
+                self._warn("executor", f"the executor takes no work, trials go on: {error!r}")
             return
         with self._lock:
             if slot.in_flight is token:
@@ -147,7 +153,7 @@ class Background:
                 slot.waiting = None  # not again before the next check
         if problem is not None and not isinstance(problem, CancelledError):
             self._warn("worker", f"a forecast failed, the trial goes on: {problem!r}")
-        self._send(slot)
+        self._send(slot, asked=False)
 
 
 @contextmanager

@@ -105,6 +105,28 @@ def test_an_answer_that_was_overtaken_is_dropped() -> None:
     assert found.question.step == 6
 
 
+def test_an_executor_that_closes_after_the_search_is_no_news() -> None:
+    """Only a check that is made of it is."""
+
+    class Closing(ByHand):
+        closed = False
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if self.closed:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            return super().submit(fn, *args, **kwargs)
+
+    executor = Closing()
+    background, warnings = make(executor)
+    background.exchange("a", question(5))
+    background.exchange("a", question(6))  # waits
+    executor.closed = True
+    executor.finish()
+    assert warnings == []
+    background.exchange("a", question(7))
+    assert [topic for topic, _ in warnings] == ["executor"]
+
+
 def test_trials_do_not_wait_for_each_other() -> None:
     executor = ByHand()
     background, _ = make(executor)
