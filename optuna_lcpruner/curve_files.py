@@ -36,7 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner.checks import InputError, missing
 from optuna_lcpruner.horizon import announced_n_steps
 from optuna_lcpruner.learning_curve import ordered, typical_gap, usable
-from optuna_lcpruner.study_record import shown_n_steps
+from optuna_lcpruner.study_summary import shown_n_steps
 
 MIN_TRIALS = 5
 """Fewer trials with a curve and a value say nothing about a pruner: most wait for that many."""
@@ -267,7 +267,7 @@ def read_file(
 
 def _read_npz(path: Path, direction: str | None, n_steps: float | None) -> RecordedStudy:
     try:
-        with np.load(path) as data:
+        with path.open("rb") as file, np.load(file) as data:  # numpy may leave its own open
             if "curves" not in data:
                 raise InputError(f"{path}: holds no array 'curves', only {', '.join(data.files)}.")
             curves = np.asarray(data["curves"], dtype=float)
@@ -278,7 +278,6 @@ def _read_npz(path: Path, direction: str | None, n_steps: float | None) -> Recor
         zipfile.BadZipFile,
         zlib.error,
         EOFError,
-        SyntaxError,
         TypeError,
         ValueError,
         tokenize.TokenError,
