@@ -16,7 +16,7 @@ from optuna_lcpruner.control_group import CONTROL_ATTRIBUTE
 from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.ledger import Circumstances, entry
 from optuna_lcpruner.ledger_address import Address, Setting, address
-from optuna_lcpruner.relational import relational
+from optuna_lcpruner.relational import uncached
 from optuna_lcpruner.verdict import Verdict
 from optuna_lcpruner.version import __version__
 
@@ -75,8 +75,8 @@ def show(study: Study, trial: FrozenTrial, verdict: Verdict, published: bool) ->
     if verdict.reason is Reason.CONTROL:
         step = max(trial.intermediate_values)
         # Asked of the storage: what Optuna hands to a pruner may have the attributes of the start.
-        storage = relational(study._storage) or study._storage
-        since = storage.get_trial_user_attrs(trial._trial_id).get(CONTROL_ATTRIBUTE)
+        attributes = uncached(study._storage).get_trial_user_attrs(trial._trial_id)
+        since = attributes.get(CONTROL_ATTRIBUTE)
         # The first that would end it; a mark from ahead is of the trial that this one retries.
         if not isinstance(since, int) or since > step:
             writer.write(*where, {CONTROL_ATTRIBUTE: step})

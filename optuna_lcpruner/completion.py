@@ -18,7 +18,8 @@ from optuna.trial import TrialState
 
 from optuna_lcpruner.forks import LONGEST_WAIT
 from optuna_lcpruner.relational import relational
-from optuna_lcpruner.study_record import StudyRecord, StudySummary
+from optuna_lcpruner.study_record import StudyRecord
+from optuna_lcpruner.study_summary import StudySummary
 
 Mark = tuple[Any, ...]
 """Number, latest id and latest end of the completed trials."""

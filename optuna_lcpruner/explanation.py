@@ -69,10 +69,9 @@ class Explanation:
             return f"{fate} was {'pruned' if pruned else 'to stop'} at step {stop.step}" + (
                 f"{_why_pruned(stop)}."
             )
-        why = _why_not(self.decisions)
-        if self.state == TrialState.PRUNED:  # by the objective itself, say
-            why = why.replace("not pruned:", "the decisions on record let it run:", 1)
-        return f"{self._fate()}; {why}."
+        pruned = self.state == TrialState.PRUNED  # by the objective itself, say
+        verb = "the decisions on record let it run" if pruned else "not pruned"
+        return f"{self._fate()}; {_why_not(self.decisions, verb)}."
 
     def table(self, max_rows: int | None = None) -> str:
         """The decisions as a table; a run of looks without a forecast is one line.
@@ -179,34 +178,32 @@ def _why_pruned(stop: Entry) -> str:
     by = f" by {named[1]}" if named else ""
     if stop.reason != Reason.HOPELESS.name or stop.p_beat is None or stop.threshold is None:
         return f"{by}, {_look(stop)}: {_detail(stop)}"
-    p, threshold = probability(stop.p_beat), probability(stop.threshold)
-    if p == threshold:
-        p, threshold = told_apart(stop.p_beat, stop.threshold)
+    p, threshold = told_apart(stop.p_beat, stop.threshold, probability)
     return (
         f"{by}, {_look(stop)}: its chance to beat the best, P = {p}, was below the threshold "
         f"{threshold}; {_outlook(stop)}"
     )
 
 
-def _why_not(decisions: Sequence[Entry]) -> str:
+def _why_not(decisions: Sequence[Entry], verb: str) -> str:
     judged = [
         entry for entry in decisions if entry.p_beat is not None and entry.threshold is not None
     ]
     if judged:
-        why = _why_not_judged(judged)
+        why = _why_not_judged(judged, verb)
     else:
         counts = Counter(entry.reason for entry in decisions).most_common()
         reasons = ", ".join(f"{_phrase(name)} ({n})" for name, n in counts)
-        why = f"not pruned: no decision about it came to a forecast: {reasons}"
+        why = f"{verb}: no decision about it came to a forecast: {reasons}"
     failed = [entry for entry in decisions if entry.reason == Reason.FAILED.name]
     if failed and judged:
         why += f"; {count(len(failed), 'time')} deciding failed ({failed[-1].message})"
     return why
 
 
-def _why_not_judged(judged: Sequence[Entry]) -> str:
+def _why_not_judged(judged: Sequence[Entry], verb: str) -> str:
     if all(entry.threshold == 0.0 for entry in judged):
-        return "not pruned: the threshold is 0, nothing is pruned by forecast"
+        return f"{verb}: the threshold is 0, nothing is pruned by forecast"
     below = [entry for entry in judged if _margin(entry) < 1.0]
     closest = min(judged, key=_margin)
     numbers = (
@@ -216,12 +213,12 @@ def _why_not_judged(judged: Sequence[Entry]) -> str:
     looks = count(len(judged), "look")
     if not below:
         return (
-            f"not pruned: at {looks} its chance to beat the best was never below the threshold, "
+            f"{verb}: at {looks} its chance to beat the best was never below the threshold, "
             f"closest {numbers}; there {_outlook(closest)}"
         )
     reasons = ", ".join(dict.fromkeys(_phrase(entry.reason) for entry in below))
     return (
-        f"not pruned: its chance to beat the best was below the threshold at {len(below)} of "
+        f"{verb}: its chance to beat the best was below the threshold at {len(below)} of "
         f"{looks}, lowest {numbers}, but it was spared: {reasons}"
     )
 

@@ -22,7 +22,7 @@ from optuna_lcpruner.checks import InputError, real
 from optuna_lcpruner.events import Event
 from optuna_lcpruner.pruner import LearningCurvePruner
 from optuna_lcpruner.redaction import words_of
-from optuna_lcpruner.relational import relational
+from optuna_lcpruner.relational import uncached
 from optuna_lcpruner.study_watch import Counts, Desk, StudyWatch
 
 _logger = get_logger("optuna.lcpruner")
@@ -92,7 +92,7 @@ class Forecaster:
                 f"but got {lease:g} and {self._interval:g} seconds."
             )
         settle = max(self._interval, 0.01)
-        opened = _uncached(get_storage(storage))
+        opened = uncached(get_storage(storage))  # each study shall have its own cache
         self._urls = [url for url in (getattr(opened, "url", None), storage) if type(url) is str]
         self._desk = Desk(
             opened, pruner, lease, settle, tell or _log, clock, stop or threading.Event()
@@ -283,11 +283,6 @@ class _Turn:
     watch: StudyWatch
     due: float = float("-inf")
     failures: int = 0
-
-
-def _uncached(storage: BaseStorage) -> BaseStorage:
-    """A relational storage without Optuna's cache, so that each study can have its own."""
-    return relational(storage) or storage
 
 
 def _log(event: Event) -> None:

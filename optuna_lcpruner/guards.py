@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from optuna_lcpruner.decision import Decision, Reason, abstain
 from optuna_lcpruner.horizon import announced_n_steps
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, typical_gap, usable
-from optuna_lcpruner.study_record import MetricProblem, StudySummary
+from optuna_lcpruner.study_summary import MetricProblem, StudySummary
 
 Array = NDArray[np.float64]
 Steps = NDArray[np.int64]

@@ -12,6 +12,11 @@ def relational(storage: BaseStorage) -> RDBStorage | None:
     return backend if isinstance(backend, RDBStorage) else None
 
 
+def uncached(storage: BaseStorage) -> BaseStorage:
+    """The storage without Optuna's cache before it."""
+    return relational(storage) or storage
+
+
 def is_sqlite(url: URL) -> bool:
     """Whether the URL is of an SQLite database."""
     return url.get_backend_name() == "sqlite"

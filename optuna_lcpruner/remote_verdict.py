@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 
 from optuna_lcpruner.checks import InputError, finite_or_none, real
 from optuna_lcpruner.decision import Decision, Reason, abstain, sentence
-from optuna_lcpruner.relational import relational
+from optuna_lcpruner.relational import uncached
 from optuna_lcpruner.verdict import Verdict
 from optuna_lcpruner.version import __version__
 from optuna_lcpruner.wording import count, probability, told_apart
@@ -245,7 +245,7 @@ def attributes(storage: BaseStorage, trial_id: int) -> Mapping[str, Any]:
     On a relational database two short selects: Optuna's cache before it would read the trial with
     all its reports and parameters.
     """
-    return (relational(storage) or storage).get_trial_system_attrs(trial_id)
+    return uncached(storage).get_trial_system_attrs(trial_id)
 
 
 @dataclass

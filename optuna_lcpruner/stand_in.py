@@ -17,7 +17,8 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner.study_record import StudyRecord, StudySummary
+from optuna_lcpruner.study_record import StudyRecord
+from optuna_lcpruner.study_summary import StudySummary
 
 
 class CompletedReports:

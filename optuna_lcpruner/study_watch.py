@@ -115,6 +115,7 @@ class StudyWatch:
         self.n_running = 0
         self._desk = desk
         self._said_missing = False
+        self._study: _ReadOnceStudy | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -125,12 +126,11 @@ class StudyWatch:
 
     def _drop(self) -> None:
         """Forget what can be read again; Optuna's cache of the study is the largest part of it."""
-        known = getattr(self, "_study", None)
         cache = getattr(self._desk.storage, "_cache", None)  # of the gRPC proxy, for all studies
         forget = getattr(cache, "delete_study_cache", None)
-        if known is not None and forget is not None:
-            forget(known._study_id)
-        self._study: _ReadOnceStudy | None = None
+        if self._study is not None and forget is not None:
+            forget(self._study._study_id)
+        self._study = None
         self._pruner = copy.copy(self._desk.pruner)
         self._judged: dict[int, _Judged] = {}
         self.n_running = 0

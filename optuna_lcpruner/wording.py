@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def probability(p: float) -> str:
@@ -10,9 +10,17 @@ def probability(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
 
 
-def told_apart(p: float, threshold: float) -> tuple[str, str]:
-    """A probability and the larger threshold, with as many digits as show which is larger."""
-    shown, digits = (probability(p), f"{threshold:.3g}"), 3
+def told_apart(
+    p: float, threshold: float, words: Callable[[float], str] = "{:.3g}".format
+) -> tuple[str, str]:
+    """A probability and the larger threshold, with as many digits as show which is larger.
+
+    Args:
+        p: The probability.
+        threshold: The threshold.
+        words: How it reads where these digits are enough.
+    """
+    shown, digits = (probability(p), words(threshold)), 3
     while not float(shown[0]) < float(shown[1]) and digits < 17:
         digits += 1
         shown = f"{p:.{digits}g}", f"{threshold:.{digits}g}"

@@ -17,11 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner import study_record
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.interface import Target
-from optuna_lcpruner.study_record import (
-    MetricProblem,
-    StudyRecord,
-    StudySummary,
-)
+from optuna_lcpruner.study_record import StudyRecord
+from optuna_lcpruner.study_summary import MetricProblem, StudySummary
 
 NAN, INF = math.nan, math.inf
 

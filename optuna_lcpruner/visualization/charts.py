@@ -286,7 +286,7 @@ def _stopped(row: Row) -> str:
         return f"trial {row['trial']}: by another pruner, P = {probability(p)}"
     if row["reason"] == Reason.SETTLED.name:
         return f"trial {row['trial']}: forecast settled, P = {probability(p)}"
-    return f"trial {row['trial']}: {' < '.join(told_apart(p, threshold))}"
+    return f"trial {row['trial']}: {' < '.join(told_apart(p, threshold, probability))}"
 
 
 def _shown(p: float) -> float:
