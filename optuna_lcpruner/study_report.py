@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -23,6 +24,7 @@ from optuna_lcpruner.hindsight import (
     pruning_cost,
     reliability,
 )
+from optuna_lcpruner.learning_curve import StepMap, typical_gap
 from optuna_lcpruner.ledger import open_ledger, same_start
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.ledger_writer import flush
@@ -214,10 +216,9 @@ def _looks(
     ends = [sign * column[name] for name in ("q05", "q25", "q50", "q75", "q95")]
     low, q25, median, q75, high = ends if maximize else ends[::-1]
     trial = np.array([row["trial"] for row in scored], dtype=np.int64)
-    n_points = np.array([row["n_points"] for row in scored], dtype=float)
     return Looks(
         trial=trial,
-        seen=np.minimum(n_points / np.maximum(column["horizon"], 1.0), 1.0),
+        seen=np.clip(_positions(scored, trials) / np.maximum(column["horizon"], 1.0), 0.0, 1.0),
         value=sign * column["value"],
         low=low,
         q25=q25,
@@ -228,6 +229,35 @@ def _looks(
         incumbent=sign * column["incumbent"],
         final=sign * np.array([trials[i].value for i in trial], dtype=float),
         weight=np.array([weights.get(i, 1.0) for i in trial.tolist()], dtype=float),
+    )
+
+
+def _positions(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> NDArray[np.float64]:
+    """How far each look was into its training, shape (n,), in reports.
+
+    By its step, as when it was made: a resumed training has reported less than it has trained.
+    """
+    steps = {
+        trial.number: np.array(sorted(trial.intermediate_values), dtype=np.int64)
+        for trial in trials
+        if _has_ended(trial) and trial.intermediate_values
+    }
+    gaps = {number: typical_gap(own) for number, own in steps.items()}
+    usual = [gap for gap in gaps.values() if gap is not None]
+    stride = float(np.median(usual)) if usual else 1.0
+    began = float(np.median([own[0] for own in steps.values()])) if steps else 0.0
+    maps = {
+        number: StepMap.of(own, min(stride, gaps[number] or stride), min(began, float(own[0])))
+        for number, own in steps.items()
+    }
+    return np.array(
+        [
+            float(maps[row["trial"]].position(row["step"]))
+            if row["trial"] in maps
+            else row["n_points"]
+            for row in rows
+        ],
+        dtype=float,
     )
 
 

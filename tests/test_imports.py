@@ -98,7 +98,7 @@ MAY_IMPORT = {
     "hindsight": set(),
     "report_text": {"decision", "hindsight", "wording"},
     "study_report": {
-        "checks", "control_group", "decision", "hindsight", "ledger", "ledger_address",
+        "checks", "control_group", "decision", "hindsight", "learning_curve", "ledger", "ledger_address",
         "ledger_writer", "report_text",
     },
     "visualization.charts": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -43,11 +43,15 @@ class History:
         *decisions: Entry,
         value: float | None = None,
         n: int = 20,
+        steps: Sequence[int] | None = None,
         state: TrialState = TrialState.COMPLETE,
         seconds: float | None = None,
         attrs: dict[str, Any] | None = None,
     ) -> None:
-        """A trial with n reports; its decisions' metric values are turned to the direction."""
+        """A trial with n reports, or at these steps.
+
+        Its decisions' metric values are turned to the direction.
+        """
         number = len(self.study.get_trials(deepcopy=False))
         finished = state.is_finished()
         self.study.add_trial(
@@ -55,7 +59,7 @@ class History:
                 number=number, trial_id=-1, state=state, params={}, distributions={},
                 user_attrs=attrs or {}, system_attrs={},
                 value=None if value is None else self.sign * value,
-                intermediate_values=dict.fromkeys(range(n), 0.5),
+                intermediate_values=dict.fromkeys(steps or range(n), 0.5),
                 datetime_start=STARTED,
                 datetime_complete=STARTED + timedelta(seconds=seconds or 0) if finished else None,
             )
@@ -146,6 +150,21 @@ class TestReport:
         # Each of the two members that ended stands for three trials.
         np.testing.assert_allclose((early.in_half, early.in_ninety), (1 / 7, 1 / 7))
         np.testing.assert_allclose((middle.in_half, middle.in_ninety), (0.0, 0.5))
+
+    @pytest.mark.parametrize("missing", [0, 10])
+    @pytest.mark.parametrize("first", [0, 1])
+    @pytest.mark.parametrize("gap", [1, 50])
+    def test_a_late_beginning_counts_as_trained(
+        self, gap: int, first: int, missing: int, tmp_path: Path
+    ) -> None:
+        """Resumed, or NaN at first: by its step the look is at 16 of 20, by its reports at 6."""
+        history = History(tmp_path)
+        full = [gap * (i + first) for i in range(20)]
+        for _ in range(2):
+            history.trial(value=0.957, steps=full)
+        look = judged(full[15], Reason.UNDECIDED, 0.3, n_points=6, horizon=20)
+        history.trial(look, value=0.9, steps=full[missing:])
+        assert [(row.low, row.n_looks) for row in history.report().accuracy] == [(0.75, 1)]
 
     def test_reliability(self, found: Report) -> None:
         rows = {row.low: row for row in found.reliability}
