@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -86,8 +87,8 @@ def abstain(reason: Reason, detail: str = "", step: int | None = None) -> Decisi
     return Decision(reason, f"{reason.value}: {detail}" if detail else reason.value, step)
 
 
-MANY_TRIALS = 25
-"""Completed trials from which on the threshold shrinks as any trial's chance does."""
+_LENIENCE = 20.0
+"""A trial with more than this times sqrt(risk) times any trial's chance is not stopped."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,13 @@ class Rule:
 
     The threshold is a fixed probability, or follows the study:
 
-        threshold = risk * min(1, 25 / (N + 1)) * (1 - n / T)
+        threshold = min(risk, 20 sqrt(risk) / M) * (1 - n / T)
 
-    With many completed trials N nearly every trial has a small chance to become the best, so from
-    25 on the threshold shrinks with the chance of a fresh one, 1 / (N + 1). The last factor is the
-    part of the training that is left to pay for: the less there is to save, the surer it takes.
+    Of M trials begun so far any one is the best with probability 1 / M. In a long study that is
+    small for nearly all of them, so the threshold shrinks with it once M is beyond
+    20 / sqrt(risk): 100 trials at the default. Aggressive settings come to that sooner, or they
+    would stop late trials by their number alone. The last factor is the part of the training that
+    is left to pay for: the less there is to save, the surer it takes.
 
     Why ``risk`` bounds the chance of losing a would-be best trial, however many looks there are: a
     trial is stopped at the first look with P < risk, and then would have become the best with
@@ -121,16 +124,16 @@ class Rule:
     patience: int = 1
     stop_below_std: float | None = None
 
-    def threshold_at(self, fresh: float, seen: float) -> float:
+    def threshold_at(self, n_begun: int, seen: float) -> float:
         """The probability below which a trial is pruned.
 
         Args:
-            fresh: Chance of a fresh trial to beat the best, 1 / (N + 1) after N exchangeable ones.
+            n_begun: M, trials begun so far, this one included; at least 1.
             seen: Fraction of the training that is done, n / T.
         """
         if self.threshold is not None:
             return self.threshold
-        return self.risk * min(1.0, MANY_TRIALS * fresh) * (1.0 - seen)
+        return min(self.risk, _LENIENCE * math.sqrt(self.risk) / n_begun) * (1.0 - seen)
 
     def judge(
         self,

@@ -54,10 +54,10 @@ class LearningCurvePruner(BasePruner):
 
     At each report the values so far, ``y_1..y_n`` of a training of ``T`` reports, are extrapolated
     to its end by a Bayesian ensemble of eleven parametric curves and by what similar earlier trials
-    went on to gain. With ``N`` completed trials the trial is pruned iff::
+    went on to gain. The ``M``-th trial of the study is pruned iff::
 
         P(y_T beats the best value | y_1..y_n, the study)
-            <  risk * min(1, 25 / (N + 1)) * (1 - n / T),
+            <  min(risk, 20 sqrt(risk) / M) * (1 - n / T),
 
     or, if ``threshold`` is given, iff that probability is below it.
 
@@ -345,7 +345,8 @@ class LearningCurvePruner(BasePruner):
         if doubt:
             return Verdict.of(abstain(Reason.NOT_CONVERGED, doubt, step))
         facts.forecast = answers[0].forecast
-        thresholds = [self._rule.threshold_at(knowledge.any_trial, look.seen) for look in looks]
+        earlier = trial.number if trial.number >= 0 else len(study.get_trials(deepcopy=False))
+        thresholds = [self._rule.threshold_at(earlier + 1, look.seen) for look in looks]
         judgement = self._rule.judge(
             answers[0].p,
             thresholds[0],

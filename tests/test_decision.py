@@ -97,21 +97,24 @@ def test_a_probability_equal_to_the_threshold_does_not_prune(maximize):
 
 
 @pytest.mark.parametrize(
-    ("rule", "fresh", "seen", "threshold"),
+    ("rule", "n_begun", "seen", "threshold"),
     [
-        (Rule(risk=0.4), 1.0, 0.0, 0.4),
-        (Rule(risk=0.4), 0.04, 0.0, 0.4),  # up to 24 completed trials
-        (Rule(risk=0.4), 0.02, 0.0, 0.2),
-        (Rule(risk=0.4), 0.02, 0.25, 0.15),
-        (Rule(risk=0.4), 0.25, 1.0, 0.0),
-        (Rule(risk=1.0), 0.2, 0.5, 0.5),
-        (Rule(risk=0.0), 0.2, 0.5, 0.0),
-        (Rule(threshold=0.05), 0.05, 0.25, 0.05),
-        (Rule(threshold=0.0), 0.05, 0.25, 0.0),
+        (Rule(), 1, 0.0, 0.04),
+        (Rule(), 100, 0.0, 0.04),  # 20 / sqrt(0.04)
+        (Rule(), 200, 0.0, 0.02),
+        (Rule(risk=0.25), 20, 0.0, 0.25),
+        (Rule(risk=0.25), 100, 0.0, 0.1),
+        (Rule(risk=0.25), 100, 0.25, 0.075),
+        (Rule(risk=0.25), 10, 1.0, 0.0),
+        (Rule(risk=1.0), 20, 0.5, 0.5),
+        (Rule(risk=1.0), 80, 0.0, 0.25),
+        (Rule(risk=0.0), 5, 0.5, 0.0),
+        (Rule(threshold=0.05), 1000, 0.25, 0.05),
+        (Rule(threshold=0.0), 20, 0.25, 0.0),
     ],
 )
-def test_threshold(rule, fresh, seen, threshold):
-    assert_allclose(rule.threshold_at(fresh, seen), threshold, rtol=1e-12)
+def test_threshold(rule, n_begun, seen, threshold):
+    assert_allclose(rule.threshold_at(n_begun, seen), threshold, rtol=1e-12)
 
 
 # Chosen so that median, 5 %, 95 % and P(> 0.912) are 0.871, 0.853, 0.884 and 0.012.

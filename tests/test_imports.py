@@ -98,8 +98,8 @@ MAY_IMPORT = {
     "hindsight": set(),
     "report_text": {"decision", "hindsight", "wording"},
     "study_report": {
-        "checks", "control_group", "decision", "hindsight", "learning_curve", "ledger", "ledger_address",
-        "ledger_writer", "report_text",
+        "checks", "control_group", "decision", "hindsight", "learning_curve", "ledger",
+        "ledger_address", "ledger_writer", "report_text",
     },
     "visualization.charts": {
         "decision", "explanation", "ledger_address", "study_report", "wording",

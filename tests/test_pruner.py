@@ -31,7 +31,7 @@ from helpers import (
     watch,
 )
 from optuna.pruners import BasePruner, PatientPruner
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason, explain, ledger_writer
 from optuna_lcpruner.posterior.closed_form import ClosedForm
@@ -164,12 +164,23 @@ class TestConstructor:
         decision = judge(
             study, make_pruner(threshold=None, risk=0.4), reports(saturating(0.8)[:n_reports])
         )
-        # Six completed trials with a value and those; the pruned ones do not count.
+        # All trials begun count, however they ended, and the one in question.
+        n_begun = len(good_trials()) + 5 + more
         np.testing.assert_allclose(
             decision.threshold,
-            0.4 * min(1.0, 25 / (7 + more)) * (1 - n_reports / N_STEPS),
+            min(0.4, 20 * 0.4**0.5 / n_begun) * (1 - n_reports / N_STEPS),
             rtol=1e-12,
         )
+
+    def test_the_threshold_of_a_trial_that_is_in_no_study(self) -> None:
+        """As MultiMetricPruner of OptunaHub makes them up: it has no number, the others count."""
+        study = make_study([*good_trials(), *[finished(reports(saturating(0.7)))] * 43])
+        asked = create_trial(
+            state=TrialState.RUNNING, intermediate_values=reports(saturating(0.8)[:5])
+        )
+        decision = make_pruner(threshold=None, risk=0.4).decide(study, asked)
+        n_begun = len(good_trials()) + 44
+        assert decision.threshold == pytest.approx(20 * 0.4**0.5 / n_begun * (1 - 5 / N_STEPS))
 
     def test_threshold_is_what_the_probability_is_compared_with(self) -> None:
         study = make_study(good_trials())

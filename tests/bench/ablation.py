@@ -33,16 +33,16 @@ COSTS = (0.2, 0.25, 0.3, 0.35)
 class CostBlind(Rule):
     """The rule without the factor 1 - n / T."""
 
-    def threshold_at(self, fresh: float, seen: float) -> float:
-        return super().threshold_at(fresh, 0.0)
+    def threshold_at(self, n_begun: int, seen: float) -> float:
+        return super().threshold_at(n_begun, 0.0)
 
 
 @dataclass(frozen=True)
 class Proportional(Rule):
-    """A threshold in proportion to any trial's chance, 1 / (N + 1), from the first trial on."""
+    """A threshold in proportion to any trial's chance, 1 / M, from the first trial on."""
 
-    def threshold_at(self, fresh: float, seen: float) -> float:
-        return self.risk * fresh * (1.0 - seen)
+    def threshold_at(self, n_begun: int, seen: float) -> float:
+        return min(1.0, self.risk / n_begun) * (1.0 - seen)
 
 
 ANALOGUES = OpinionPool(offset=0.81, fade=0.93, evidence=(0.37, 0.0))
@@ -71,7 +71,7 @@ VARIANTS: dict[str, tuple[str, tuple[float, ...], OpinionPool | ClosedForm]] = {
     "independent noise": ("risk", RISKS, WHITE),
     "three families": ("risk", RISKS, THREE),
     "remaining cost ignored": ("blind", RISKS, OpinionPool()),
-    "threshold in proportion": ("proportional", (0.3, 0.5, 0.8), OpinionPool()),
+    "threshold in proportion": ("proportional", (1.0, 2.0, 4.0), OpinionPool()),
     "fixed threshold": ("threshold", RISKS, OpinionPool()),
     "ensemble, fixed threshold": ("threshold", RISKS, ClosedForm()),
     "one curve, fixed threshold": ("threshold", RISKS, ClosedForm(learns=False)),
@@ -83,7 +83,7 @@ def pruner(variant: str, knob: float, source: str, n_steps: int) -> LearningCurv
     kind, _, engine = VARIANTS[variant]
     if kind == "left out":
         engine = LEFT_OUT.get(source, engine)
-    setting = {"threshold": knob} if kind == "threshold" else {"risk": knob}
+    setting = {} if kind in RULES else {"threshold" if kind == "threshold" else "risk": knob}
     made = LearningCurvePruner(n_steps=n_steps, engine=engine, publish=False, **setting)
     if kind in RULES:
         made._rule = RULES[kind](risk=knob)

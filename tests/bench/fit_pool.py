@@ -96,7 +96,7 @@ def looks(path: Path, seed: int, n_trials: int) -> Iterator[Look]:
                     0.5 * np.log((1 + sum(2 * b >= number for b in bests)) / (1 + np.log(2))),
                     bool(curve[-1] > knowledge.best),
                 )
-                threshold = rule.threshold_at(knowledge.any_trial, part.seen)
+                threshold = rule.threshold_at(number + 1, part.seen)
                 if len(known) >= 3 and ahead.p_beats(knowledge.best) < threshold and not stopped:
                     stopped, stopped_at = True, n
         stopped = stopped and order == "pruned"

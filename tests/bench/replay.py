@@ -49,7 +49,8 @@ from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.replay import KeepTopPruner
 
 Factory = Callable[[int], BasePruner]
-RISKS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.06, 0.08, 0.09, 0.1, 0.11, 0.12, 0.15, 0.2, 0.25)
+RISKS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)
+RISKS += (0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 def peers() -> dict[str, Factory]:
@@ -189,14 +190,18 @@ def proposed(curves: np.ndarray, hp_json: np.ndarray, n_trials: int) -> Arms:
     space = Space(hp_json)
 
     def arms(study: optuna.Study) -> Iterator[tuple[optuna.Trial, np.ndarray]]:
+        # Wishes are trials too: in a study of their own, they do not count in this one.
+        wishes = optuna.create_study(direction=study.direction, sampler=study.sampler)
         left = np.arange(len(curves))
         for _ in range(min(n_trials, len(curves))):
-            wish = study.ask(space.distributions)
+            wish = wishes.ask(space.distributions)
             chosen = space.nearest(wish.params, left)
             left = left[left != chosen]
-            study.tell(wish, state=TrialState.FAIL)  # the sampler shall learn of what is trained
+            wishes.tell(wish, state=TrialState.FAIL)  # the sampler shall learn of what is trained
             study.enqueue_trial(space.params[chosen])
-            yield study.ask(space.distributions), curves[chosen]
+            trial = study.ask(space.distributions)
+            yield trial, curves[chosen]
+            wishes.add_trial(study.get_trials(deepcopy=False)[trial.number])
 
     return arms
 

@@ -43,8 +43,7 @@ def simulate(
             p = ndtr((mean[:-1] - best) / np.sqrt(1.0 - known[:-1]))
             if knows == HALVED:
                 p = p / (2.0 - p)
-            fresh = 1.0 / (n_completed + 1.0)
-            below = np.flatnonzero(p < [rule.threshold_at(fresh, seen) for seen in f[:-1]])
+            below = np.flatnonzero(p < [rule.threshold_at(number + 1, seen) for seen in f[:-1]])
             stop = int(below[0]) + 1 if below.size else n_looks
             fates.append((stop < n_looks, wins))
         spent += stop
