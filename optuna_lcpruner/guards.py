@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from optuna_lcpruner.decision import Decision, Reason, abstain
 from optuna_lcpruner.horizon import announced_n_steps
-from optuna_lcpruner.learning_curve import LearningCurve, StepMap, typical_gap, usable
+from optuna_lcpruner.learning_curve import LearningCurve, StepMap, usable
 from optuna_lcpruner.study_summary import MetricProblem, StudySummary
 
 Array = NDArray[np.float64]
@@ -119,14 +119,11 @@ class Guards:
                 "set_n_steps(trial, ...) in the objective.",
             )
             return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
-        began = first_step if summary.first_step is None else min(first_step, summary.first_step)
-        # Whoever reports more often sets the unit, this trial or the study.
-        gaps = [summary.stride, typical_gap(steps)]
-        stride = min((gap for gap in gaps if gap is not None), default=None)
-        step_map = StepMap.of(steps, stride, began)
+        step_map = StepMap.in_study(steps, first_step, summary.stride, summary.first_step)
         positions = step_map.position(steps)
         horizon = step_map.horizon(n_steps)
-        is_last = step >= n_steps - (began == 0)  # after a gap shorter than the others, too
+        begins_at_0 = step_map.offset == 1.0
+        is_last = step >= n_steps - begins_at_0  # after a gap shorter than the others, too
         if positions[-1] >= horizon or is_last:
             return abstain(Reason.BEYOND_HORIZON, f"report {positions[-1]:g} of {horizon}", step)
         return LearningCurve(positions, values, horizon, step_map.stride)

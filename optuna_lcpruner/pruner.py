@@ -345,8 +345,9 @@ class LearningCurvePruner(BasePruner):
         if doubt:
             return Verdict.of(abstain(Reason.NOT_CONVERGED, doubt, step))
         facts.forecast = answers[0].forecast
-        earlier = trial.number if trial.number >= 0 else len(study.get_trials(deepcopy=False))
-        thresholds = [self._rule.threshold_at(earlier + 1, look.seen) for look in looks]
+        made_up = trial.number < 0  # by another pruner: no trial of this study, none has its number
+        n_begun = 1 + (len(study.get_trials(deepcopy=False)) if made_up else trial.number)
+        thresholds = [self._rule.threshold_at(n_begun, look.seen) for look in looks]
         judgement = self._rule.judge(
             answers[0].p,
             thresholds[0],

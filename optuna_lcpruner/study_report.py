@@ -24,11 +24,12 @@ from optuna_lcpruner.hindsight import (
     pruning_cost,
     reliability,
 )
-from optuna_lcpruner.learning_curve import StepMap, typical_gap
+from optuna_lcpruner.learning_curve import StepMap, ordered, usable
 from optuna_lcpruner.ledger import open_ledger, same_start
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.ledger_writer import flush
 from optuna_lcpruner.report_text import Call, Report, Savings, SecondChance
+from optuna_lcpruner.study_record import StudyRecord
 
 _READ = (
     "trial",
@@ -216,9 +217,10 @@ def _looks(
     ends = [sign * column[name] for name in ("q05", "q25", "q50", "q75", "q95")]
     low, q25, median, q75, high = ends if maximize else ends[::-1]
     trial = np.array([row["trial"] for row in scored], dtype=np.int64)
+    positions = _positions(scored, trials, maximize)
     return Looks(
         trial=trial,
-        seen=np.clip(_positions(scored, trials) / np.maximum(column["horizon"], 1.0), 0.0, 1.0),
+        seen=np.clip(positions / np.maximum(column["horizon"], 1.0), 0.0, 1.0),
         value=sign * column["value"],
         low=low,
         q25=q25,
@@ -232,24 +234,23 @@ def _looks(
     )
 
 
-def _positions(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> NDArray[np.float64]:
+def _positions(
+    rows: Sequence[Row], trials: Sequence[FrozenTrial], maximize: bool
+) -> NDArray[np.float64]:
     """How far each look was into its training, shape (n,), in reports.
 
     By its step, as when it was made: a resumed training has reported less than it has trained.
     """
-    steps = {
-        trial.number: np.array(sorted(trial.intermediate_values), dtype=np.int64)
-        for trial in trials
-        if _has_ended(trial) and trial.intermediate_values
-    }
-    gaps = {number: typical_gap(own) for number, own in steps.items()}
-    usual = [gap for gap in gaps.values() if gap is not None]
-    stride = float(np.median(usual)) if usual else 1.0
-    began = float(np.median([own[0] for own in steps.values()])) if steps else 0.0
-    maps = {
-        number: StepMap.of(own, min(stride, gaps[number] or stride), min(began, float(own[0])))
-        for number, own in steps.items()
-    }
+    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    summary = StudyRecord(maximize).update(completed)
+    maps = {}
+    for number in {row["trial"] for row in rows}:
+        reported, raw = ordered(trials[number].intermediate_values)
+        finite = reported[usable(raw)]
+        if finite.size:
+            maps[number] = StepMap.in_study(
+                finite, float(reported[0]), summary.stride, summary.first_step
+            )
     return np.array(
         [
             float(maps[row["trial"]].position(row["step"]))

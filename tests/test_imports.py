@@ -99,7 +99,7 @@ MAY_IMPORT = {
     "report_text": {"decision", "hindsight", "wording"},
     "study_report": {
         "checks", "control_group", "decision", "hindsight", "learning_curve", "ledger",
-        "ledger_address", "ledger_writer", "report_text",
+        "ledger_address", "ledger_writer", "report_text", "study_record",
     },
     "visualization.charts": {
         "decision", "explanation", "ledger_address", "study_report", "wording",

@@ -49,8 +49,8 @@ from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.replay import KeepTopPruner
 
 Factory = Callable[[int], BasePruner]
-RISKS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)
-RISKS += (0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+CAREFUL = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.06, 0.08)
+AGGRESSIVE = (0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 def peers() -> dict[str, Factory]:
@@ -80,7 +80,7 @@ def ours(publish: bool = False) -> dict[str, Factory]:
     factories: dict[str, Factory] = {
         "default": lambda n: LearningCurvePruner(n_steps=n, publish=publish)
     }
-    for risk in RISKS:
+    for risk in (*CAREFUL, *AGGRESSIVE):
         factories[f"risk_{risk:g}"] = lambda n, r=risk: LearningCurvePruner(
             n_steps=n, risk=r, publish=publish
         )
