@@ -740,6 +740,13 @@ class TestHorizon:
         decision = judge(make_study(good_trials()), make_pruner(n_steps=n_steps), reports(DOOMED))
         assert decision.reason is Reason.BEYOND_HORIZON
 
+    def test_the_last_report_where_the_study_has_different_gaps(self) -> None:
+        """Gaps of 2 and 3 make units of 2.5: the last step, 7 of 8, is 3.8 of 4 of them."""
+        often, seldom = ({s: 0.5 + 0.01 * s for s in range(0, 8, gap)} for gap in (2, 3))
+        study = make_study([finished(often), finished(seldom)] * 2)
+        decision = judge(study, make_pruner(n_steps=8, threshold=1.0), {0: 0.1, 4: 0.1, 7: 0.1})
+        assert decision.reason is Reason.BEYOND_HORIZON
+
     @pytest.mark.parametrize("n_steps", [13, 10**6, 10**12])
     def test_any_horizon_ahead_is_judged(self, n_steps: int) -> None:
         decision = judge(make_study(good_trials()), make_pruner(n_steps=n_steps), reports(DOOMED))
