@@ -45,23 +45,27 @@ MAY_IMPORT = {
         "posterior.closed_form", "posterior.taming",
     },
     "posterior.distributions": set(),
-    "posterior.weighted_curves": {"families", "learning_curve", "posterior.distributions"},
+    "posterior.weighted_curves": {"families", "posterior.distributions"},
+    "posterior.curve_regression": {
+        "learning_curve", "posterior.distributions", "posterior.weighted_curves",
+    },
     "posterior.curve_priors": {
         "families", "posterior.distributions", "posterior.weighted_curves",
     },
     "posterior.moves": set(),
     "posterior.curve_draws": {
         "diagnostics", "learning_curve", "predictive", "posterior.interface",
-        "posterior.taming", "posterior.weighted_curves",
+        "posterior.curve_regression", "posterior.taming", "posterior.weighted_curves",
     },
     "posterior.closed_sum": {
         "learning_curve", "predictive", "posterior.interface", "posterior.distributions",
-        "posterior.curve_draws", "posterior.curve_priors", "posterior.weighted_curves",
+        "posterior.curve_draws", "posterior.curve_priors", "posterior.curve_regression",
+        "posterior.weighted_curves",
     },
     "posterior.mcmc": {
         "diagnostics", "learning_curve", "predictive", "posterior.interface",
-        "posterior.curve_draws", "posterior.curve_priors", "posterior.weighted_curves",
-        "posterior.moves",
+        "posterior.curve_draws", "posterior.curve_priors", "posterior.curve_regression",
+        "posterior.moves", "posterior.weighted_curves",
     },
     "posterior.engines": {
         "checks", "posterior.interface", "posterior.closed_form", "posterior.mcmc",

@@ -25,15 +25,10 @@ from scipy.stats import qmc
 from optuna_lcpruner.learning_curve import Knots, LearningCurve
 from optuna_lcpruner.posterior.curve_draws import Setting, draws_from
 from optuna_lcpruner.posterior.curve_priors import paper_prior
+from optuna_lcpruner.posterior.curve_regression import Design, design, integrate, log_posterior
 from optuna_lcpruner.posterior.distributions import Normal
 from optuna_lcpruner.posterior.interface import StudyKnowledge
-from optuna_lcpruner.posterior.weighted_curves import (
-    Design,
-    WeightedCurves,
-    design,
-    integrate,
-    log_posterior,
-)
+from optuna_lcpruner.posterior.weighted_curves import WeightedCurves
 from optuna_lcpruner.predictive import Forecast
 
 Array = NDArray[np.float64]

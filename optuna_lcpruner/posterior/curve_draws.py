@@ -15,19 +15,19 @@ from scipy.special import ndtri
 
 from optuna_lcpruner.diagnostics import Diagnostics
 from optuna_lcpruner.learning_curve import LearningCurve
-from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.posterior.taming import FAR, floor_of, tamed
-from optuna_lcpruner.posterior.weighted_curves import (
+from optuna_lcpruner.posterior.curve_regression import (
     Data,
     Design,
     Regression,
-    WeightedCurves,
     curves_of,
     design,
     linear_part,
     moments,
     regress,
 )
+from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
+from optuna_lcpruner.posterior.taming import FAR, floor_of, tamed
+from optuna_lcpruner.posterior.weighted_curves import WeightedCurves
 from optuna_lcpruner.predictive import Component, Forecast
 
 Array = NDArray[np.float64]

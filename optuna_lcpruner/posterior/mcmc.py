@@ -1,7 +1,8 @@
 """The paper's posterior: the weighted combination of all families, sampled by an ensemble.
 
-Model, priors and what is integrated out: :mod:`~optuna_lcpruner.posterior.weighted_curves` and
-:mod:`~optuna_lcpruner.posterior.curve_priors`. Here its coordinates v are sampled (W walkers, D
+Model and priors: :mod:`~optuna_lcpruner.posterior.weighted_curves` and
+:mod:`~optuna_lcpruner.posterior.curve_priors`; what is integrated out:
+:mod:`~optuna_lcpruner.posterior.curve_regression`. Here the coordinates v are sampled (W walkers, D
 coordinates, S steps), with
 
 start      many draws from the prior, of which W are taken by tempered posterior weight
@@ -29,8 +30,9 @@ from optuna_lcpruner.diagnostics import Diagnostics, autocorrelation_time, split
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.curve_draws import Draws, Setting, draws_of
 from optuna_lcpruner.posterior.curve_priors import paper_prior
+from optuna_lcpruner.posterior.curve_regression import Data, log_density
 from optuna_lcpruner.posterior.interface import StudyKnowledge
-from optuna_lcpruner.posterior.weighted_curves import Data, WeightedCurves, log_density
+from optuna_lcpruner.posterior.weighted_curves import WeightedCurves
 from optuna_lcpruner.predictive import Forecast
 
 Array = NDArray[np.float64]

@@ -50,10 +50,11 @@ from optuna_lcpruner.learning_curve import Knots, LearningCurve
 from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.closed_sum import ClosedSum, gaussian
 from optuna_lcpruner.posterior.curve_priors import lcpfn_prior
+from optuna_lcpruner.posterior.curve_regression import sample_curves
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 from optuna_lcpruner.posterior.mcmc import MCMC
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.posterior.weighted_curves import WeightedCurves, sample_curves
+from optuna_lcpruner.posterior.weighted_curves import WeightedCurves
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.scale import Scale
 

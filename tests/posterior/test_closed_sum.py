@@ -13,9 +13,9 @@ from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.closed_sum import ClosedSum, gaussian
 from optuna_lcpruner.posterior.curve_priors import END, RISE, SIGMA, lcpfn_prior, paper_prior
+from optuna_lcpruner.posterior.curve_regression import sample_curves
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.posterior.mcmc import MCMC
-from optuna_lcpruner.posterior.weighted_curves import sample_curves
 from optuna_lcpruner.scale import Scale
 
 WORKING = StudyKnowledge(Scale(0.0, 1.0, True))

@@ -9,8 +9,7 @@ from scipy import integrate, stats
 
 from optuna_lcpruner.families import FAMILIES
 from optuna_lcpruner.posterior.curve_priors import END, RISE, lcpfn_prior, paper_prior
-from optuna_lcpruner.posterior.distributions import Exponential, LogNormal, Normal, Uniform
-from optuna_lcpruner.posterior.weighted_curves import (
+from optuna_lcpruner.posterior.curve_regression import (
     Data,
     design,
     linear_part,
@@ -19,6 +18,7 @@ from optuna_lcpruner.posterior.weighted_curves import (
     regress,
     sample_curves,
 )
+from optuna_lcpruner.posterior.distributions import Exponential, LogNormal, Normal, Uniform
 
 T = 40
 POSITIONS = np.array([1.0, 2.0, 5.0, 17.0, 40.0])
