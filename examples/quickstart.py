@@ -91,7 +91,7 @@ def draw(study: optuna.Study, to_the_end: dict[int, list[float]], path: str) -> 
         trial, colour, end = study.trials[number], f"C{i + 1}", len(y)
         n = len(trial.intermediate_values)
         mean, low, high = (
-            trial.user_attrs[f"lcpruner:{key}"]
+            trial.user_attrs[f"lcpruner_{key}"]
             for key in ("forecast", "forecast_low", "forecast_high")
         )
         right.plot(range(1, n + 1), y[:n], "o-", color=colour, lw=2, markevery=[-1])
@@ -154,7 +154,7 @@ def main() -> None:
         trials, best = study.trials, study.best_trial
         pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
         by_length = sorted(pruned, key=lambda trial: len(trial.intermediate_values))
-        by_length = [trial for trial in by_length if "lcpruner:forecast" in trial.user_attrs]
+        by_length = [trial for trial in by_length if "lcpruner_forecast" in trial.user_attrs]
         shown = by_length[len(by_length) // 3 :: max(1, len(by_length) // 4)][:3]
         # Same parameters and seed: the same training, now to its end.
         start = time.monotonic()
@@ -174,7 +174,7 @@ def main() -> None:
     print("            ", ", ".join(f"{name}={value:.3g}" for name, value in best.params.items()))
     print("\nSome pruned trials, and where they end when trained on:")
     for trial in shown:
-        print(f"  trial {trial.number} {trial.user_attrs['lcpruner:reason']}")
+        print(f"  trial {trial.number} {trial.user_attrs['lcpruner_reason']}")
         print(f"    -> {to_the_end[trial.number][-1]:.4f}")
     better = [f"trial {n}: {y[-1]:.4f}" for n, y in to_the_end.items() if y[-1] < best.value]
     print(f"\nTrained on: {len(to_the_end)} of {len(pruned)} pruned trials in {retraining:.0f} s")

@@ -51,10 +51,10 @@ def print_summary(study: optuna.Study, n_steps: int, unit: str = "epochs", every
     trials = study.trials
     completed = study.get_trials(states=[TrialState.COMPLETE])
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
-    reasons = {trial.number: trial.user_attrs["lcpruner:reason"] for trial in pruned}
+    reasons = {trial.number: trial.user_attrs["lcpruner_reason"] for trial in pruned}
     diverged = sum(reason.startswith("pruned: diverged") for reason in reasons.values())
     spent = every * sum(len(trial.intermediate_values) for trial in trials)
-    full = sum(trial.user_attrs.get("lcpruner:n_steps", n_steps) for trial in trials)
+    full = sum(trial.user_attrs.get("lcpruner_n_steps", n_steps) for trial in trials)
     print(f"\n{study.study_name}: {len(trials)} trials")
     print(f"  completed   {len(completed)}")
     print(f"  pruned      {len(pruned)}{f' ({diverged} diverged)' if diverged else ''}")

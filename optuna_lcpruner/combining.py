@@ -130,7 +130,7 @@ class PruneIfAny(_Combination):
     """Stop a trial as soon as one of several pruners would.
 
     Each is asked at each check. Where one of them is a
-    :class:`~optuna_lcpruner.pruner.LearningCurvePruner`, the trial attribute ``lcpruner:reason``
+    :class:`~optuna_lcpruner.pruner.LearningCurvePruner`, the trial attribute ``lcpruner_reason``
     and its ledger say who stopped the trial, and what it would have done itself.
 
     Args:
@@ -151,7 +151,7 @@ class PruneIfAny(_Combination):
         >>> trial.report(1000.0, 0)
         >>> trial.should_prune()
         True
-        >>> study.trials[0].user_attrs["lcpruner:reason"]
+        >>> study.trials[0].user_attrs["lcpruner_reason"]
         'pruned by ThresholdPruner (LearningCurvePruner: too few reports: 1 of 2)'
     """
 
@@ -165,7 +165,7 @@ class PruneIfAll(_Combination):
 
     Otherwise as :class:`PruneIfAny`. Where a
     :class:`~optuna_lcpruner.pruner.LearningCurvePruner` would stop a trial that runs on,
-    ``lcpruner:reason`` and its ledger say who kept the trial.
+    ``lcpruner_reason`` and its ledger say who kept the trial.
 
     Args:
         pruners: The pruners, see :class:`PruneIfAny`.

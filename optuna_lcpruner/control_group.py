@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-CONTROL_ATTRIBUTE = "lcpruner:control_since_step"
+CONTROL_ATTRIBUTE = "lcpruner_control_since_step"
 """Trial user attribute of the control group: the step at which the trial would have been pruned."""
 
-SECOND_CHANCE_ATTRIBUTE = "lcpruner:second_chance_of"
+SECOND_CHANCE_ATTRIBUTE = "lcpruner_requeued_from"
 """Trial user attribute of a trial enqueued to run again unpruned: the number of the pruned one."""
 
 

@@ -48,7 +48,7 @@ FIGURES: dict[str, Callable[[Study, Setting], Chart]] = {
 }
 """The figures of a study, by the name under which they are stored."""
 
-_CLAIM = "lcpruner:dashboard"
+_CLAIM = "lcpruner_dashboard"
 """Study system attribute: who published last, and when (seconds since 1970)."""
 
 Claim = dict[str, Any]

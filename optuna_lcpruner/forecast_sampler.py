@@ -32,7 +32,7 @@ class ForecastSampler(BaseSampler):
     Only the sampler is shown this. In the study the trials stay pruned, with the reports they
     made: ``best_trial``, the dashboard and every pruner see what was.
 
-    The value is the trial's attribute ``lcpruner:forecast``, the median forecast of the decision
+    The value is the trial's attribute ``lcpruner_forecast``, the median forecast of the decision
     that stopped it, so the pruner must publish (its default). A pruned trial whose newest report is
     NaN or infinite counts as the worst of the others. So that one diverging training does not
     flatten all others for a Gaussian process, no forecast counts as worse than

@@ -7,7 +7,7 @@ from optuna.trial import BaseTrial
 
 from optuna_lcpruner.checks import integer
 
-N_STEPS_ATTRIBUTE = "lcpruner:n_steps"
+N_STEPS_ATTRIBUTE = "lcpruner_n_steps"
 """Trial user attribute by which an objective announces its horizon."""
 
 
@@ -20,7 +20,7 @@ def set_n_steps(trial: BaseTrial, n_steps: int) -> None:
 
     Announced after some reports it counts from then on; until then the trial is judged by the
     length that completed trials show, or not at all if none has completed. Writes the trial's user
-    attribute ``lcpruner:n_steps``.
+    attribute ``lcpruner_n_steps``.
 
     Args:
         trial: The running trial.

@@ -37,8 +37,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 FORMAT = 1
-PREFIX = "lcpruner:forecaster:"
-"""Study system attributes ``lcpruner:forecaster:0`` and so on."""
+PREFIX = "lcpruner_forecaster_"
+"""Study system attributes ``lcpruner_forecaster_0`` and so on."""
 
 SLOTS = 32
 """Forecasters that one study can have at a time."""

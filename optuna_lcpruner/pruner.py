@@ -63,7 +63,7 @@ class LearningCurvePruner(BasePruner):
 
     Values may be on any scale and in either direction; steps may start at 0 or 1, have gaps and
     arrive in any order. The pruner never raises: where it cannot judge it lets the trial run and
-    says why (:meth:`decide`, and the trial attribute ``lcpruner:reason``).
+    says why (:meth:`decide`, and the trial attribute ``lcpruner_reason``).
 
     Not promised: the probability is that of a model. A late jump that neither the curve nor an
     earlier trial shows (a first learning-rate drop) is not foreseen, and with a sampler that keeps
@@ -89,13 +89,13 @@ class LearningCurvePruner(BasePruner):
         stop_below_std: Also prune once the forecast's standard deviation, in metric units, is below
             this and its median is not better than the best (the paper's optimistic rule, there
             0.005 for accuracies). Off by default.
-        publish: Show each decision as user attributes of the trial: ``lcpruner:p_beat_best``,
-            ``lcpruner:forecast``, ``lcpruner:forecast_low``, ``lcpruner:forecast_high``,
-            ``lcpruner:decided_at_step``, ``lcpruner:reason``.
+        publish: Show each decision as user attributes of the trial: ``lcpruner_p_beat_best``,
+            ``lcpruner_forecast``, ``lcpruner_forecast_low``, ``lcpruner_forecast_high``,
+            ``lcpruner_decided_at_step``, ``lcpruner_reason``.
         control_fraction: Share of the trials, in [0, 1], that run on although they would be pruned
             by forecast, so that what pruning costs can be estimated; 0.05 is a good value, by
             default 0. Which ones depends on the study's name and the trial's number alone. They
-            have the user attribute ``lcpruner:control_since_step``.
+            have the user attribute ``lcpruner_control_since_step``.
         ledger: Keeps every decision, those that do not prune too, in this database (an SQLAlchemy
             URL). By default, for a study in an SQLite file, in a file of that name with
             ``.lcpruner`` after it; for one in another database there, in tables of our own; for

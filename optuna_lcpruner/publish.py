@@ -23,7 +23,7 @@ from optuna_lcpruner.relational import is_in_memory, relational
 
 _logger = get_logger("optuna.lcpruner")
 
-FORECAST = "lcpruner:forecast"
+FORECAST = "lcpruner_forecast"
 """User attribute: the median of the value forecast for the trial's end."""
 
 DUTY = 0.1
@@ -38,16 +38,16 @@ def attributes(decision: Decision) -> Attributes:
     """The user attributes that show a decision; plain Python numbers and a string."""
     shown: Attributes = {}
     for key, value in (
-        ("lcpruner:p_beat_best", decision.p_beat),
+        ("lcpruner_p_beat_best", decision.p_beat),
         (FORECAST, decision.forecast),
-        ("lcpruner:forecast_low", decision.low),
-        ("lcpruner:forecast_high", decision.high),
+        ("lcpruner_forecast_low", decision.low),
+        ("lcpruner_forecast_high", decision.high),
     ):
         if value is not None:
             shown[key] = float(value)
     if decision.step is not None:
-        shown["lcpruner:decided_at_step"] = int(decision.step)
-    shown["lcpruner:reason"] = decision.message
+        shown["lcpruner_decided_at_step"] = int(decision.step)
+    shown["lcpruner_reason"] = decision.message
     return shown
 
 

@@ -31,7 +31,7 @@ from optuna_lcpruner.verdict import Verdict
 from optuna_lcpruner.version import __version__
 from optuna_lcpruner.wording import count, probability, told_apart
 
-ATTRIBUTE = "lcpruner:verdict"
+ATTRIBUTE = "lcpruner_verdict"
 """Trial system attribute that holds the newest verdict, a JSON object of a few hundred bytes."""
 
 FORMAT = 1

@@ -13,7 +13,7 @@ from optuna_lcpruner.study_report import calls
 def requeue(study: Study, k: int, *, ledger: Setting = None) -> list[int]:
     """Enqueue the parameters of the closest calls, to run again to their end.
 
-    The new trials have the user attribute ``lcpruner:second_chance_of``, the number of the pruned
+    The new trials have the user attribute ``lcpruner_requeued_from``, the number of the pruned
     trial; ``LearningCurvePruner`` does not prune them by forecast (a training that diverges is
     still stopped). ``study.optimize`` takes them up before it samples. A trial gets one second
     chance: calling again enqueues the next ones.

@@ -45,7 +45,7 @@ def table(page: Any, address: str, path: Path) -> None:
     page.set_viewport_size({"width": TABLE_WIDTH, "height": HEIGHT})
     page.goto(address)
     trials = TrialTable(page)
-    trials.click("UserAttribute lcpruner:p_beat_best")
+    trials.click("UserAttribute lcpruner_p_beat_best")
     hidden = [
         f"th:nth-child({i + 1}), td:nth-child({i + 1})"
         for i, name in enumerate(page.locator("th").all_inner_texts())

@@ -176,14 +176,14 @@ def test_the_numbers_are_those_of_an_independent_replay(
 
 def test_a_trial_replays_its_own_steps_and_returns_its_own_value() -> None:
     trials = [finished({10: 0.1 * i, 25: 0.2 * i, 30: 0.3 * i}, value=float(i)) for i in range(5)]
-    trials.append(finished({1: 9.0}, value=0.5, user_attrs={"lcpruner:n_steps": 77}))
+    trials.append(finished({1: 9.0}, value=0.5, user_attrs={"lcpruner_n_steps": 77}))
     replay(from_study(make_study(trials, direction="minimize")), [5, 0, 2], Script(0.4))
     study = seen[0][0]
     assert study.direction == optuna.study.StudyDirection.MINIMIZE
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
     assert [trial.value for trial in study.trials] == [0.5, 0.0, 0.4]
     assert study.trials[0].intermediate_values == {1: 9.0}
-    assert study.trials[0].user_attrs == {"lcpruner:n_steps": 77}
+    assert study.trials[0].user_attrs == {"lcpruner_n_steps": 77}
     assert study.trials[1].intermediate_values == {10: 0.0, 25: 0.0, 30: 0.0}
     assert study.trials[2].intermediate_values == {10: 0.2, 25: 0.4}
 

@@ -64,7 +64,7 @@ class TestOnce:
         study = a_study(url)
         trial = running(study, BAD[:6])
         assert serve("--storage", url, "--once", "--n-steps", "20", "--threshold", "0.05") == 0
-        found = system_attrs(study, trial)["lcpruner:verdict"]
+        found = system_attrs(study, trial)["lcpruner_verdict"]
         assert found["prune"] is True
         assert found["threshold"] == 0.05
         said = capsys.readouterr().err.splitlines()
@@ -72,7 +72,7 @@ class TestOnce:
         assert any(f"info verdict study=s trial={trial.number} step=5 reports=6 prune=true" in line
                    for line in said)  # fmt: skip
         assert said[-1].endswith("info stopped verdicts=1 prunes=1")
-        assert "lcpruner:reason" in study._storage.get_trial(trial._trial_id).user_attrs
+        assert "lcpruner_reason" in study._storage.get_trial(trial._trial_id).user_attrs
 
     def test_a_path_will_do(self, tmp_path: Path) -> None:
         path = f"{tmp_path}/study.log"
@@ -80,7 +80,7 @@ class TestOnce:
         trial = running(study, BAD[:6])
         assert serve("--storage", path, "--once", "--n-steps", "20") == 0
         study._storage._sync_with_backend()
-        assert system_attrs(study, trial)["lcpruner:verdict"]["step"] == 5
+        assert system_attrs(study, trial)["lcpruner_verdict"]["step"] == 5
 
     def test_the_studies_named(self, url: str) -> None:
         trials = {}
@@ -88,7 +88,7 @@ class TestOnce:
             study = a_study(url, name)
             trials[name] = (study, running(study, BAD[:6]))
         assert serve("--storage", url, "--once", "--study", "a", "--study", "c") == 0
-        judged = {n for n, (s, t) in trials.items() if "lcpruner:verdict" in system_attrs(s, t)}
+        judged = {n for n, (s, t) in trials.items() if "lcpruner_verdict" in system_attrs(s, t)}
         assert judged == {"a", "c"}
 
     def test_a_storage_from_the_environment(
@@ -98,7 +98,7 @@ class TestOnce:
         trial = running(study, BAD[:6])
         monkeypatch.setenv("OPTUNA_LCPRUNER_STORAGE", url)
         assert serve("--once") == 0
-        assert "lcpruner:verdict" in system_attrs(study, trial)
+        assert "lcpruner_verdict" in system_attrs(study, trial)
 
     def test_nothing_but_the_verdict(self, url: str, tmp_path: Path) -> None:
         study = a_study(url)
@@ -106,7 +106,7 @@ class TestOnce:
         assert serve("--storage", url, "--once", "--no-publish", "--no-ledger") == 0
         assert study._storage.get_trial(trial._trial_id).user_attrs == {}
         assert not (tmp_path / "study.db.lcpruner").exists()
-        assert "lcpruner:verdict" in system_attrs(study, trial)
+        assert "lcpruner_verdict" in system_attrs(study, trial)
 
     def test_a_ledger_beside_the_study(self, url: str, tmp_path: Path) -> None:
         running(a_study(url), BAD[:6])
@@ -215,7 +215,7 @@ LearningCurvePruner.decide = slow
         assert serving.process.wait(60) == 0
         wait(lambda: bool(serving.events("stopped")))
         assert serving.events("stopped")[0]["verdicts"] == 1
-    assert ["lcpruner:verdict" in system_attrs(study, trial) for trial in trials].count(True) == 1
+    assert ["lcpruner_verdict" in system_attrs(study, trial) for trial in trials].count(True) == 1
     assert not any(study._storage.get_study_system_attrs(study._study_id).values())
 
 
@@ -347,7 +347,7 @@ def test_a_trainer_and_a_forecaster(url: str) -> None:
     assert publish.writer().flush(10)
     for trial in study.trials[-2:]:
         assert trial.state == optuna.trial.TrialState.PRUNED
-        assert trial.user_attrs["lcpruner:reason"].startswith("pruned: P = ")
+        assert trial.user_attrs["lcpruner_reason"].startswith("pruned: P = ")
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

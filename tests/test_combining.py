@@ -154,9 +154,9 @@ class TestWhoDecided:
         study = studies(PruneIfAny([ours(), Says(True, since=8)]))
         trial = train(study, GOOD[:12])
         assert trial.state == TrialState.PRUNED
-        said = trial.user_attrs["lcpruner:reason"]
+        said = trial.user_attrs["lcpruner_reason"]
         assert said.startswith("pruned by Says (LearningCurvePruner: ")
-        assert trial.user_attrs["lcpruner:decided_at_step"] == 8
+        assert trial.user_attrs["lcpruner_decided_at_step"] == 8
         rows = on_record(study, trial)
         assert [row.step for row in rows] == list(range(9))
         assert [row.action for row in rows] == ["continue"] * 8 + ["prune"]
@@ -173,7 +173,7 @@ class TestWhoDecided:
     def test_ours(self, studies: Callable[[BasePruner], Study]) -> None:
         study = studies(PruneIfAny([ours(), FALSE]))
         trial = train(study, BAD)
-        said = trial.user_attrs["lcpruner:reason"]
+        said = trial.user_attrs["lcpruner_reason"]
         assert said.startswith("pruned by LearningCurvePruner: P = ")
         last = on_record(study, trial)[-1]
         assert (last.reason, last.action, last.message) == ("HOPELESS", "prune", said)
@@ -185,7 +185,7 @@ class TestWhoDecided:
         study = studies(PruneIfAny([ours(), FALSE]))
         trial = train(study, [0.1, math.nan])
         said = "pruned by LearningCurvePruner: diverged: nan reported at step 1"
-        assert trial.user_attrs["lcpruner:reason"] == said
+        assert trial.user_attrs["lcpruner_reason"] == said
         on_record(study, trial)
         assert explain(study, trial.number).summary == (
             f"Trial {trial.number} was pruned at step 1 by LearningCurvePruner, its 2nd look: "
@@ -204,7 +204,7 @@ class TestWhoDecided:
     def test_both(self, studies: Callable[[BasePruner], Study]) -> None:
         study = studies(PruneIfAll([ours(), Says(True, since=10)]))
         trial = train(study, BAD)
-        said = trial.user_attrs["lcpruner:reason"]
+        said = trial.user_attrs["lcpruner_reason"]
         assert said.startswith(
             "pruned by LearningCurvePruner and Says (LearningCurvePruner: pruned: P = "
         )
@@ -221,7 +221,7 @@ class TestWhoDecided:
         study = studies(PruneIfAll([ours(), FALSE]))
         trial = train(study, BAD)
         assert trial.state == TrialState.COMPLETE
-        said = trial.user_attrs["lcpruner:reason"]
+        said = trial.user_attrs["lcpruner_reason"]
         assert said.startswith(
             "overruled, runs on: not pruned by Says (LearningCurvePruner: pruned: P = "
         )
@@ -249,7 +249,7 @@ class TestWhoDecided:
         study = studies(PruneIfAny([ours(n_warmup_steps=9), Says(True, since=3)]))
         trial = train(study, BAD)
         said = "pruned by Says (LearningCurvePruner: warm-up: step 3 is before n_warmup_steps=9)"
-        assert trial.user_attrs["lcpruner:reason"] == said
+        assert trial.user_attrs["lcpruner_reason"] == said
         assert explain(study, trial.number).summary == (
             f"Trial {trial.number} was pruned at step 3 {said[7:]}."
         )
@@ -257,22 +257,22 @@ class TestWhoDecided:
     def test_a_wrapper_that_does_not_ask_ours(self, studies: Callable[[BasePruner], Study]) -> None:
         study = studies(PruneIfAny([PatientPruner(ours(), patience=5), Says(True, since=3)]))
         trial = train(study, BAD)
-        assert trial.user_attrs["lcpruner:reason"] == "pruned by Says at step 3"
-        assert trial.user_attrs["lcpruner:decided_at_step"] == 3
+        assert trial.user_attrs["lcpruner_reason"] == "pruned by Says at step 3"
+        assert trial.user_attrs["lcpruner_decided_at_step"] == 3
 
     def test_a_wrapper_that_asks_ours(self, studies: Callable[[BasePruner], Study]) -> None:
         """Ours cannot know that the one around its wrapper decides otherwise; it is not told."""
         study = studies(PruneIfAll([PatientPruner(ours(), patience=3), FALSE]))
         trial = train(study, np.linspace(0.1, 0.05, N_STEPS))
         assert trial.state == TrialState.COMPLETE
-        assert trial.user_attrs["lcpruner:reason"].startswith("overruled, runs on: not pruned by S")
+        assert trial.user_attrs["lcpruner_reason"].startswith("overruled, runs on: not pruned by S")
         assert {row.action for row in on_record(study, trial)} == {"continue"}
 
     def test_one_combination_in_another(self, studies: Callable[[BasePruner], Study]) -> None:
         inner = PruneIfAll([ours(), FALSE])
         study = studies(PruneIfAny([inner, ThresholdPruner(lower=0.09)]))
         trial = train(study, [*BAD[:9], 0.08])
-        said = trial.user_attrs["lcpruner:reason"]
+        said = trial.user_attrs["lcpruner_reason"]
         assert said.startswith("pruned by ThresholdPruner (LearningCurvePruner: pruned: P = ")
         rows = on_record(study, trial)
         assert [row.action for row in rows] == ["continue"] * 9 + ["prune"]
@@ -285,7 +285,7 @@ class TestWhoDecided:
         study = make_study(good_trials(), pruner=pruner, direction="minimize")
         trial = train(study, [0.5, 2.0])
         said = "pruned by ThresholdPruner and MedianPruner at step 1"
-        assert trial.user_attrs["lcpruner:reason"] == said
+        assert trial.user_attrs["lcpruner_reason"] == said
 
     def test_not_published_unless_wanted(self) -> None:
         study = make_study(good_trials(), pruner=PruneIfAny([ours(publish=False), TRUE]))
@@ -302,7 +302,7 @@ class TestWhoDecided:
         assert [trial.should_prune() for _ in range(3)] == [False] * 3
         assert publish.writer().flush(10)
         frozen = study.get_trials()[-1]
-        assert frozen.user_attrs["lcpruner:reason"].startswith("overruled")
+        assert frozen.user_attrs["lcpruner_reason"].startswith("overruled")
         assert len(on_record(study, frozen)) == 1
         assert warned == []
 
@@ -332,7 +332,7 @@ class TestAPrunerThatRaises:
 
     def test_the_reason_says_so(self) -> None:
         study = make_study(good_trials(), pruner=PruneIfAll([ours(), Broken()]))
-        said = train(study, BAD).user_attrs["lcpruner:reason"]
+        said = train(study, BAD).user_attrs["lcpruner_reason"]
         assert said.startswith("overruled, runs on: not pruned by Broken, which raised (Learn")
 
     def test_nothing_is_left_behind(self) -> None:
@@ -340,7 +340,7 @@ class TestAPrunerThatRaises:
         study = make_study(good_trials(), pruner=PruneIfAny([Broken(), ours()]))
         train(study, GOOD)
         study.pruner = ours()
-        assert train(study, BAD).user_attrs["lcpruner:reason"].startswith("pruned: P = ")
+        assert train(study, BAD).user_attrs["lcpruner_reason"].startswith("pruned: P = ")
 
     def test_ours_cannot_decide_and_another_prunes(
         self, studies: Callable[[BasePruner], Study], monkeypatch: pytest.MonkeyPatch
@@ -350,7 +350,7 @@ class TestAPrunerThatRaises:
 
         study = studies(PruneIfAny([ours(engine=broken), Says(True, since=3)]))
         trial = train(study, BAD)
-        said = trial.user_attrs["lcpruner:reason"]
+        said = trial.user_attrs["lcpruner_reason"]
         assert said == (
             "pruned by Says (LearningCurvePruner: could not decide: ValueError('no posterior'))"
         )
@@ -361,7 +361,7 @@ class TestControlGroup:
     def test_another_pruner_may_stop_a_member(self, studies: Callable[[BasePruner], Study]) -> None:
         study = studies(PruneIfAny([ours(control_fraction=1.0), Says(True, since=12)]))
         trial = train(study, BAD)
-        said = trial.user_attrs["lcpruner:reason"]
+        said = trial.user_attrs["lcpruner_reason"]
         assert said.startswith("pruned by Says (LearningCurvePruner: control group, runs on: P = ")
         on_record(study, trial)
         found = report(study)
@@ -424,7 +424,7 @@ class TestRemote:
         study = studies(PruneIfAny([LearningCurvePruner(remote=True), Says(True, since=4)]))
         trial = train(study, GOOD)
         said = "pruned by Says (LearningCurvePruner: forecast under way: no verdict yet)"
-        assert trial.user_attrs["lcpruner:reason"] == said
+        assert trial.user_attrs["lcpruner_reason"] == said
         assert [(row.action, row.message) for row in on_record(study, trial)] == [("prune", said)]
 
 
@@ -494,7 +494,7 @@ def test_threads_do_not_hear_each_other() -> None:
 
     study.optimize(objective, n_trials=16, n_jobs=4)
     for trial in study.trials[5:]:
-        said = trial.user_attrs["lcpruner:reason"]
+        said = trial.user_attrs["lcpruner_reason"]
         if trial.number % 2:
             assert trial.last_step == 12
             assert said.startswith("pruned by LearningCurvePruner and Says (")
@@ -540,14 +540,14 @@ class TestWithOptunasPruners:
         pruner = PruneIfAny([ours(), ThresholdPruner(upper=10.0)])
         curve = 1.0 - GOOD
         study = make_study(direction="minimize", pruner=pruner)
-        assert train(study, [*curve[:2], 11.0]).user_attrs["lcpruner:reason"] == (
+        assert train(study, [*curve[:2], 11.0]).user_attrs["lcpruner_reason"] == (
             "pruned by ThresholdPruner (LearningCurvePruner: waiting for a best value: no "
             "completed trial yet)"
         )
 
     def test_a_diverged_trial_is_stopped_by_both(self) -> None:
         study = make_study(good_trials(), pruner=PruneIfAny([ours(), ThresholdPruner(lower=0.0)]))
-        said = train(study, [0.1, math.nan]).user_attrs["lcpruner:reason"]
+        said = train(study, [0.1, math.nan]).user_attrs["lcpruner_reason"]
         assert said == (
             "pruned by LearningCurvePruner and ThresholdPruner (LearningCurvePruner: pruned: "
             "diverged: nan reported at step 1)"
@@ -558,7 +558,7 @@ class TestWithOptunasPruners:
         study = make_study(good_trials(), pruner=pruner)
         trial = train(study, BAD)
         assert trial.last_step == 10
-        assert trial.user_attrs["lcpruner:reason"].startswith(
+        assert trial.user_attrs["lcpruner_reason"].startswith(
             "pruned by LearningCurvePruner and MedianPruner ("
         )
 

@@ -88,7 +88,7 @@ class TestPruner:
         attrs = [trial.user_attrs for trial in study.get_trials()[-2:]]
         assert [attr.get(CONTROL_ATTRIBUTE) for attr in attrs] == [None, 4]
         if publishing:
-            assert attrs[1]["lcpruner:decided_at_step"] > 4
+            assert attrs[1]["lcpruner_decided_at_step"] > 4
         control = next(d for d in decisions if d.reason.name == "CONTROL")
         assert not control.prune
         assert control.message.startswith("control group, runs on: P = ")

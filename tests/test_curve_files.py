@@ -83,7 +83,7 @@ def test_the_horizon_is_where_trainings_end(
 
 def test_an_announced_horizon_counts_more_than_what_is_seen() -> None:
     trials = [
-        finished(reports([1.0, 2.0]), user_attrs={"lcpruner:n_steps": n})
+        finished(reports([1.0, 2.0]), user_attrs={"lcpruner_n_steps": n})
         for n in (30, 30, 30, 50, 50)
     ]
     read = from_study(make_study(trials))
@@ -92,7 +92,7 @@ def test_an_announced_horizon_counts_more_than_what_is_seen() -> None:
     assert from_study(make_study(trials), n_steps=12).n_steps == 12
 
     study = make_study(finished(reports([1.0, 2.0])) for _ in range(5))
-    study.set_user_attr("lcpruner:n_steps", 70)
+    study.set_user_attr("lcpruner_n_steps", 70)
     read = from_study(study)
     assert (read.n_steps, read.announced) == (70, False)  # no trial tells a pruner
 

@@ -119,7 +119,7 @@ class TestPublish:
 
         def overtaken(study_id: int, key: str, value: Any) -> None:
             write(study_id, key, value)
-            if key == "lcpruner:dashboard":
+            if key == "lcpruner_dashboard":
                 write(study_id, key, {**value, "by": "another process"})
 
         monkeypatch.setattr(study._storage, "set_study_system_attr", overtaken)
@@ -336,14 +336,14 @@ class TestBrowser:
         numbers = {
             key: sorted(t.user_attrs[key] for t in trials if key in t.user_attrs)
             for key in (
-                "lcpruner:decided_at_step",
-                "lcpruner:p_beat_best",
-                "lcpruner:forecast",
-                "lcpruner:forecast_low",
-                "lcpruner:forecast_high",
+                "lcpruner_decided_at_step",
+                "lcpruner_p_beat_best",
+                "lcpruner_forecast",
+                "lcpruner_forecast_low",
+                "lcpruner_forecast_high",
             )
         }
-        steps = numbers["lcpruner:decided_at_step"]
+        steps = numbers["lcpruner_decided_at_step"]
         assert sorted(steps, key=str) != steps  # 2 is less than 18, "18" less than "2"
         with serving(study._storage) as address:
             page.goto(f"{address}/studies/{study._study_id}")
@@ -365,16 +365,16 @@ class TestBrowser:
         with serving(study._storage) as address:
             page.goto(f"{address}/studies/{study._study_id}")
             table = TrialTable(page)
-            table.click("UserAttribute lcpruner:p_beat_best")
+            table.click("UserAttribute lcpruner_p_beat_best")
             shown = zip(
                 table.column("Number"),
-                table.column("UserAttribute lcpruner:p_beat_best"),
-                table.column("UserAttribute lcpruner:reason"),
+                table.column("UserAttribute lcpruner_p_beat_best"),
+                table.column("UserAttribute lcpruner_reason"),
                 strict=True,
             )
             rows = {int(number): (p, reason) for number, p, reason in shown}
         for trial in study.get_trials():
-            p, reason = (trial.user_attrs.get(f"lcpruner:{k}") for k in ("p_beat_best", "reason"))
+            p, reason = (trial.user_attrs.get(f"lcpruner_{k}") for k in ("p_beat_best", "reason"))
             assert rows[trial.number] == ("" if p is None else repr(p), reason or "")
 
     def test_the_forecast_of_a_trial(self, page: Any, tmp_path: Path) -> None:

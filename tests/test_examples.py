@@ -76,7 +76,7 @@ def test_quickstart_shows_the_reasons_of_pruned_trials(quickstart: Runs) -> None
     trials = quickstart.study(1).trials
     for number, reason in shown:
         assert trials[int(number)].state == TrialState.PRUNED
-        assert trials[int(number)].user_attrs["lcpruner:reason"] == reason
+        assert trials[int(number)].user_attrs["lcpruner_reason"] == reason
 
 
 def test_quickstart_check_trains_every_pruned_trial(quickstart: Runs) -> None:

@@ -34,7 +34,7 @@ def pruned(forecast: Any, last: float = 0.1, x: float = 0.5) -> FrozenTrial:
         params={"x": x},
         distributions={"x": X},
         intermediate_values={0: 0.1, 1: last},
-        user_attrs={} if forecast is None else {"lcpruner:forecast": forecast},
+        user_attrs={} if forecast is None else {"lcpruner_forecast": forecast},
     )
 
 
@@ -64,7 +64,7 @@ def test_without_a_forecast_a_pruned_trial_stays_pruned(forecast: Any) -> None:
 
 def test_a_trial_that_failed_or_runs_stays_so_whatever_was_forecast() -> None:
     trials = [
-        create_trial(state=state, intermediate_values={0: 0.1}, user_attrs={"lcpruner:forecast": 1})
+        create_trial(state=state, intermediate_values={0: 0.1}, user_attrs={"lcpruner_forecast": 1})
         for state in (TrialState.FAIL, TrialState.RUNNING)
     ]
     assert values([complete(0.9), *trials]) == [0.9, None, None]
@@ -158,7 +158,7 @@ def test_only_the_sampler_sees_it(storage: str, tmp_path: Path) -> None:
     assert stopped.value == stopped.intermediate_values[max(stopped.intermediate_values)]
     for seen in watching.shown[-2:]:  # as the last trial begins, and as x is drawn for it
         assert [t.state.name for t in seen] == 4 * ["COMPLETE"] + ["RUNNING"]
-        assert seen[3].value == stopped.user_attrs["lcpruner:forecast"] != stopped.value
+        assert seen[3].value == stopped.user_attrs["lcpruner_forecast"] != stopped.value
     assert watching.told[-1] == (TrialState.PRUNED, [study.trials[4].value])
 
 
@@ -207,7 +207,7 @@ def test_cma_es_ends_a_generation_with_pruned_trials() -> None:
             trial.suggest_float("y", 0.0, 1.0)
             trial.report(0.5, 0)
             if number % 4:
-                trial.set_user_attr("lcpruner:forecast", 0.3)
+                trial.set_user_attr("lcpruner_forecast", 0.3)
                 study.tell(trial, state=TrialState.PRUNED)
             else:
                 study.tell(trial, 0.9)

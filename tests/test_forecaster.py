@@ -124,8 +124,8 @@ class TestOnEveryStorage:
         assert good.should_prune() is False
         assert publish.writer().flush(20)
         shown = study._storage.get_trial(bad._trial_id).user_attrs
-        assert shown["lcpruner:reason"].startswith("pruned: P = ")
-        assert shown["lcpruner:decided_at_step"] == 5
+        assert shown["lcpruner_reason"].startswith("pruned: P = ")
+        assert shown["lcpruner_decided_at_step"] == 5
 
     def test_each_report_once(self, opened: Callable[[], Any]) -> None:
         study = make_study(good_trials(), storage=opened())
@@ -286,7 +286,7 @@ class TestSettingsReachTheDecision:
         watching.look()
         assert verdict_of(study, trial).reason is Reason.CONTROL
         assert publish.writer().flush(20)
-        assert "lcpruner:control_since_step" in study._storage.get_trial(trial._trial_id).user_attrs
+        assert "lcpruner_control_since_step" in study._storage.get_trial(trial._trial_id).user_attrs
 
     def test_second_chance(self) -> None:
         study, watching = watch()

@@ -55,7 +55,7 @@ class Example:
 
     def full(self, trial: FrozenTrial) -> int:
         """Steps of the trial's full training."""
-        announced = trial.user_attrs.get("lcpruner:n_steps")
+        announced = trial.user_attrs.get("lcpruner_n_steps")
         assert (announced is None) == (self.n_steps is not None)
         return int(announced) if self.n_steps is None else self.n_steps
 
@@ -198,7 +198,7 @@ def test_it_prunes_and_says_why(run: Run) -> None:
         assert shown is not None, run.result.stdout
         trial = study.trials[int(shown[1])]
         assert trial.state == TrialState.PRUNED
-        assert trial.user_attrs["lcpruner:reason"] == shown[2]
+        assert trial.user_attrs["lcpruner_reason"] == shown[2]
 
 
 def test_full_trainings_report_the_steps_that_the_page_says(run: Run) -> None:
@@ -242,7 +242,7 @@ def test_trainings_that_diverge_are_counted(tmp_path: Path) -> None:
     assert diverged
     assert numbers(r"pruned +\d+ \((\d+) diverged\)", result.stdout) == [len(diverged)]
     for trial in diverged:
-        assert trial.user_attrs["lcpruner:reason"].startswith("pruned: diverged: nan reported")
+        assert trial.user_attrs["lcpruner_reason"].startswith("pruned: diverged: nan reported")
 
 
 def test_a_summary_of_trials_that_all_diverge(tmp_path: Path) -> None:

@@ -52,13 +52,13 @@ class TestSetNSteps:
         study = optuna.create_study(storage=storage(tmp_path))
         set_n_steps(study.ask(), n_steps)
         (trial,) = study.trials
-        assert trial.user_attrs == {"lcpruner:n_steps": 30}
+        assert trial.user_attrs == {"lcpruner_n_steps": 30}
         assert announced_n_steps(trial.user_attrs) == 30.0
 
     def test_a_fixed_trial_may_announce(self) -> None:
         trial = FixedTrial({"epochs": 7})
         set_n_steps(trial, trial.suggest_int("epochs", 1, 9))
-        assert trial.user_attrs == {"lcpruner:n_steps": 7}
+        assert trial.user_attrs == {"lcpruner_n_steps": 7}
 
     @pytest.mark.parametrize(
         ("n_steps", "error", "message"),
@@ -101,7 +101,7 @@ class TestAnnounced:
         ],
     )
     def test_only_positive_finite_numbers(self, value: object, expected: float | None) -> None:
-        assert announced_n_steps({"lcpruner:n_steps": value}) == expected
+        assert announced_n_steps({"lcpruner_n_steps": value}) == expected
 
     def test_absent(self) -> None:
         assert announced_n_steps({}) is None
@@ -110,7 +110,7 @@ class TestAnnounced:
 
 def announcing(curve: np.ndarray) -> optuna.trial.FrozenTrial:
     """A completed training that announced its length."""
-    return finished(reports(curve), user_attrs={"lcpruner:n_steps": len(curve)})
+    return finished(reports(curve), user_attrs={"lcpruner_n_steps": len(curve)})
 
 
 class TestEpochsAreAHyperParameter:
@@ -119,7 +119,7 @@ class TestEpochsAreAHyperParameter:
         earlier = [announcing(np.linspace(0.1, e, n)) for e in GOOD_ENDS for n in (SHORT, LONG)]
         rise = reports(0.1 + 0.02 * np.arange(10))
         short, long = (
-            judge(make_study(earlier), LearningCurvePruner(), rise, {"lcpruner:n_steps": n})
+            judge(make_study(earlier), LearningCurvePruner(), rise, {"lcpruner_n_steps": n})
             for n in (SHORT, LONG)
         )
         assert [short.reason, long.reason] == [Reason.HOPELESS, Reason.UNDECIDED]
@@ -130,7 +130,7 @@ class TestEpochsAreAHyperParameter:
     @pytest.mark.parametrize("n", [SHORT, LONG])
     def test_a_training_is_over_at_its_own_end(self, n: int) -> None:
         earlier = [announcing(saturating(e, m)) for e in GOOD_ENDS for m in (SHORT, LONG)]
-        attrs = {"lcpruner:n_steps": n}
+        attrs = {"lcpruner_n_steps": n}
         curve = reports(np.full(n, 0.1))
         decisions = watch(make_study(earlier), LearningCurvePruner(), curve, attrs)
         assert len(decisions) == n
@@ -144,7 +144,7 @@ class TestEpochsAreAHyperParameter:
         spy = SpyEngine(OpinionPool())
         study = make_study([announcing(curve) for curve in curves])
         pruner = LearningCurvePruner(engine=spy)
-        judge(study, pruner, reports(saturating(0.5, 40)[:10]), {"lcpruner:n_steps": 40})
+        judge(study, pruner, reports(saturating(0.5, 40)[:10]), {"lcpruner_n_steps": 40})
         assert spy.curves[-1].horizon == 40
         rows = spy.knowledge[-1].completed
         assert rows.shape == (4, 40)
@@ -212,7 +212,7 @@ class TestAnnouncedLate:
 def test_the_pruners_own_length_holds_whatever_trials_announce() -> None:
     """Of those that are compared with, too: else their middle would be taken for their end."""
     decisions = []
-    for announced in ({}, {"lcpruner:n_steps": 2 * SHORT}):
+    for announced in ({}, {"lcpruner_n_steps": 2 * SHORT}):
         study = make_study(
             finished(reports(saturating(end, SHORT)), user_attrs=announced)
             for end in (0.5, 0.55, 0.6, 0.65, 0.7)

@@ -53,7 +53,7 @@ class TestInsideAPatientPruner:
         trial = train(study, np.concatenate([np.linspace(0.1, 0.17, 8), np.full(12, 0.12)]))
         assert trial.state == TrialState.PRUNED
         assert trial.last_step == 11
-        assert trial.user_attrs["lcpruner:reason"].startswith("pruned: P = ")
+        assert trial.user_attrs["lcpruner_reason"].startswith("pruned: P = ")
         assert [(row.step, row.action) for row in on_record(study, trial)] == [(11, "prune")]
         assert explain(study, trial.number).summary.startswith(
             f"Trial {trial.number} was pruned at step 11, its 12th look: its chance to beat the "
@@ -77,7 +77,7 @@ class TestInsideAPatientPruner:
         rows = on_record(study, trial)
         assert [row.step for row in rows] == [12, 13]
         assert {row.action for row in rows} == {"continue"}
-        assert not trial.user_attrs["lcpruner:reason"].startswith("pruned")
+        assert not trial.user_attrs["lcpruner_reason"].startswith("pruned")
 
 
 @pytest.mark.parametrize("which", ["stand-in", "registry"])
@@ -171,7 +171,7 @@ class TestInsideAMultiMetricPruner:
         loss = np.r_[1.0 - better[:10], np.full(10, 6.0)]
         trial = one_more(better, loss)
         assert trial.state == TrialState.PRUNED
-        assert not any(key.startswith("lcpruner:") for key in trial.user_attrs)
+        assert not any(key.startswith("lcpruner_") for key in trial.user_attrs)
         assert written
         assert min(written) >= 0
         assert warned == []
@@ -302,7 +302,7 @@ def test_two_ranks_of_torch_distributed(tmp_path: Path) -> None:
     doomed, promising = study.get_trials()[5:]
     assert first == [[doomed.number, doomed.last_step]]
     assert (doomed.state, promising.state) == (TrialState.PRUNED, TrialState.COMPLETE)
-    assert doomed.user_attrs["lcpruner:reason"].startswith("pruned: P = ")
+    assert doomed.user_attrs["lcpruner_reason"].startswith("pruned: P = ")
     for trial in (doomed, promising):
         rows = on_record(study, trial)
         assert [row.step for row in rows] == sorted(trial.intermediate_values)

@@ -56,7 +56,7 @@ decision: Decision = pruner.decide(study, study.trials[-1])
 ahead: Forecast = forecast([0.6, 0.7, 0.75], n_steps=20, direction="maximize")
 low, high = ahead.interval()
 pruned = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.PRUNED]
-print(f"pruned {len(pruned)}; {pruned[-1].user_attrs['lcpruner:reason']}; {low < high}; {decision}")
+print(f"pruned {len(pruned)}; {pruned[-1].user_attrs['lcpruner_reason']}; {low < high}; {decision}")
 '''
 
 

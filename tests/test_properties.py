@@ -67,7 +67,7 @@ def any_trial(draw: st.DrawFn) -> FrozenTrial:
             if usable and draw(st.booleans())
             else ANY_FLOAT.filter(lambda v: not math.isnan(v)) | TAME_FLOAT
         )
-    attrs = draw(st.sampled_from([{}, {}, {"lcpruner:n_steps": 9}, {"lcpruner:n_steps": "x"}]))
+    attrs = draw(st.sampled_from([{}, {}, {"lcpruner_n_steps": 9}, {"lcpruner_n_steps": "x"}]))
     return finished(curve, value, state, attrs)
 
 

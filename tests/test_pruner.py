@@ -667,7 +667,7 @@ class TestHorizon:
         """Position of the last report that the engine is asked about; None if it is not asked."""
         spy = SpyEngine(ClosedForm())
         pruner = make_pruner(n_steps=pruner_n_steps, engine=spy)
-        attrs = {} if announced is None else {"lcpruner:n_steps": announced}
+        attrs = {} if announced is None else {"lcpruner_n_steps": announced}
         decision = judge(make_study(earlier), pruner, curve, attrs)
         assert decision.reason is not Reason.FAILED, decision.message
         return spy.curves[-1].horizon if spy.curves else None
@@ -726,8 +726,8 @@ class TestHorizon:
     def test_each_trial_may_have_its_own(self) -> None:
         study = make_study(good_trials())
         pruner = make_pruner(n_steps=None)
-        short = watch(study, pruner, reports(BAD[:10]), {"lcpruner:n_steps": 10})
-        long = watch(study, pruner, reports(BAD[:20]), {"lcpruner:n_steps": 40})
+        short = watch(study, pruner, reports(BAD[:10]), {"lcpruner_n_steps": 10})
+        long = watch(study, pruner, reports(BAD[:20]), {"lcpruner_n_steps": 40})
         assert names(short[-2:]) == ["HOPELESS", "BEYOND_HORIZON"]
         assert names(long[-2:]) == ["HOPELESS", "HOPELESS"]
 

@@ -25,10 +25,10 @@ from optuna_lcpruner.publish import AttributeWriter, attributes
 DOOMED = BAD[:12]
 
 NUMBERS = (
-    "lcpruner:p_beat_best",
-    "lcpruner:forecast",
-    "lcpruner:forecast_low",
-    "lcpruner:forecast_high",
+    "lcpruner_p_beat_best",
+    "lcpruner_forecast",
+    "lcpruner_forecast_low",
+    "lcpruner_forecast_high",
 )
 
 
@@ -84,28 +84,28 @@ class TestAttributes:
         )
         shown = attributes(decision)
         assert shown == {
-            "lcpruner:p_beat_best": 0.25,
-            "lcpruner:forecast": 0.5,
-            "lcpruner:forecast_low": 0.25,
-            "lcpruner:forecast_high": 1.0,
-            "lcpruner:decided_at_step": 7,
-            "lcpruner:reason": "undecided: P = 0.250",
+            "lcpruner_p_beat_best": 0.25,
+            "lcpruner_forecast": 0.5,
+            "lcpruner_forecast_low": 0.25,
+            "lcpruner_forecast_high": 1.0,
+            "lcpruner_decided_at_step": 7,
+            "lcpruner_reason": "undecided: P = 0.250",
         }
         assert {type(shown[key]) for key in NUMBERS} == {float}
-        assert type(shown["lcpruner:decided_at_step"]) is int
+        assert type(shown["lcpruner_decided_at_step"]) is int
 
     def test_of_an_abstention(self) -> None:
         decision = Decision(Reason.WARM_UP, "warm-up: step 3", 3)
         assert attributes(decision) == {
-            "lcpruner:decided_at_step": 3,
-            "lcpruner:reason": "warm-up: step 3",
+            "lcpruner_decided_at_step": 3,
+            "lcpruner_reason": "warm-up: step 3",
         }
 
     def test_zero_is_shown(self) -> None:
         decision = Decision(Reason.HOPELESS, "pruned", 0, 0.0, 0.05, 0.0, 0.0, 0.0, 0.0)
         shown = attributes(decision)
         assert [shown[key] for key in NUMBERS] == [0.0] * 4
-        assert shown["lcpruner:decided_at_step"] == 0
+        assert shown["lcpruner_decided_at_step"] == 0
 
 
 class TestWriter:
@@ -275,8 +275,8 @@ class TestPruner:
             [shown[key] for key in NUMBERS],
             [decision.p_beat, decision.forecast, decision.low, decision.high],
         )
-        assert shown["lcpruner:decided_at_step"] == 5
-        assert shown["lcpruner:reason"].startswith("undecided")
+        assert shown["lcpruner_decided_at_step"] == 5
+        assert shown["lcpruner_reason"].startswith("undecided")
         assert warned == []
 
     @pytest.mark.parametrize("storage", ["sqlite", "sqlite memory", "sqlite memory, short"])
@@ -291,9 +291,9 @@ class TestPruner:
         assert trial.should_prune()
         study.tell(trial, state=TrialState.PRUNED)
         shown = study.get_trials()[-1].user_attrs
-        assert shown["lcpruner:reason"].startswith("pruned")
-        assert shown["lcpruner:decided_at_step"] == 11
-        assert shown["lcpruner:p_beat_best"] < 0.05
+        assert shown["lcpruner_reason"].startswith("pruned")
+        assert shown["lcpruner_decided_at_step"] == 11
+        assert shown["lcpruner_p_beat_best"] < 0.05
 
     def test_the_newest_decision_is_shown(self, writer: AttributeWriter) -> None:
         study = make_study(good_trials())
@@ -314,7 +314,7 @@ class TestPruner:
 
     def test_attributes_of_the_objective_stay(self, writer: AttributeWriter) -> None:
         study = make_study(good_trials())
-        mine = {"lcpruner:n_steps": 20, "note": "mine"}
+        mine = {"lcpruner_n_steps": 20, "note": "mine"}
         judge(study, make_pruner(n_steps=None), reports(DOOMED), mine)
         shown = study.get_trials()[-1].user_attrs
         assert {key: shown[key] for key in mine} == mine
@@ -409,7 +409,7 @@ class TestProcesses:
     ) -> None:
         run_script("run(study)", f"sqlite:///{tmp_path}/study.db")
         (trial,) = study.get_trials()
-        assert trial.user_attrs["lcpruner:decided_at_step"] == 2
+        assert trial.user_attrs["lcpruner_decided_at_step"] == 2
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
     def test_and_before_a_child_of_multiprocessing_ends(
@@ -431,7 +431,7 @@ class TestProcesses:
             f"sqlite:///{tmp_path}/study.db",
         )
         (trial,) = study.get_trials()
-        assert trial.user_attrs["lcpruner:decided_at_step"] == 2
+        assert trial.user_attrs["lcpruner_decided_at_step"] == 2
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
     def test_a_forked_child_writes_by_itself(self, study: optuna.Study, tmp_path: Path) -> None:
@@ -457,5 +457,5 @@ class TestProcesses:
             f"sqlite:///{tmp_path}/study.db",
         )
         assert out.strip() == "0"
-        steps = [t.user_attrs.get("lcpruner:decided_at_step") for t in study.get_trials()]
+        steps = [t.user_attrs.get("lcpruner_decided_at_step") for t in study.get_trials()]
         assert steps == [2, 2]

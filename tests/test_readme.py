@@ -56,8 +56,8 @@ def test_the_search_prunes_and_says_why(study: optuna.Study) -> None:
     assert len(study.trials) == N_TRIALS
     pruned = study.get_trials(states=[TrialState.PRUNED])
     assert pruned
-    keys = set(re.findall(r"`(lcpruner:\w+)`", README))
-    assert {"lcpruner:reason", "lcpruner:p_beat_best", "lcpruner:forecast"} <= keys
+    keys = set(re.findall(r"`(lcpruner_\w+)`", README))
+    assert {"lcpruner_reason", "lcpruner_p_beat_best", "lcpruner_forecast"} <= keys
     assert keys <= set(pruned[-1].user_attrs)
 
 

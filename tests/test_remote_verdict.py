@@ -176,7 +176,7 @@ def test_its_own_guards_come_first(direction: str) -> None:
     assert trial.should_prune() is False
     trial.report(math.nan, 3)
     assert trial.should_prune() is True
-    assert frozen(study, trial).user_attrs["lcpruner:reason"].startswith("pruned: diverged")
+    assert frozen(study, trial).user_attrs["lcpruner_reason"].startswith("pruned: diverged")
 
 
 def test_whether_a_trial_diverged_is_the_trainers_to_say() -> None:

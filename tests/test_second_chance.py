@@ -18,7 +18,7 @@ from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, requeu
 from optuna_lcpruner.ledger import LedgerError
 from optuna_lcpruner.study_report import calls
 
-ATTRIBUTE = "lcpruner:second_chance_of"
+ATTRIBUTE = "lcpruner_requeued_from"
 
 
 def objective(trial: optuna.Trial) -> float:

@@ -202,24 +202,24 @@ class TestEveryStorage:
         for trial in trials:
             shown = trial.user_attrs
             if trial.number not in last:
-                assert not any(key.startswith("lcpruner:") for key in shown)
+                assert not any(key.startswith("lcpruner_") for key in shown)
                 continue
             decision = last[trial.number]
-            assert shown["lcpruner:reason"] == decision.message
-            assert shown["lcpruner:decided_at_step"] == decision.step
-            assert type(shown["lcpruner:decided_at_step"]) is int
+            assert shown["lcpruner_reason"] == decision.message
+            assert shown["lcpruner_decided_at_step"] == decision.step
+            assert type(shown["lcpruner_decided_at_step"]) is int
             if decision.p_beat is not None:
                 np.testing.assert_allclose(
                     [
-                        shown["lcpruner:p_beat_best"],
-                        shown["lcpruner:forecast"],
-                        shown["lcpruner:forecast_low"],
-                        shown["lcpruner:forecast_high"],
+                        shown["lcpruner_p_beat_best"],
+                        shown["lcpruner_forecast"],
+                        shown["lcpruner_forecast_low"],
+                        shown["lcpruner_forecast_high"],
                     ],
                     [decision.p_beat, decision.forecast, decision.low, decision.high],
                     rtol=1e-9,
                 )
-                assert type(shown["lcpruner:p_beat_best"]) is float
+                assert type(shown["lcpruner_p_beat_best"]) is float
 
     def test_interrupted_and_resumed_equals_uninterrupted(
         self, kind: str, opened: Open, expected: Asked
@@ -236,7 +236,7 @@ class TestEveryStorage:
 
         def announcing(trial: optuna.Trial) -> float:
             n = 8 if trial.number == 5 else 40 if trial.number == 6 else N_STEPS
-            trial.set_user_attr("lcpruner:n_steps", n)
+            trial.set_user_attr("lcpruner_n_steps", n)
             curve = saturating(0.9) if trial.number < 5 else BAD[:n]
             for step, value in enumerate(curve):
                 trial.report(value, step)
@@ -343,11 +343,11 @@ def test_two_processes_share_a_study(kind: str, opened: Open, places: Any) -> No
     assert len(hopeless) < 10
     for trial in trials:
         assert trial.state in (TrialState.PRUNED, TrialState.COMPLETE)
-        shown = trial.user_attrs["lcpruner:reason"]
+        shown = trial.user_attrs["lcpruner_reason"]
         assert any(shown.startswith(reason.value) for reason in Reason)
         if trial.number in hopeless:
             assert shown.startswith("pruned: P = ")
-            assert trial.user_attrs["lcpruner:decided_at_step"] == max(trial.intermediate_values)
+            assert trial.user_attrs["lcpruner_decided_at_step"] == max(trial.intermediate_values)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SHARED if kind != "dask"])

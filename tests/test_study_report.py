@@ -316,7 +316,7 @@ def test_of_a_real_study(n_nan: int, tmp_path: Path) -> None:
     found = report(study)
     states = [trial.state for trial in study.get_trials()]
     assert found.n_pruned == states.count(TrialState.PRUNED) > 3
-    marked = ["lcpruner:control_since_step" in t.user_attrs for t in study.get_trials()]
+    marked = ["lcpruner_control_since_step" in t.user_attrs for t in study.get_trials()]
     assert found.n_control == sum(marked) > 3
     assert found.cost.n_ended == found.n_control
     assert sum(found.reasons.values()) == found.n_decisions

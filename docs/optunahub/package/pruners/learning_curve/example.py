@@ -31,4 +31,4 @@ study.optimize(objective, n_trials=60)
 
 pruned = study.get_trials(states=[optuna.trial.TrialState.PRUNED])
 print(f"best loss {study.best_value:.4f}; {len(pruned)} of {len(study.trials)} trials were pruned")
-print(f"trial {pruned[-1].number} {pruned[-1].user_attrs['lcpruner:reason']}")
+print(f"trial {pruned[-1].number} {pruned[-1].user_attrs['lcpruner_reason']}")
