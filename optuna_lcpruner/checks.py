@@ -11,6 +11,13 @@ class InputError(ValueError):
     """What was given cannot be used; the message says what and what to give instead."""
 
 
+def boolean(name: str, value: object) -> bool:
+    """The value, True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, but got {value!r}.")
+    return value
+
+
 def integer(name: str, value: object, low: int) -> int:
     """The value, an integer of at least ``low``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):

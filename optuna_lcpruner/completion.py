@@ -34,6 +34,7 @@ class CompletedTrials:
 
     def __init__(self, announced: bool = True) -> None:
         self._announced = announced
+        self.stopped: dict[int, int] = {}  # number -> last step at which it was told to stop
         self._record: StudyRecord | None = None
         self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
         self._reading = threading.Lock()
@@ -75,7 +76,7 @@ class CompletedTrials:
             if self._record is None:
                 self._record = StudyRecord(maximize, self._announced)
             # With a mark one thread reads at a time.
-            summary = self._record.update(trials, newest=mark is not None)
+            summary = self._record.update(trials, mark is not None, self.stopped)
             self._read = None if mark is None else (mark, self._record, summary)
             return self._record, summary
 

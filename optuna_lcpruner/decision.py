@@ -26,6 +26,8 @@ class Reason(Enum):
     STARTUP = "startup"
     UNKNOWN_HORIZON = "horizon unknown"
     BEYOND_HORIZON = "at or beyond the horizon"
+    LONGER = "longer than a full training"
+    STEPS_COUNT_DOWN = "steps count down"
     METRIC_MISMATCH = "reported and returned metric differ"
     WRONG_DIRECTION = "direction looks wrong"
     ALREADY_BETTER = "already better than the best"
@@ -40,6 +42,7 @@ class Reason(Enum):
     MULTI_OBJECTIVE = "multi-objective study"
     FAILED = "could not decide"
     DIVERGED = "pruned: diverged"
+    INFEASIBLE = "pruned: breaks a constraint"
     HOPELESS = "pruned"
     SETTLED = "pruned: forecast settled"
     OTHER_PRUNER = "pruned by another pruner"
@@ -47,7 +50,13 @@ class Reason(Enum):
     @property
     def prunes(self) -> bool:
         """Whether a decision with this reason stops the trial."""
-        return self in (Reason.DIVERGED, Reason.HOPELESS, Reason.SETTLED, Reason.OTHER_PRUNER)
+        return self in (
+            Reason.DIVERGED,
+            Reason.INFEASIBLE,
+            Reason.HOPELESS,
+            Reason.SETTLED,
+            Reason.OTHER_PRUNER,
+        )
 
 
 @dataclass(frozen=True)

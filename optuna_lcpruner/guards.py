@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,13 @@ from numpy.typing import NDArray
 from optuna_lcpruner.decision import Decision, Reason, abstain
 from optuna_lcpruner.horizon import announced_n_steps
 from optuna_lcpruner.learning_curve import LearningCurve, StepMap, usable
-from optuna_lcpruner.study_summary import MetricProblem, StudySummary
+from optuna_lcpruner.posterior.interface import StudyKnowledge
+from optuna_lcpruner.study_summary import MIN_REPORTS, MetricProblem, StudySummary
 
 Array = NDArray[np.float64]
 Steps = NDArray[np.int64]
 Warn = Callable[[str, str], None]
 """Called with ``(topic, message)`` about what should be said once."""
-
-MIN_REPORTS = 2
-"""Finite reports a trial needs before its curve says anything."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,8 @@ class Guards:
         n_warmup_steps: The first step that may be looked at.
         interval_steps: Steps between two looks.
         nan_policy: ``"prune"`` or ``"ignore"``.
+        check_metric: Whether reports that do not fit the returned values or the study's direction
+            keep trials from being pruned.
     """
 
     n_steps: int | None
@@ -40,6 +41,7 @@ class Guards:
     n_warmup_steps: int
     interval_steps: int
     nan_policy: str
+    check_metric: bool = True
 
     def looks(self, steps: Steps) -> NDArray[np.bool_]:
         """Which of the ordered steps are looks: the first report of each interval after warm-up."""
@@ -71,17 +73,54 @@ class Guards:
             return abstain(Reason.TOO_FEW_REPORTS, f"{n_finite} of {MIN_REPORTS}", step)
         return None
 
+    def counts_down(self, reported: Sequence[int], warn: Warn) -> Decision | None:
+        """The decision about a trial whose steps count down, if they do.
+
+        Its curve, in the order of its steps, runs backwards.
+
+        Args:
+            reported: Its steps in the order they were reported.
+            warn: Told if three or more count down; two may have arrived in the wrong order.
+        """
+        if len(reported) < MIN_REPORTS or any(b >= a for a, b in pairwise(reported)):
+            return None
+        if len(reported) > MIN_REPORTS:
+            warn(
+                "steps",
+                f"steps count down ({', '.join(map(str, reported[:3]))}, ...), so that curves run "
+                "backwards: report a step that grows as training goes on. No such trial is pruned "
+                "by forecast.",
+            )
+        detail = f"from {reported[0]} to {reported[-1]}; report a step that grows"
+        return abstain(Reason.STEPS_COUNT_DOWN, detail, reported[-1])
+
     def with_study(self, summary: StudySummary, step: int, warn: Warn) -> Decision | None:
         """The decision that the completed trials make, if they do."""
+        doubt = summary.doubt_about(self.n_steps)
+        if doubt is not None:
+            warn("length", doubt)
+        if summary.n_told_to_stop:
+            warn(
+                "told to stop",
+                "a trial that was told to stop returned a value all the same. Such trials are "
+                "values to beat, but no full trainings: raise optuna.TrialPruned where "
+                "should_prune() is true.",
+            )
         if summary.n_completed == 0:
             return abstain(Reason.NO_BEST_VALUE, "no completed trial yet", step)
-        if summary.n_completed < self.n_startup_trials:
+        if summary.n_feasible == 0:
             return abstain(
-                Reason.STARTUP,
-                f"{summary.n_completed} of n_startup_trials={self.n_startup_trials} completed",
+                Reason.NO_BEST_VALUE,
+                f"none of {summary.n_completed} completed trials keeps the constraints",
                 step,
             )
-        if summary.problem is not None:
+        if summary.n_curves < self.n_startup_trials:
+            without = summary.n_completed - summary.n_curves
+            detail = f"{summary.n_curves} of n_startup_trials={self.n_startup_trials} completed"
+            if without:
+                detail += f" with a curve, {without} without"
+            return abstain(Reason.STARTUP, detail, step)
+        if summary.problem is not None and self.check_metric:
             warn("metric", f"no trial is pruned by forecast, because {summary.problem.value}.")
             reason = (
                 Reason.WRONG_DIRECTION
@@ -119,14 +158,32 @@ class Guards:
                 "set_n_steps(trial, ...) in the objective.",
             )
             return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
+        if self.n_steps is not None:
+            n_steps = summary.horizon_of(n_steps, step)
         step_map = StepMap.in_study(steps, first_step, summary.stride, summary.first_step)
         positions = step_map.position(steps)
         horizon = step_map.horizon(n_steps)
         begins_at_0 = step_map.offset == 1.0
         is_last = step >= n_steps - begins_at_0  # after a gap shorter than the others, too
+        if positions[-1] > horizon and step > n_steps:
+            shown = f"n_steps={n_steps:g}" if self.n_steps else f"the {n_steps:g} of a training"
+            detail = f"step {step} is beyond {shown}; is it in the unit of the steps, and does the "
+            return abstain(Reason.LONGER, f"{detail}step counter begin anew with each trial?", step)
         if positions[-1] >= horizon or is_last:
             return abstain(Reason.BEYOND_HORIZON, f"report {positions[-1]:g} of {horizon}", step)
         return LearningCurve(positions, values, horizon, step_map.stride)
+
+    def whole_trainings(self, knowledge: StudyKnowledge, step: int) -> Decision | None:
+        """The decision for want of completed trainings that went as far as this one may, if so."""
+        n = knowledge.final.size
+        if n >= self.n_startup_trials:
+            return None
+        return abstain(
+            Reason.STARTUP,
+            f"{n} of n_startup_trials={self.n_startup_trials} completed trainings show how one of "
+            "this length ends",
+            step,
+        )
 
     def earlier(self, curve: LearningCurve, steps: Steps, n: int) -> list[LearningCurve]:
         """The curve as it was at the n looks before this one, newest first."""

@@ -22,10 +22,11 @@ from optuna.trial import FrozenTrial
 
 from optuna_lcpruner import announce, telling
 from optuna_lcpruner.background import Background, Question
-from optuna_lcpruner.checks import InputError, choice, integer, real
+from optuna_lcpruner.checks import InputError, boolean, choice, integer, real
 from optuna_lcpruner.completion import CompletedTrials
 from optuna_lcpruner.control_group import SECOND_CHANCE_ATTRIBUTE, in_control_group
 from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
+from optuna_lcpruner.feasibility import is_feasible
 from optuna_lcpruner.guards import Guards
 from optuna_lcpruner.learning_curve import LearningCurve, ordered, usable
 from optuna_lcpruner.ledger import Circumstances
@@ -86,6 +87,12 @@ class LearningCurvePruner(BasePruner):
             it from completed trials.
         nan_policy: ``"prune"`` stops a trial whose newest report is NaN or infinite, after warm-up;
             ``"ignore"`` leaves such reports out.
+        check_metric: Whether to prune nothing by forecast, with a warning, where completed trials'
+            reports do not fit what they returned or get worse from the first one on; False where
+            that is as it should be.
+        prune_infeasible: Whether to stop a trial as soon as one of its constraints is known to be
+            broken (``trial.set_constraint``, Optuna 5). The best value is that of the best feasible
+            trial either way.
         stop_below_std: Also prune once the forecast's standard deviation, in metric units, is below
             this and its median is not better than the best (the paper's optimistic rule, there
             0.005 for accuracies). Off by default.
@@ -139,6 +146,8 @@ class LearningCurvePruner(BasePruner):
         patience: int = 1,
         target: str = "auto",
         nan_policy: str = "prune",
+        check_metric: bool = True,
+        prune_infeasible: bool = False,
         stop_below_std: float | None = None,
         publish: bool = True,
         control_fraction: float = 0.0,
@@ -158,7 +167,9 @@ class LearningCurvePruner(BasePruner):
             integer("n_warmup_steps", n_warmup_steps, 0),
             integer("interval_steps", interval_steps, 1),
             choice("nan_policy", nan_policy, ("prune", "ignore")),
+            boolean("check_metric", check_metric),
         )
+        self._prune_infeasible = boolean("prune_infeasible", prune_infeasible)
         self._rule = Rule(
             real("risk", risk, 0.0, 1.0),
             None if threshold is None else real("threshold", threshold, 0.0, 1.0),
@@ -168,9 +179,7 @@ class LearningCurvePruner(BasePruner):
             else real("stop_below_std", stop_below_std, 0.0, math.inf),
         )
         self._target = choice("target", target, ("auto", "last", "best"))
-        if not isinstance(publish, bool):
-            raise TypeError(f"publish must be True or False, but got {publish!r}.")
-        self._publish = publish
+        self._publish = boolean("publish", publish)
         self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
         self._ledger = checked(ledger)
         self._dashboard = announce.wanted(dashboard, self._ledger)
@@ -247,6 +256,8 @@ class LearningCurvePruner(BasePruner):
             facts.milliseconds = 1e3 * (time.perf_counter() - start)
             if verdict.prune:
                 verdict.decision  # noqa: B018 - a trial is not stopped without a reason in words
+                if trial.number >= 0 and trial.last_step is not None:
+                    memo.completed.stopped[trial.number] = trial.last_step
             if verdict.reason not in _MAY_COME:
                 with self._lock:
                     # Two threads may have decided at once; both take the first answer.
@@ -296,6 +307,8 @@ class LearningCurvePruner(BasePruner):
             return Verdict.of(abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective"))
         if not trial.intermediate_values:
             return Verdict.of(abstain(Reason.NOTHING_REPORTED))
+        if self._prune_infeasible and not is_feasible(trial):
+            return Verdict.of(abstain(Reason.INFEASIBLE, "", max(trial.intermediate_values)))
         reported, raw = ordered(trial.intermediate_values)
         step = int(reported[-1])
         finite = usable(raw)
@@ -304,6 +317,7 @@ class LearningCurvePruner(BasePruner):
         looked = self._guards.looks(reported)
         facts.look = int(np.count_nonzero(looked))
         early = self._guards.without_storage(raw, step, facts.n_points, bool(looked[-1]))
+        early = early or self._guards.counts_down(list(trial.intermediate_values), self._say_once)
         if self._listener is not None:
             return self._listener.verdict(study, trial, early, memo.heard, self._say_once)
         if early is not None:
@@ -329,6 +343,9 @@ class LearningCurvePruner(BasePruner):
             return Verdict.of(curve)
         with self._lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
+        refusal = self._guards.whole_trainings(knowledge, step)
+        if refusal is not None:
+            return Verdict.of(refusal)
         looks = [curve, *self._guards.earlier(curve, steps, self._rule.patience - 1)]
         if self._background is None or trial.number < 0:  # it could not be told from another one
             answers = [self._ask(look, knowledge, incumbent) for look in looks]

@@ -16,6 +16,7 @@ from multiprocessing import util
 from optuna.logging import get_logger
 from optuna.storages import BaseStorage, InMemoryStorage
 
+from optuna_lcpruner.control_group import REASON_ATTRIBUTE, STEP_ATTRIBUTE
 from optuna_lcpruner.decision import Decision
 from optuna_lcpruner.forks import at_work
 from optuna_lcpruner.redaction import without_passwords
@@ -46,8 +47,8 @@ def attributes(decision: Decision) -> Attributes:
         if value is not None:
             shown[key] = float(value)
     if decision.step is not None:
-        shown["lcpruner_decided_at_step"] = int(decision.step)
-    shown["lcpruner_reason"] = decision.message
+        shown[STEP_ATTRIBUTE] = int(decision.step)
+    shown[REASON_ATTRIBUTE] = decision.message
     return shown
 
 

@@ -44,6 +44,7 @@ _OF_THE_FORECASTER = (
     "n_startup_trials",
     "patience",
     "target",
+    "check_metric",
     "stop_below_std",
     "control_fraction",
     "dashboard",

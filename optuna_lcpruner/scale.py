@@ -85,3 +85,21 @@ def spanning(low: float, high: float, maximize: bool, fallback: ArrayLike = ()) 
         unit = float(np.finfo(float).max) / 4
         low = min(max(low, -unit), unit)
     return Scale(low, unit, maximize)
+
+
+_TRANSIENT = 30.0  # heuristic
+
+
+def typical_start(values: Array) -> float:
+    """Return where a training starts, with the say of a transient limited.
+
+    That is its first report, but no further below its best report than 30 times the median one is.
+    An untrained network's loss of 1e6 before the first update, or a perplexity of 50 000, says
+    nothing about the scale on which trainings differ.
+
+    Args:
+        values: Oriented values, shape (n,), n >= 1.
+    """
+    first, best = float(values[0]), float(np.max(values))
+    behind = best - float(np.median(values))
+    return max(first, best - _TRANSIENT * behind) if behind > 0.0 else first

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
+from optuna_lcpruner.control_group import told_to_stop_at
+from optuna_lcpruner.feasibility import is_feasible
 from optuna_lcpruner.horizon import announced_n_steps
 from optuna_lcpruner.learning_curve import (
     MAX_KNOTS,
@@ -27,8 +29,12 @@ from optuna_lcpruner.learning_curve import (
     usable,
 )
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.scale import oriented
-from optuna_lcpruner.study_summary import StudySummary
+from optuna_lcpruner.scale import oriented, typical_start
+from optuna_lcpruner.study_summary import (
+    MIN_REPORTS,
+    StudySummary,
+    still_moving,
+)
 
 Array = NDArray[np.float64]
 
@@ -39,6 +45,9 @@ _MOST_POINTS = 8 * MAX_KNOTS
 """Points kept of a curve: many a knot, so that they fall on those that reports would fall on."""
 
 MIN_REPORTS_TO_JUDGE_DIRECTION = 5
+
+_WHOLE = 0.9
+"""Share of the horizon from which on a training that ended while it was moving counts as whole."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,19 @@ class FinishedTrial:
         gap: Typical gap between reports; NaN for fewer than two.
         first_step: First step reported, NaN without reports.
         last_step: Last step with a finite value; NaN without reports.
-        first: First finite reported value.
+        first: Where it started: the first finite report that is no transient, see
+            :func:`~optuna_lcpruner.scale.typical_start`.
         last: Last finite reported value.
         best: Best finite reported value.
         worsens: Best within its first tenth and worse at the end than at the start; None if it is
             too short to tell.
         n_steps: The horizon it announced, or None.
+        feasible: Whether it keeps the study's constraints; only then it can be the best.
+        has_curve: Whether its reports can be compared with those of a training: at least two, and
+            it was not told to stop at the last of them.
+        told_to_stop: Whether it was, and returned a value all the same.
+        moving: Whether it was still getting better when it ended, so that what a longer training
+            would have brought is unknown.
     """
 
     number: int
@@ -73,10 +89,22 @@ class FinishedTrial:
     best: float
     worsens: bool | None
     n_steps: float | None
+    feasible: bool
+    has_curve: bool
+    told_to_stop: bool
+    moving: bool
 
     @classmethod
-    def of(cls, trial: FrozenTrial, maximize: bool) -> FinishedTrial | None:
-        """Summarise a completed trial, or None if its value is not finite."""
+    def of(
+        cls, trial: FrozenTrial, maximize: bool, stopped_at: int | None = None
+    ) -> FinishedTrial | None:
+        """Summarise a completed trial, or return None if its value is not finite.
+
+        Args:
+            trial: The trial.
+            maximize: The study's direction.
+            stopped_at: The last step at which it was told to stop, where its attributes do not say.
+        """
         if trial.value is None or not usable(np.array(trial.value)):
             return None
         value = float(oriented(trial.value, maximize))
@@ -84,11 +112,17 @@ class FinishedTrial:
         finite = usable(raw)
         steps, reports = reported[finite].astype(float), oriented(raw[finite], maximize)
         first, last, best, last_step = (
-            (float(reports[0]), float(reports[-1]), float(reports.max()), float(steps[-1]))
+            (typical_start(reports), float(reports[-1]), float(reports.max()), float(steps[-1]))
             if steps.size
             else (np.nan, np.nan, np.nan, np.nan)
         )
         gap = typical_gap(steps)
+        told_to_stop = reported.size > 0 and int(reported[-1]) in (
+            stopped_at,
+            told_to_stop_at(trial.user_attrs),
+        )
+        has_curve = steps.size >= MIN_REPORTS and not told_to_stop
+        moving = has_curve and still_moving(reports)
         steps, reports = _block_means(steps, reports)
         return cls(
             trial.number,
@@ -103,6 +137,10 @@ class FinishedTrial:
             best=best,
             worsens=_worsens(reports),
             n_steps=announced_n_steps(trial.user_attrs),
+            feasible=is_feasible(trial),
+            has_curve=has_curve,
+            told_to_stop=told_to_stop,
+            moving=moving,
         )
 
 
@@ -134,6 +172,10 @@ _COLUMNS = (
     "last_step",
     "gap",
     "worsens",
+    "feasible",
+    "has_curve",
+    "told_to_stop",
+    "moving",
 )
 
 
@@ -155,28 +197,38 @@ class StudyRecord:
         self._known: dict[int, datetime | None] = {}  # trials read: number -> when completed
         self._n = 0
         self._table = np.empty((64, len(_COLUMNS)))
-        self._reporting: list[FinishedTrial] = []  # in order of their numbers
+        self._reporting: list[FinishedTrial] = []  # those with a curve, in order of their numbers
+        self._n_forgotten = 0  # feasible ones that have left the list
         self._curves: OrderedDict[tuple[float, float | None, int], _Curves] = OrderedDict()
         self._summary: StudySummary | None = None
         self._knowledge: OrderedDict[tuple[int, float, Target], StudyKnowledge] = OrderedDict()
 
-    def update(self, trials: Sequence[FrozenTrial], newest: bool = False) -> StudySummary:
+    def update(
+        self,
+        trials: Sequence[FrozenTrial],
+        newest: bool = False,
+        stopped: Mapping[int, int] | None = None,
+    ) -> StudySummary:
         """Take in the trials that have finished since the last call and sum the study up.
 
         Args:
             trials: All completed trials of the study.
             newest: Whether they were read after those of all earlier calls. If not, fewer of them
                 may be those of a thread that read them earlier.
+            stopped: The last step at which trials were told to stop, by number, where they do not
+                show it themselves.
         """
         if self._is_another_study(trials, newest):
-            self._known, self._n, self._summary = {}, 0, None
+            self._known, self._n, self._n_forgotten, self._summary = {}, 0, 0, None
             self._reporting, self._curves = [], OrderedDict()
             self._knowledge.clear()
         if len(trials) > len(self._known):
             for trial in trials:
                 if trial.number not in self._known:
                     self._known[trial.number] = trial.datetime_complete
-                    finished = FinishedTrial.of(trial, self._maximize)
+                    finished = FinishedTrial.of(
+                        trial, self._maximize, (stopped or {}).get(trial.number)
+                    )
                     if finished is not None:
                         counts = self._announced or finished.n_steps is None
                         self._append(finished if counts else replace(finished, n_steps=None))
@@ -195,16 +247,19 @@ class StudyRecord:
             return newest or not trials or still < len(trials)
         return still < min(len(looked_at), len(self._known))
 
-    def curves(self, horizon: int, stride: float) -> tuple[Array, Array]:
-        """The newest reporting trials on the knots of a training of this horizon, and their ends.
+    def curves(self, horizon: int, stride: float) -> tuple[Array, Array, int]:
+        """The newest whole trainings on the knots of a training of this horizon, and their ends.
+
+        A training that ended early is whole if it had come to rest, else what lies beyond its end
+        is unknown.
 
         Args:
             horizon: Position of the last report of the training to compare with.
             stride: Steps from one position to the next.
 
         Returns:
-            Oriented values without gaps, shape (N, n_knots), and oriented objective values, shape
-            (N,), in order of trial number.
+            Oriented values without gaps, shape (N, n_knots), oriented objective values, shape
+            (N,), in order of trial number, and how many of all whole trainings are feasible.
         """
         assert self._summary is not None, "update() comes first"
         first_step = self._summary.first_step
@@ -213,8 +268,8 @@ class StudyRecord:
         self._curves[key] = curves
         if len(self._curves) > _MAX_HORIZONS:
             self._curves.popitem(last=False)
-        values, final = curves.of(self._reporting)
-        return values[-MAX_CURVES:], final[-MAX_CURVES:]
+        values, final, n_feasible = curves.of(self._reporting)
+        return values[-MAX_CURVES:], final[-MAX_CURVES:], n_feasible + self._n_forgotten
 
     def knowledge(
         self, summary: StudySummary, horizon: int, stride: float, target: Target
@@ -232,8 +287,8 @@ class StudyRecord:
         if known is not None and summary is self._summary:
             return known
         assert summary.scale is not None, "a completed trial comes first"
-        curves, final = self.curves(horizon, stride)
-        made = StudyKnowledge(summary.scale, target, curves, final, summary.n_completed)
+        curves, final, n_feasible = self.curves(horizon, stride)
+        made = StudyKnowledge(summary.scale, target, curves, final, n_feasible)
         if summary is self._summary:  # else another thread has seen a further trial complete
             self._knowledge[key] = made
             if len(self._knowledge) > _MAX_HORIZONS:
@@ -241,11 +296,12 @@ class StudyRecord:
         return made
 
     def _append(self, trial: FinishedTrial) -> None:
-        if trial.steps.size:
+        if trial.has_curve:
             if self._reporting and self._reporting[-1].number > trial.number:
                 self._curves.clear()  # finished out of order: rows move
             insort(self._reporting, trial, key=lambda t: t.number)
             if len(self._reporting) > 2 * MAX_CURVES:  # what is older is never looked at again
+                self._n_forgotten += sum(t.feasible for t in self._reporting[:-MAX_CURVES])
                 del self._reporting[:-MAX_CURVES]
                 self._curves.clear()
         if self._n == len(self._table):
@@ -261,6 +317,10 @@ class StudyRecord:
             trial.last_step,
             trial.gap,
             worsens,
+            trial.feasible,
+            trial.has_curve,
+            trial.told_to_stop,
+            trial.moving,
         )
         self._n += 1
         self._summary = None
@@ -276,35 +336,43 @@ class _Curves:
 
     def __init__(self, stride: float, first_step: float | None, horizon: int) -> None:
         self._stride, self._first_step, self._horizon = stride, first_step, horizon
-        self._n = 0
+        self._n_seen = self._n = self._n_feasible = 0
         self._rows = np.empty((16, Knots(horizon).size))
         self._final = np.empty(16)
 
-    def of(self, trials: Sequence[FinishedTrial]) -> tuple[Array, Array]:
+    def of(self, trials: Sequence[FinishedTrial]) -> tuple[Array, Array, int]:
         while len(trials) > len(self._final):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
             self._final = np.concatenate([self._final, np.empty_like(self._final)])
-        for trial in trials[self._n :]:
-            steps = StepMap.of(trial.steps, self._stride, self._first_step)
-            self._rows[self._n] = _on_knots(trial, steps, self._horizon)
+        for trial in trials[self._n_seen :]:
+            self._n_seen += 1
+            positions = self._positions(trial)
+            if trial.moving and positions[-1] < _WHOLE * self._horizon:
+                continue
+            self._rows[self._n] = _on_knots(trial.values, positions, self._horizon)
             self._final[self._n] = trial.value
             self._n += 1
-        return self._rows[: self._n], self._final[: self._n]
+            self._n_feasible += trial.feasible
+        return self._rows[: self._n], self._final[: self._n], self._n_feasible
+
+    def _positions(self, trial: FinishedTrial) -> Array:
+        """Positions of its reports in a training of this horizon.
+
+        A trial that announced a horizon of its own is laid over by the fraction of training done.
+        """
+        steps = StepMap.of(trial.steps, self._stride, self._first_step)
+        positions = steps.position(trial.steps)
+        if trial.n_steps is not None:
+            own = steps.horizon(trial.n_steps)
+            if own > 1:
+                positions = 1.0 + (positions - 1.0) * (self._horizon - 1) / (own - 1)
+        return positions
 
 
-def _on_knots(trial: FinishedTrial, step_map: StepMap, horizon: int) -> Array:
-    """A completed trial's values on the knots of another training's horizon, gaps filled.
-
-    A trial that announced a horizon of its own is laid over by the fraction of training done. One
-    that ended early keeps its last value.
-    """
+def _on_knots(values: Array, positions: Array, horizon: int) -> Array:
+    """A training's values on the knots of a horizon, gaps filled; beyond its end the last value."""
     knots = Knots(horizon)
-    positions = step_map.position(trial.steps)
-    if trial.n_steps is not None:
-        own = step_map.horizon(trial.n_steps)
-        if own > 1:
-            positions = 1.0 + (positions - 1.0) * (horizon - 1) / (own - 1)
-    index, means = average_on_knots(knots, positions, trial.values)
+    index, means = average_on_knots(knots, positions, values)
     if index.size == knots.size:
         return means
     return np.interp(np.arange(knots.size), index, means)

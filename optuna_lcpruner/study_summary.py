@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -13,6 +14,9 @@ from optuna_lcpruner.scale import Scale, spanning
 
 Array = NDArray[np.float64]
 
+MIN_REPORTS = 2
+"""Finite reports a training needs before its curve says anything."""
+
 MIN_TRIALS_TO_JUDGE_METRIC = 3
 MIN_TRIALS_TO_JUDGE_DIRECTION = 5
 
@@ -22,7 +26,11 @@ class MetricProblem(Enum):
 
     MISMATCH = "the returned value is neither the last nor the best reported value"
     NEGATED = "the returned value is minus the reported one"
-    WRONG_DIRECTION = "the reported values get worse, by the study's direction, as trials train"
+    WRONG_DIRECTION = (
+        "completed trials are best at their first report and end worse, by the study's direction: "
+        "is the direction wrong, or is the metric a running mean, or does training overfit from "
+        "the start? If it is meant so, give check_metric=False or target='best'"
+    )
 
 
 @dataclass(frozen=True)
@@ -32,26 +40,40 @@ class StudySummary:
     Attributes:
         maximize: The study's direction.
         n_completed: Completed trials with a finite value.
-        incumbent: Best objective value of these; ``-inf`` without any.
+        n_feasible: Of these, those that keep the study's constraints.
+        n_curves: Of all of them, those with a curve that can be compared with others.
+        n_told_to_stop: Of all of them, those that were told to stop and returned a value.
+        incumbent: Best objective value of the feasible ones; ``-inf`` without any.
         incumbent_trial: The number of the first trial that has it; None without any.
-        stride: Typical gap between reports; None before any trial reported twice.
-        first_step: Typical first step; None before any trial reported.
+        stride: Typical gap between reports; None without any curve.
+        first_step: Typical first step; None without any curve.
         n_steps: The horizon, in the unit of the constructor's ``n_steps``, that completed trials
             show: the 90th percentile of their last steps, so that trainings which were stopped
             early do not shorten it and, among more than ten, a single overlong one does not set
             it. None without any.
-        scale: 0 is the median first value of the study, 1 its best objective value.
+        longest: Last step of the longest curve; None without any.
+        median_last_step: Median last step of the curves; None without any.
+        share_moving: Share of the curves that were still getting better when they ended.
+        counter_goes_on: Whether each curve begins at a later step than the one before ended.
+        scale: 0 is where the study's curves typically start, 1 its best objective value.
         target: Whether the completed trials' values are their last or their best report.
         problem: Why reports and objective value do not belong together, if so.
     """
 
     maximize: bool
     n_completed: int
+    n_feasible: int
+    n_curves: int
+    n_told_to_stop: int
     incumbent: float
     incumbent_trial: int | None
     stride: float | None
     first_step: float | None
     n_steps: float | None
+    longest: float | None
+    median_last_step: float | None
+    share_moving: float
+    counter_goes_on: bool
     scale: Scale | None
     target: Target
     problem: MetricProblem | None
@@ -59,35 +81,134 @@ class StudySummary:
     @classmethod
     def of(cls, table: dict[str, Array], maximize: bool) -> StudySummary:
         """Sum up one row a trial, columns by name, each of shape (n_trials,)."""
-        reporting = np.isfinite(table["first"])
-        value, last, best = (table[name][reporting] for name in ("value", "last", "best"))
-        first = table["first"][reporting]
-        gaps = table["gap"][np.isfinite(table["gap"])]
+        curve, feasible = table["has_curve"] == 1.0, table["feasible"] == 1.0
+        value, first, last, best = (
+            table[name][curve] for name in ("value", "first", "last", "best")
+        )
+        began, ended = table["first_step"][curve], table["last_step"][curve]
+        gaps = table["gap"][curve]
         stride = float(np.median(gaps)) if gaps.size else None
-        began = table["first_step"][reporting]
         first_step = float(np.median(began)) if began.size else None
-        incumbent = float(np.max(table["value"], initial=-np.inf))
-        having = table["number"][table["value"] == incumbent]
+        incumbent = float(np.max(table["value"][feasible], initial=-np.inf))
+        having = table["number"][feasible & (table["value"] == incumbent)]
         typical = _inner(np.concatenate([first, last, table["value"]]))
         target, problem = _relation(value, last, best, typical)
-        if problem is None and _wrong_direction(table["worsens"][reporting]):
+        if (
+            problem is None
+            and target is not Target.BEST
+            and _wrong_direction(table["worsens"][curve])
+        ):
             problem = MetricProblem.WRONG_DIRECTION
         scale = None
         if np.isfinite(incumbent):
             start = float(np.median(first)) if first.size else incumbent
             scale = spanning(start, incumbent, maximize, fallback=typical)
+        by_number = np.argsort(table["number"][curve], kind="stable")
         return cls(
             maximize,
-            table["value"].size,
-            incumbent,
-            int(np.min(having)) if having.size else None,
-            stride,
-            first_step,
-            shown_n_steps(first_step, table["last_step"][reporting], stride),
-            scale,
-            target,
-            problem,
+            n_completed=table["value"].size,
+            n_feasible=int(np.count_nonzero(feasible)),
+            n_curves=value.size,
+            n_told_to_stop=int(np.count_nonzero(table["told_to_stop"])),
+            incumbent=incumbent,
+            incumbent_trial=int(np.min(having)) if having.size else None,
+            stride=stride,
+            first_step=first_step,
+            n_steps=shown_n_steps(first_step, ended, stride),
+            longest=float(np.max(ended)) if ended.size else None,
+            median_last_step=float(np.median(ended)) if ended.size else None,
+            share_moving=float(np.mean(table["moving"][curve])) if value.size else 0.0,
+            counter_goes_on=value.size >= MIN_TRIALS_TO_JUDGE_METRIC
+            and bool(np.all(began[by_number][1:] > ended[by_number][:-1])),
+            scale=scale,
+            target=target,
+            problem=problem,
         )
+
+    def horizon_of(self, n_steps: float, step: float) -> float:
+        """Return the steps to which a training is forecast.
+
+        That is ``n_steps``, a training's full length. Where the completed trainings came to rest
+        and ended before half of it, ``n_steps`` is how long they might have taken: then it is where
+        they ended, doubled as often as it takes for a training that goes on for longer.
+
+        Args:
+            n_steps: Steps of a full training, as the user gave them.
+            step: The newest step of the training to forecast.
+        """
+        ends = self.n_steps
+        if ends is None or ends >= 0.5 * n_steps or self.share_moving > 0.5:
+            return n_steps
+        while step > 0.8 * ends and ends < n_steps:
+            ends *= 2.0
+        return min(ends, n_steps)
+
+    def doubt_about(self, n_steps: float | None) -> str | None:
+        """Return what looks wrong about the length of a training, to be said once; else None.
+
+        Args:
+            n_steps: Steps of a full training, as the user gave them; None if they did not.
+        """
+        if self.n_curves < MIN_TRIALS_TO_JUDGE_METRIC or self.longest is None:
+            return None
+        if self.counter_goes_on:
+            return (
+                "each completed trial begins at a later step than the one before ended: does the "
+                "step counter begin anew with each trial?"
+            )
+        if n_steps is None:
+            return None
+        if self.median_last_step is not None and self.median_last_step > 1.5 * n_steps:
+            return (
+                f"completed trials end at step {self.median_last_step:g}, well beyond "
+                f"n_steps={n_steps:g}: is it in the unit of your steps? No trial is pruned by "
+                "forecast beyond it."
+            )
+        reached = self.longest + (self.stride or 1.0)
+        if self.share_moving > 0.5 and reached < 0.9 * n_steps:
+            return (
+                f"n_steps={n_steps:g} is longer than any training that has completed, the longest "
+                f"ends at step {self.longest:g} and most were still getting better: what lies "
+                "beyond their ends is unknown, so they do not count as full trainings."
+            )
+        if reached < 0.5 * n_steps:
+            return (
+                f"all completed trials end by step {self.longest:g}, far below "
+                f"n_steps={n_steps:g}, and count as trainings that ended there: is n_steps in the "
+                "unit of your steps?"
+            )
+        return None
+
+
+def still_moving(values: Array) -> bool:
+    """Return whether a training was still getting better when it ended.
+
+    It was if its last quarter brought more than a tenth of what its last three quarters did, and
+    more than its noise. Of a curve that approaches its end exponentially the last quarter brings
+    that much until all but a fortieth of the way is done.
+
+    Args:
+        values: Oriented values, shape (n,), n >= 1.
+    """
+    n = values.size
+    if n < MIN_REPORTS_TO_TELL_REST:
+        return n >= 2 and float(values[-1]) == float(np.max(values)) > float(values[0])
+    # Means of neighbours, so that one report's noise does not tell.
+    width = max(1, n // 16)
+    ends = np.array(
+        [_mean_before(values, round(share * (n - 1)), width) for share in (0.25, 0.75, 1)]
+    )
+    whole, late = float(ends[2] - ends[0]), float(ends[2] - ends[1])
+    with np.errstate(over="ignore"):
+        noise = float(np.std(np.diff(values[n // 2 :], 2))) / math.sqrt(6.0 * width)
+    return late > 0.1 * whole and late > 2.0 * noise and late > 0.0
+
+
+def _mean_before(values: Array, index: int, width: int) -> float:
+    return float(np.mean(values[max(0, index + 1 - width) : index + 1]))
+
+
+MIN_REPORTS_TO_TELL_REST = 5
 
 
 def _inner(values: Array) -> Array:

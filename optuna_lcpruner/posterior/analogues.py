@@ -14,7 +14,18 @@ Glossary (N completed trials, m knots seen, W knots of a window):
 The forecast is the mixture  sum_j w_j N(x_m + g_j, tau^2)  with
 tau^2 = (var_w(g) + own^2) / 4 + 0.001^2  where own^2 is the noise of this curve from knot to knot.
 
-Source: kernel regression (Nadaraya 1964, Watson 1964), with nearest-neighbour bandwidth.
+All of that is worth nothing if the curve is of another kind than the completed ones, trained from
+scratch where these were fine-tuned, say. Whether it may be of theirs is a prior-predictive check: r
+is how far x_m lies below the lowest of them at knot m, in standard deviations sqrt(s^2 + own^2 +
+0.1^2) sqrt(1 + 1/N) with s that of their x at m, and
+
+    plausible  =  q / (q + 0.02),   q = P(|t_(N-1)| > r)
+
+where 0.02 stands for how often a curve is of another kind. Only below: one that is ahead of all is
+not stopped for it.
+
+Source: kernel regression (Nadaraya 1964, Watson 1964), with nearest-neighbour bandwidth; Box 1980,
+"Sampling and Bayes' inference in scientific modelling and robustness" (the predictive check).
 """
 
 from __future__ import annotations
@@ -23,7 +34,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, stdtr
 
 Array = NDArray[np.float64]
 
@@ -81,17 +92,34 @@ class Analogues:
         x: Forecast x at each knot ahead, the last at the end, shape (P, N).
         tau: Standard deviation of each component, in x.
         regret: The scale of x.
+        plausible: P that the curve is of the same kind as the completed trials, given where it is.
     """
 
     weights: Array
     x: Array
     tau: float
     regret: LogRegret
+    plausible: float = 1.0
 
     def p_above(self, values: Array) -> Array:
         """P(final value > each oriented value), shape of ``values``."""
         distance = (self.x[-1] - self.regret.of_values(values)[..., None]) / self.tau
         return np.asarray(ndtr(distance) @ self.weights)
+
+
+_OTHER_KIND = 0.02  # heuristic
+_LEAST_SPREAD = 0.1  # heuristic
+
+
+def _plausible(now: float, others: Array, own: float) -> float:
+    """P that a curve at x is of the kind of the completed ones, see the module's glossary."""
+    behind = float(np.min(others)) - now
+    if not behind > 0.0:
+        return 1.0
+    n = others.size
+    spread = np.sqrt((np.var(others) + own + _LEAST_SPREAD**2) * (1.0 + 1.0 / n))
+    tail = 2.0 * float(stdtr(max(n - 1, 1), -behind / spread))
+    return tail / (tail + _OTHER_KIND)
 
 
 def n_neighbours(n_completed: int) -> int:
@@ -155,4 +183,5 @@ class Peers:
         own = 0.5 * float(np.sum(steps**2)) / min(max(3, window), m)
         tau = float(np.sqrt(0.25 * (spread + own) + 1e-6))
         x_ahead = np.clip(now + gains, _HOPELESS, _BOUNDLESS)
-        return Analogues(weights, x_ahead, tau, self.regret)
+        others = np.mean(self.x[:, m - smoothed : m], axis=1)
+        return Analogues(weights, x_ahead, tau, self.regret, _plausible(now, others, own))

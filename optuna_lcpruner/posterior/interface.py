@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
@@ -37,7 +37,8 @@ class StudyKnowledge:
         completed: Oriented values of the completed trials that reported, on the knots of the
             curve's horizon, gaps filled, shape (N, n_knots).
         final: Their objective values, oriented, shape (N,).
-        n_completed: Completed trials, those without reports included.
+        n_completed: N, the trials of which the best value is the best; by default all that are
+            here. Those that break the study's constraints are none of them.
 
     What engines work out of it once for all trials, they keep with :meth:`once`.
     """
@@ -46,7 +47,7 @@ class StudyKnowledge:
     target: Target = Target.LAST
     completed: Array = field(default_factory=lambda: np.empty((0, 0)))
     final: Array = field(default_factory=lambda: np.empty(0))
-    n_completed: int = 0
+    n_completed: int | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
@@ -66,7 +67,14 @@ class StudyKnowledge:
     @property
     def any_trial(self) -> float:
         """Chance of a trial to beat the best before its curve is seen, 1 / (N + 1)."""
-        return 1.0 / (max(self.n_completed, self.final.size) + 1.0)
+        n = self.final.size if self.n_completed is None else self.n_completed
+        return 1.0 / (n + 1.0)
+
+    def on_scale(self, scale: Scale) -> StudyKnowledge:
+        """Return the same knowledge on another working scale, with what is cached."""
+        other = replace(self, scale=scale)
+        object.__setattr__(other, "_made", self._made)
+        return other
 
 
 class Engine(Protocol):

@@ -36,6 +36,7 @@ from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.posterior.taming import FAR
 from optuna_lcpruner.predictive import Component, Forecast, Recalibration
+from optuna_lcpruner.scale import spanning, typical_start
 
 Array = NDArray[np.float64]
 
@@ -69,22 +70,23 @@ class OpinionPool:
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> tuple[float, Callable[[], Forecast]]:
         """See :class:`~optuna_lcpruner.posterior.interface.QuickEngine`."""
-        p_ensemble, alone = self.ensemble.quick(curve, knowledge, positions)
         if knowledge.final.size == 0:
-            return p_ensemble, alone
-        voices = self._voices(p_ensemble, curve, knowledge, positions)
+            return self.ensemble.quick(curve, _on_own_scale(curve, knowledge, 0.0), positions)
+        peers = knowledge.once("peers", lambda: _peers(knowledge))
+        knots = curve.knots.nearest([curve.horizon] if positions is None else positions)
+        found = peers.analogues(_without_gaps(curve), knots)
+        knowledge = _on_own_scale(curve, knowledge, found.plausible)
+        p_ensemble, alone = self.ensemble.quick(curve, knowledge, positions)
+        voices = self._voices(found, p_ensemble, curve, knowledge)
         return voices.p_beat, lambda: _mixture(alone(), voices, knowledge)
 
     def _voices(
         self,
+        found: analogues.Analogues,
         p_ensemble: float,
         curve: LearningCurve,
         knowledge: StudyKnowledge,
-        positions: Array | None,
     ) -> _Voices:
-        peers = knowledge.once("peers", lambda: _peers(knowledge))
-        knots = curve.knots.nearest([curve.horizon] if positions is None else positions)
-        found = peers.analogues(_without_gaps(curve), knots)
         p_analogues = float(found.p_above(np.array([knowledge.best]))[0])
         already = knowledge.target is Target.BEST and float(curve.values.max()) > knowledge.best
         if already:  # its best report is its value
@@ -95,7 +97,7 @@ class OpinionPool:
                 math.log(knowledge.any_trial)
                 + self.offset
                 + self.fade * math.sqrt(curve.seen)
-                + a * _logit(p_analogues)
+                + a * found.plausible * _logit(p_analogues)
                 + e * _logit(p_ensemble)
             )
             p_beat = 1.0 / (1.0 + math.exp(-log_odds))
@@ -124,7 +126,8 @@ def _peers(knowledge: StudyKnowledge) -> analogues.Peers:
 
 def _mixture(alone: Forecast, voices: _Voices, knowledge: StudyKnowledge) -> Forecast:
     """Ensemble and analogues in one distribution, P(beat the best) as pooled."""
-    share = 1.0 / (analogues.n_neighbours(knowledge.final.size) + 1.0)
+    k = analogues.n_neighbours(knowledge.final.size)
+    share = 1.0 - voices.analogues.plausible * k / (k + 1.0)
     gained = _on_working_scale(voices.analogues, knowledge)
     mixture = Forecast(
         positions=alone.positions,
@@ -146,6 +149,23 @@ def _mixture(alone: Forecast, voices: _Voices, knowledge: StudyKnowledge) -> For
     return replace(
         mixture, recalibration=Recalibration(_BEST, below, np.array([1.0 - voices.p_beat]))
     )
+
+
+def _on_own_scale(
+    curve: LearningCurve, knowledge: StudyKnowledge, plausible: float
+) -> StudyKnowledge:
+    """Return the knowledge on a scale that begins where this curve does, as far as it is strange.
+
+    On the study's scale 0 is where trainings typically start. One of another kind that starts far
+    below would be taken for one that has not moved, so its own start takes that place by the share
+    in which it is of another kind.
+    """
+    scale = knowledge.scale
+    own = typical_start(curve.values)
+    if plausible > 0.99 or not own < scale.location:
+        return knowledge
+    start = plausible * scale.location + (1.0 - plausible) * own
+    return knowledge.on_scale(spanning(start, knowledge.best, scale.maximize))
 
 
 def _without_gaps(curve: LearningCurve) -> Array:
