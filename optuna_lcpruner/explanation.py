@@ -18,7 +18,7 @@ from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.ledger import COLUMNS, Entry, open_ledger
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.ledger_writer import flush
-from optuna_lcpruner.wording import count, number, probability, table, told_apart
+from optuna_lcpruner.wording import LEFT_BEHIND, count, number, probability, table, told_apart
 
 _DECIDED = re.compile(r"pruned by (.*?)(: | \(LearningCurvePruner: )")
 """How a message begins where several pruners decided."""
@@ -48,6 +48,8 @@ class Explanation:
         value: Its objective value, None without one.
         maximize: The study's direction.
         decisions: The decisions about it, in the order they were made.
+        ledger: Where they were looked for: a database URL without its password.
+        n_reports: Reports that the trial made.
     """
 
     study: str
@@ -56,12 +58,14 @@ class Explanation:
     value: float | None
     maximize: bool
     decisions: tuple[Entry, ...]
+    ledger: str | None = None
+    n_reports: int = 0
 
     @property
     def summary(self) -> str:
         """What became of the trial, and why, in one sentence."""
         if not self.decisions:
-            return f"{self._fate()}; no decision about it is on record."
+            return f"{self._fate()}; no decision about it is on record{self._where()}."
         stop = _last_stop(self.decisions)
         if stop is not None:
             pruned = self.state == TrialState.PRUNED
@@ -109,15 +113,18 @@ class Explanation:
             "value": finite_or_none(self.value),
             "direction": "maximize" if self.maximize else "minimize",
             "summary": self.summary,
+            "ledger": self.ledger,
+            "n_reports": self.n_reports,
             "decisions": [
                 {name: _plain(getattr(entry, name)) for name in COLUMNS} for entry in self.decisions
             ],
         }
 
     def _fate(self) -> str:
+        elsewhere = ", but by no decision on record" if self.decisions else ""
         ends = {
             TrialState.COMPLETE: "ran to its end",
-            TrialState.PRUNED: "was pruned, but by no decision on record",
+            TrialState.PRUNED: f"was pruned{elsewhere}",
             TrialState.FAIL: "failed",
             TrialState.RUNNING: "is running",
             TrialState.WAITING: "has not begun",
@@ -125,6 +132,13 @@ class Explanation:
         with_value = self.value is not None and self.state == TrialState.COMPLETE
         value = f" with {number(float(self.value or 0.0))}" if with_value else ""
         return f"Trial {self.trial} {ends[self.state]}{value}"
+
+    def _where(self) -> str:
+        """Where no decision was found, and what may be the matter if there should be some."""
+        if self.ledger is None:
+            return ""
+        expected = self.state.is_finished() and self.n_reports > 0
+        return f" in {self.ledger}" + (f" ({LEFT_BEHIND})" if expected else "")
 
 
 def explain(study: Study, trial_number: int, *, ledger: Setting = None) -> Explanation:
@@ -152,7 +166,8 @@ def explain(study: Study, trial_number: int, *, ledger: Setting = None) -> Expla
         )
     trial = trials[number]
     flush()
-    found = open_ledger(ledger, study).of_trial(study.study_name, number, trial.datetime_start)
+    book = open_ledger(ledger, study)
+    found = book.of_trial(study.study_name, number, trial.datetime_start)
     single = len(study.directions) == 1
     return Explanation(
         study.study_name,
@@ -161,6 +176,8 @@ def explain(study: Study, trial_number: int, *, ledger: Setting = None) -> Expla
         trial.value if single else None,
         single and study.direction == StudyDirection.MAXIMIZE,
         tuple(found),
+        book.shown,
+        len(trial.intermediate_values),
     )
 
 

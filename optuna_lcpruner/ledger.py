@@ -33,6 +33,7 @@ from optuna_lcpruner.ledger_address import Address, Setting, address, checked
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.redaction import words_of
 from optuna_lcpruner.relational import is_sqlite
+from optuna_lcpruner.wording import LEFT_BEHIND
 
 SCHEMA_VERSION = 2
 """Version of the tables that this package reads and writes."""
@@ -257,6 +258,11 @@ class Ledger:
         self._prepared = False
         self._engine: Engine | None = None
 
+    @property
+    def shown(self) -> str:
+        """Its URL without the password."""
+        return self._where.shown
+
     def append(self, entries: Sequence[Entry]) -> None:
         """Write entries in one transaction; the tables are made or brought up to date first.
 
@@ -330,13 +336,13 @@ class Ledger:
         # SQLite would make an empty database.
         is_file = self._is_sqlite and not str(url.database).startswith("file:")
         if is_file and not os.path.isfile(str(url.database)):
-            raise LedgerError(f"there is no ledger {self._where.shown}")
+            raise LedgerError(_none_there(self.shown))
         try:
             engine = self._connected()
             with engine.connect() as connection:
                 version = _version(connection)
             if version is None:
-                raise LedgerError(f"there is no ledger in {self._where.shown}")
+                raise LedgerError(_none_there(f"in {self.shown}"))
             if version != SCHEMA_VERSION:
                 _prepare(engine)
             with engine.connect() as connection:
@@ -365,9 +371,14 @@ def open_ledger(setting: Setting, study: Study) -> Ledger:
     if where is None:
         raise LedgerError(
             f"study {study.study_name!r} has no ledger beside it: outside databases there is one "
-            "only where LearningCurvePruner(ledger=...) put it; give that URL."
+            "only where LearningCurvePruner(ledger=...) put it, and a copied study leaves its "
+            "ledger behind; give that URL."
         )
     return Ledger(where)
+
+
+def _none_there(where: str) -> str:
+    return f"there is no ledger {where}, so no decision is on record ({LEFT_BEHIND})"
 
 
 def same_start(noted: datetime | None, started: datetime | None) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.hindsight import Accuracy, LogScores, PruningCost, Reliability
-from optuna_lcpruner.wording import number, probability, table
+from optuna_lcpruner.wording import LEFT_BEHIND, count, number, probability, table
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ class Report:
         savings: What was not trained.
         closest: Prunes with the highest P(beat).
         second_chances: Pruned trials that :func:`~optuna_lcpruner.requeue` gave one.
+        ledger: Where the decisions were looked for: a database URL without its password.
+        n_without: Finished trials that reported, but have no decision on record.
     """
 
     study: str
@@ -118,6 +120,8 @@ class Report:
     savings: Savings
     closest: Sequence[Call]
     second_chances: Sequence[SecondChance]
+    ledger: str
+    n_without: int
 
     def __str__(self) -> str:
         blocks = [self._title]
@@ -171,7 +175,11 @@ def _decisions(found: Report) -> _Section:
         (Reason[name].value if name in Reason.__members__ else name, str(n))
         for name, n in found.reasons.items()
     )
-    return _Section("Decisions", (f"{found.n_decisions} on record{took}.",), ("reason", "n"), rows)
+    lines = [f"{found.n_decisions} on record{took}."]
+    if found.n_without:
+        trials = count(found.n_without, "finished trial")
+        lines.append(f"None about {trials} that reported, in {found.ledger} ({LEFT_BEHIND}).")
+    return _Section("Decisions", tuple(lines), ("reason", "n"), rows)
 
 
 def _cost(found: Report) -> _Section:

@@ -93,6 +93,8 @@ def report(study: Study, *, ledger: Setting = None) -> Report:
         savings=_saved(rows, trials),
         closest=_calls(pruned)[:N_CLOSEST],
         second_chances=_second_chances(pruned, trials, maximize),
+        ledger=open_ledger(ledger, study).shown,
+        n_without=_without(rows, trials),
     )
 
 
@@ -184,6 +186,13 @@ def _cost_of(
             np.array(steps, dtype=float),
         )
     )
+
+
+def _without(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> int:
+    """Finished trials that reported, but have no decision on record."""
+    decided = {row["trial"] for row in rows}
+    reported = {t.number for t in trials if t.state.is_finished() and t.intermediate_values}
+    return len(reported - decided)
 
 
 def _has_ended(trial: FrozenTrial) -> bool:
@@ -297,14 +306,39 @@ def _calls(pruned: Sequence[Row]) -> list[Call]:
     return [Call(*(row[name] for name in names)) for row in ordered]
 
 
+def second_chance_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
+    """The number of the trial that a second chance runs again; None if it is none of this study's.
+
+    Trials that came from another study keep their attributes, where a number means a trial of that
+    one: so the parameters have to agree as well.
+
+    Args:
+        trial: The trial.
+        trials: All trials of its study.
+    """
+    first = trial.user_attrs.get(SECOND_CHANCE_ATTRIBUTE)
+    if not isinstance(first, int) or not 0 <= first < trial.number:
+        return None
+    # As it was enqueued: a parameter comes into trial.params when the objective asks for it.
+    given = trial.system_attrs.get("fixed_params", trial.params)
+    asked = trials[first].params
+    agree = all(name in given and _same(given[name], value) for name, value in asked.items())
+    return first if agree else None
+
+
+def _same(one: object, other: object) -> bool:
+    """Equal, NaN with NaN too."""
+    return one == other or (one != one and other != other)
+
+
 def _second_chances(
     pruned: Sequence[Row], trials: Sequence[FrozenTrial], maximize: bool
 ) -> list[SecondChance]:
     incumbents = {row["trial"]: row["incumbent"] for row in pruned}
     found = []
     for trial in trials:
-        first = trial.user_attrs.get(SECOND_CHANCE_ATTRIBUTE)
-        if isinstance(first, int) and first in incumbents:
+        first = second_chance_of(trial, trials)
+        if first is not None and first in incumbents:
             best, value = incumbents[first], trial.value if _has_ended(trial) else None
             beat = None if value is None else (value > best if maximize else value < best)
             found.append(SecondChance(first, trial.number, trial.state.name, value, best, beat))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+LEFT_BEHIND = "a copied study or a moved database leaves its ledger behind"
+"""What may be the matter where no decision is on record."""
+
 
 def probability(p: float) -> str:
     """A probability: three decimals, small ones in powers of ten."""

@@ -14,10 +14,11 @@ import pytest
 from helpers import BAD, N_STEPS, good_trials, make_study, names, reports, saturating, sqlite, watch
 from optuna.trial import TrialState
 
-from optuna_lcpruner import LearningCurvePruner, Reason, cli, explain
+from optuna_lcpruner import LearningCurvePruner, Reason, cli, explain, report
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.explanation import Explanation
-from optuna_lcpruner.ledger import COLUMNS, Entry, LedgerError
+from optuna_lcpruner.ledger import COLUMNS, Entry, Ledger, LedgerError
+from optuna_lcpruner.ledger_address import Address
 
 JUDGED: dict[str, Any] = {
     "horizon": 20,
@@ -56,6 +57,8 @@ def story(
 WAITED = [entry(i, Reason.STARTUP) for i in range(3)]
 CLOSE = entry(5, Reason.UNDECIDED, 0.03)
 FAR = entry(6, Reason.UNDECIDED, 0.4)
+NOTHING = "no decision about it is on record in sqlite:////l.db"
+HINT = "a copied study or a moved database leaves its ledger behind"
 OUTLOOK = "the forecast was 0.9141 [0.902, 0.921] against the best, 0.957 of trial 4"
 
 
@@ -149,6 +152,24 @@ class TestSummary:
             f"Trial 7 {words}; no decision about it is on record."
         )
         assert str(story(state=state)) == story(state=state).summary
+
+    @pytest.mark.parametrize(
+        ("state", "n_reports", "said"),
+        [
+            (TrialState.COMPLETE, 3, f"ran to its end with 0.8; {NOTHING} ({HINT})."),
+            (TrialState.PRUNED, 3, f"was pruned; {NOTHING} ({HINT})."),
+            (TrialState.FAIL, 3, f"failed; {NOTHING} ({HINT})."),
+            (TrialState.FAIL, 0, f"failed; {NOTHING}."),
+            (TrialState.RUNNING, 3, f"is running; {NOTHING}."),
+            (TrialState.WAITING, 0, f"has not begun; {NOTHING}."),
+        ],
+    )
+    def test_where_it_looked(self, state: TrialState, n_reports: int, said: str) -> None:
+        found = Explanation("s", 7, state, 0.8, True, (), "sqlite:////l.db", n_reports)
+        assert found.summary == f"Trial 7 {said}"
+        assert (found.to_dict()["ledger"], found.to_dict()["n_reports"]) == (
+            "sqlite:////l.db", n_reports,
+        )  # fmt: skip
 
     def test_reasons_of_another_version(self) -> None:
         found = story(entry(3, Reason.STARTUP, reason="MOON_PHASE"))
@@ -247,7 +268,9 @@ class TestExplain:
             explain(study, number)
 
     def test_no_ledger(self) -> None:
-        with pytest.raises(LedgerError, match=r"has no ledger beside it: .*ledger=\.\.\."):
+        with pytest.raises(
+            LedgerError, match=r"has no ledger beside it: .*ledger=\.\.\..* a copied study leaves "
+        ):
             explain(make_study(good_trials()), 0)
 
     def test_the_pruners_ledger_is_found(self, tmp_path: Path) -> None:
@@ -259,6 +282,75 @@ class TestExplain:
         assert len(explain(study, 5).decisions) == 1
         study.pruner = optuna.pruners.NopPruner()
         assert len(explain(study, 5, ledger=setting).decisions) == 1
+
+
+class TestLedgerLeftBehind:
+    @pytest.fixture
+    def pruned(self, study: optuna.Study, tmp_path: Path) -> Path:
+        """Where the ledger is of a study whose trial 5 was pruned."""
+        watch(study, make_pruner(), reports(BAD[:12]))
+        study.tell(5, state=TrialState.PRUNED)
+        assert explain(study, 5).decisions
+        return tmp_path / "study.db.lcpruner"
+
+    def test_by_a_copy_under_another_name(self, study: optuna.Study, pruned: Path) -> None:
+        storage = study._storage
+        optuna.copy_study(
+            from_study_name=study.study_name, from_storage=storage, to_storage=storage,
+            to_study_name="copy",
+        )  # fmt: skip
+        copy = optuna.load_study(study_name="copy", storage=storage)
+        said = f"is on record in sqlite:///{pruned} ({HINT})."
+        assert explain(copy, 5).summary == f"Trial 5 was pruned; no decision about it {said}"
+        assert (
+            f"0 on record.\nNone about 6 finished trials that reported, in sqlite:///{pruned} "
+            f"({HINT})."
+        ) in str(report(copy))
+
+    def test_by_a_copy_in_another_file(
+        self, study: optuna.Study, pruned: Path, tmp_path: Path
+    ) -> None:
+        target = sqlite(f"sqlite:///{tmp_path}/copy.db")
+        optuna.copy_study(
+            from_study_name=study.study_name, from_storage=study._storage, to_storage=target
+        )
+        copy = optuna.load_study(study_name=study.study_name, storage=target)
+        with pytest.raises(LedgerError) as caught:
+            explain(copy, 5)
+        assert str(caught.value) == (
+            f"there is no ledger sqlite:///{tmp_path}/copy.db.lcpruner, so no decision is on "
+            f"record ({HINT})"
+        )
+        there = explain(copy, 5, ledger=f"sqlite:///{pruned}")  # it has kept its name
+        assert there.decisions
+        # Once a decision is on record here, there is a ledger that lacks the others.
+        watch(copy, make_pruner(), reports(BAD[:2]))
+        copy.tell(6, state=TrialState.PRUNED)
+        assert explain(copy, 5).summary.endswith(f"copy.db.lcpruner ({HINT}).")
+        assert "None about 6 finished trials that reported, in sqlite:///" in str(report(copy))
+
+    @pytest.mark.parametrize("command", ["explain", "report"])
+    def test_by_a_file_that_was_moved(
+        self,
+        command: str,
+        study: optuna.Study,
+        pruned: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        study._storage.remove_session()
+        moved = (tmp_path / "study.db").rename(tmp_path / "moved.db")
+        trial = ("--trial", "5") if command == "explain" else ("--no-html",)
+        assert cli.main([command, "--storage", str(moved), *trial]) == 2
+        assert capsys.readouterr().err == (
+            f"optuna-lcpruner: error: there is no ledger sqlite:///{moved}.lcpruner, so no "
+            f"decision is on record ({HINT})\n"
+        )
+        assert cli.main([command, "--storage", str(moved), *trial, "--ledger", str(pruned)]) == 0
+
+    def test_no_password_is_shown(self) -> None:
+        book = Ledger(Address("postgresql://me:secret@db/studies"))
+        assert book.shown == "postgresql://me:***@db/studies"
 
 
 class TestCommand:
@@ -276,7 +368,7 @@ class TestCommand:
         watch(study, make_pruner(), reports(BAD[:12]))
         expected = explain(study, 5)
         assert run("--trial", "5") == (0, f"{expected}\n", "")
-        assert run("--trial", "0")[1].endswith("no decision about it is on record.\n")
+        assert "on record in sqlite:///" in run("--trial", "0")[1]
 
     def test_all(self, study: optuna.Study, run: Callable[..., tuple[int, str, str]]) -> None:
         pruner = make_pruner(n_steps=100, threshold=0.0)

@@ -89,7 +89,7 @@ MAY_IMPORT = {
     "forecast_sampler": {"publish"},
     "ledger_address": {"checks", "redaction", "relational"},
     "ledger": {
-        "checks", "decision", "ledger_address", "predictive", "redaction", "relational",
+        "checks", "decision", "ledger_address", "predictive", "redaction", "relational", "wording",
     },
     "ledger_writer": {"forks", "ledger", "ledger_address", "redaction"},
     "verdict": {"decision"},
@@ -132,7 +132,9 @@ MAY_IMPORT = {
         "checks", "events", "ledger_writer", "pruner", "publish", "redaction", "relational",
         "study_watch",
     },
-    "second_chance": {"checks", "control_group", "ledger_address", "study_report"},
+    "second_chance": {
+        "checks", "control_group", "ledger", "ledger_address", "study_report", "wording",
+    },
     "": {
         "combining", "dashboard", "decision", "explanation", "extrapolate", "forecast_sampler",
         "forecaster", "horizon",

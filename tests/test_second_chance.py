@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterator
+from logging.handlers import QueueHandler
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +16,12 @@ import pytest
 from helpers import N_STEPS, good_trials, make_study, saturating, sqlite
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from test_study_report import History, judged
 
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, requeue
 from optuna_lcpruner.ledger import LedgerError
-from optuna_lcpruner.study_report import calls
+from optuna_lcpruner.study_report import calls, second_chance_of
 
 ATTRIBUTE = "lcpruner_requeued_from"
 
@@ -31,16 +36,40 @@ def objective(trial: optuna.Trial) -> float:
     return float(curve[-1])
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> optuna.Study:
-    study = make_study(
-        good_trials(),
-        storage=sqlite(f"sqlite:///{tmp_path}/study.db"),
-        pruner=LearningCurvePruner(N_STEPS),
-    )
-    study.sampler = optuna.samplers.RandomSampler(seed=0)
+Logged = Callable[[], list[tuple[str, str]]]
+
+
+def searched(url: str, seed: int) -> optuna.Study:
+    """Five completed trials, then fifteen with end drawn at random."""
+    pruner = LearningCurvePruner(N_STEPS)
+    study = make_study(good_trials(), storage=sqlite(url), pruner=pruner)
+    study.sampler = optuna.samplers.RandomSampler(seed=seed)
     study.optimize(objective, n_trials=15)
     return study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    return searched(f"sqlite:///{tmp_path}/study.db", seed=0)
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    """Gives the lines in the log since it was asked last, with their levels."""
+    found = queue.SimpleQueue[logging.LogRecord]()
+    handler = QueueHandler(found)
+    logger = logging.getLogger("optuna.lcpruner")
+    logger.addHandler(handler)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.INFO)
+
+    def lines() -> list[tuple[str, str]]:
+        records = [found.get() for _ in range(found.qsize())]
+        return [(record.levelname, record.getMessage()) for record in records]
+
+    yield lines
+    optuna.logging.set_verbosity(verbosity)
+    logger.removeHandler(handler)
 
 
 class TestCalls:
@@ -145,3 +174,165 @@ class TestRequeue:
     def test_no_ledger(self) -> None:
         with pytest.raises(LedgerError):
             requeue(make_study(good_trials()), 1)
+
+
+class TestTrialsOfAnotherStudy:
+    def test_its_second_chances_are_not_ours(self, study: optuna.Study, tmp_path: Path) -> None:
+        other = searched(f"sqlite:///{tmp_path}/other.db", seed=1)
+        closest = [call.trial for call in calls(study)]
+        assert set(requeue(other, 1000)) & set(closest)
+        other.optimize(objective, n_trials=4)  # of the others no parameter has been asked for
+        study.add_trials(other.get_trials()[20:])
+        assert report(study).second_chances == []
+        assert requeue(study, 1000) == closest
+        assert [chance.first for chance in report(study).second_chances] == closest
+
+    def test_its_decisions_are_not_ours(self, tmp_path: Path) -> None:
+        """Of the same name in another storage, and of the same ledger."""
+        setting = f"sqlite:///{tmp_path}/l.db"
+        studies = [optuna.create_study(study_name="s", direction="maximize") for _ in range(2)]
+        for study, ends in zip(studies, ([0.3, 0.31], [0.32, 0.33]), strict=True):
+            study.add_trials(good_trials())
+            study.pruner = LearningCurvePruner(N_STEPS, ledger=setting)
+            for end in ends:
+                study.enqueue_trial({"end": end})
+            study.optimize(objective, n_trials=2)
+            time.sleep(1.1)  # what starts within a second is taken for one
+        for study in studies:
+            again = requeue(study, 1000, ledger=setting)
+            assert sorted(again) == [5, 6]
+            trials = study.get_trials()
+            assert [trial.system_attrs["fixed_params"] for trial in trials[7:]] == [
+                trials[number].params for number in again
+            ]
+
+    def test_a_copy_keeps_its_second_chances(self, study: optuna.Study, tmp_path: Path) -> None:
+        closest = [call.trial for call in calls(study)]
+        requeue(study, 2)
+        study.optimize(objective, n_trials=1)
+        target = sqlite(f"sqlite:///{tmp_path}/copy.db")
+        optuna.copy_study(
+            from_study_name=study.study_name, from_storage=study._storage, to_storage=target
+        )
+        copy = optuna.load_study(study_name=study.study_name, storage=target)
+        ledger = f"sqlite:///{tmp_path}/study.db.lcpruner"
+        assert requeue(copy, 2, ledger=ledger) == closest[2:4]
+
+    def test_without_what_was_enqueued_its_parameters_tell(self, study: optuna.Study) -> None:
+        """Optuna notes what was enqueued; a trial made by hand has its parameters alone."""
+        first, second, *_ = (call.trial for call in calls(study))
+        for number, params in ((first, study.trials[first].params), (second, {"end": 0.5})):
+            study.add_trial(
+                create_trial(
+                    params=params,
+                    distributions=study.trials[first].distributions,
+                    user_attrs={ATTRIBUTE: number},
+                    value=0.5,
+                )
+            )
+        assert requeue(study, 1) == [second]
+
+    @pytest.mark.parametrize(
+        ("params", "given", "same"),
+        [
+            ({"x": 1.0, "c": "a"}, {"c": "a", "x": 1.0}, True),
+            ({"x": 1.0, "c": "a"}, {"x": 1.0, "c": "b"}, False),
+            ({"x": 1.0}, {"y": 1.0}, False),
+            ({"x": 1.0}, {}, False),
+            ({"x": float("nan")}, {"x": float("nan")}, True),
+            ({"x": float("nan")}, {"x": 1.0}, False),
+            ({"x": 1.0}, {"x": 1.0, "asked for later": 2}, True),
+        ],
+    )
+    def test_parameters_that_agree(
+        self, params: dict[str, Any], given: dict[str, Any], same: bool
+    ) -> None:
+        pruned, again = create_trial(value=0.5), create_trial(value=0.5)
+        pruned.params, pruned.number = params, 0
+        again.system_attrs = {"fixed_params": given}
+        again.user_attrs, again.number = {ATTRIBUTE: 0}, 1
+        assert second_chance_of(again, [pruned, again]) == (0 if same else None)
+
+    @pytest.mark.parametrize("number", [None, -1, 1, 2, 99, "0", 0.0])
+    def test_numbers_of_no_earlier_trial(self, number: Any) -> None:
+        trials = [create_trial(value=0.5) for _ in range(2)]
+        trials[1].user_attrs, trials[1].number = {ATTRIBUTE: number}, 1
+        assert second_chance_of(trials[1], trials) is None
+
+
+class TestItSaysWhy:
+    def test_as_many_as_asked_for(self, study: optuna.Study, logged: Logged) -> None:
+        requeue(study, 2)
+        assert logged() == []
+
+    def test_fewer(self, study: optuna.Study, logged: Logged) -> None:
+        n = len(calls(study))
+        assert len(requeue(study, 1000)) == n
+        assert logged() == [
+            ("INFO", f"requeue: {n} of 1000 enqueued: {n} trials pruned by forecast.")
+        ]
+
+    def test_fewer_are_left(self, study: optuna.Study, logged: Logged) -> None:
+        n = len(calls(study))
+        requeue(study, 2)
+        assert len(requeue(study, 1000)) == n - 2
+        assert logged() == [
+            (
+                "INFO",
+                f"requeue: {n - 2} of 1000 enqueued: {n} trials pruned by forecast, 2 second "
+                "chances given before.",
+            )
+        ]
+
+    def test_all_have_had_theirs(self, study: optuna.Study, logged: Logged) -> None:
+        n = len(requeue(study, 1000))
+        logged()
+        assert requeue(study, 1) == []
+        assert logged() == [
+            (
+                "WARNING",
+                f"requeue: nothing enqueued: {n} trials pruned by forecast, each given its second "
+                "chance before.",
+            )
+        ]
+
+    def test_none_was_pruned(self, tmp_path: Path, logged: Logged) -> None:
+        storage = sqlite(f"sqlite:///{tmp_path}/study.db")
+        study = make_study(storage=storage, pruner=LearningCurvePruner(N_STEPS))
+        study.optimize(objective, n_trials=1)
+        assert requeue(study, 1) == []
+        assert logged() == [
+            ("WARNING", "requeue: nothing enqueued: no trial was pruned by forecast.")
+        ]
+
+    def test_nothing_is_on_record(self, study: optuna.Study, logged: Logged) -> None:
+        optuna.copy_study(
+            from_study_name=study.study_name, from_storage=study._storage,
+            to_storage=study._storage, to_study_name="copy",
+        )  # fmt: skip
+        calls(study)  # what waits in this process is written first
+        copy = optuna.load_study(study_name="copy", storage=study._storage)
+        logged()
+        assert requeue(copy, 1) == []
+        ((level, line),) = logged()
+        assert level == "WARNING"
+        assert line.startswith("requeue: nothing enqueued: no decision about study 'copy' is on ")
+        assert "study.db.lcpruner (a copied study or a moved database leaves its" in line
+
+    def test_of_some_nothing_is_on_record(
+        self, study: optuna.Study, tmp_path: Path, logged: Logged
+    ) -> None:
+        """Trials of another study, after which this one goes on with a ledger of its own."""
+        storage = sqlite(f"sqlite:///{tmp_path}/later.db")
+        later = make_study(study.get_trials(), storage=storage, pruner=LearningCurvePruner(N_STEPS))
+        later.enqueue_trial({"end": 0.9})
+        later.optimize(objective, n_trials=1)
+        n = sum(trial.state == TrialState.PRUNED for trial in study.get_trials())
+        logged()
+        assert requeue(later, 1) == []
+        ((_, line),) = logged()
+        assert line == (
+            "requeue: nothing enqueued: no trial was pruned by forecast; no decision about "
+            f"{n} pruned trials is on record in sqlite:///{tmp_path}/later.db.lcpruner (a copied "
+            "study or a moved database leaves its ledger behind)."
+        )

@@ -222,6 +222,30 @@ class TestReport:
         assert (found.n_decisions, found.milliseconds, found.log_scores) == (0, None, None)
         assert "No trial with a forecast has completed." in str(found)
         assert "No trial was pruned by forecast." in found.to_html()
+        assert (found.ledger, found.n_without) == (history.url, 0)
+        assert "None about" not in str(found)
+
+    @pytest.mark.parametrize(
+        ("state", "n", "n_without"),
+        [
+            (TrialState.COMPLETE, 3, 1),
+            (TrialState.PRUNED, 3, 1),
+            (TrialState.FAIL, 3, 1),
+            (TrialState.RUNNING, 3, 0),
+            (TrialState.FAIL, 0, 0),
+        ],
+    )
+    def test_trials_without_decisions(
+        self, state: TrialState, n: int, n_without: int, tmp_path: Path
+    ) -> None:
+        history = History(tmp_path)
+        history.trial(entry(0, Reason.STARTUP), value=0.957)
+        value = 0.5 if state == TrialState.COMPLETE else None
+        history.trial(value=value, n=n, state=state)
+        found = history.report()
+        assert found.n_without == n_without
+        said = f"None about 1 finished trial that reported, in {history.url} (a copied study or a "
+        assert (said in str(found)) is (said in found.to_html()) is bool(n_without)
         json.dumps(found.to_dict(), allow_nan=False)
 
     def test_two_objectives(self) -> None:
