@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from optuna_lcpruner.predictive import Forecast
-from optuna_lcpruner.wording import number, probability, told_apart
+from optuna_lcpruner.wording import number, p_is, probability, told_apart
 
 
 class Reason(Enum):
@@ -133,16 +133,17 @@ class Rule:
     patience: int = 1
     stop_below_std: float | None = None
 
-    def threshold_at(self, n_begun: int, seen: float) -> float:
+    def threshold_at(self, n_begun: int, seen: float, caution: float = 1.0) -> float:
         """The probability below which a trial is pruned.
 
         Args:
             n_begun: M, trials begun so far, this one included; at least 1.
             seen: Fraction of the training that is done, n / T.
+            caution: A factor below 1 where the rule would have stopped the study's best trial.
         """
         if self.threshold is not None:
             return self.threshold
-        return min(self.risk, _LENIENCE * math.sqrt(self.risk) / n_begun) * (1.0 - seen)
+        return min(self.risk, _LENIENCE * math.sqrt(self.risk) / n_begun) * (1.0 - seen) * caution
 
     def judge(
         self,
@@ -170,14 +171,14 @@ class Rule:
         stops a trial whose forecast median beats the incumbent.
         """
         if ahead:
-            return Judgement(Reason.ALREADY_BETTER, f"P = {probability(p)}", p)
+            return Judgement(Reason.ALREADY_BETTER, p_is(probability(p)), p)
         if p < threshold:
-            below = 1
+            below, told = 1, told_apart(p, threshold)
             for previous, its_threshold in earlier:
                 if previous >= its_threshold:
                     break
                 below += 1
-            comparison = "P = {} < {}".format(*told_apart(p, threshold))
+            comparison = " < ".join((p_is(told[0]), told[1]))
             if below >= self.patience:
                 return Judgement(Reason.HOPELESS, comparison, p)
             looks = f"{comparison} for {below} of {self.patience} looks"
@@ -189,7 +190,7 @@ class Rule:
             if behind and std < self.stop_below_std:
                 comparison = f"sd = {number(std)} < {self.stop_below_std:.3g}"
                 return Judgement(Reason.SETTLED, comparison, p)
-        return Judgement(Reason.UNDECIDED, f"P = {probability(p)}", p)
+        return Judgement(Reason.UNDECIDED, p_is(probability(p)), p)
 
 
 @dataclass(frozen=True)
@@ -202,14 +203,31 @@ class Judgement:
 
 
 def describe(
-    judgement: Judgement, forecast: Forecast, incumbent: float, step: int, threshold: float
+    judgement: Judgement,
+    forecast: Forecast,
+    incumbent: float,
+    step: int,
+    threshold: float,
+    remark: str = "",
 ) -> Decision:
-    """Put a judgement of this forecast, at this step, into words and numbers."""
+    """Put a judgement of this forecast, at this step, into words and numbers.
+
+    Args:
+        judgement: The judgement.
+        forecast: What it rests on.
+        incumbent: Best objective value so far, in the metric's units.
+        step: The step.
+        threshold: What P was compared with.
+        remark: What else is to be said.
+    """
     low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
     message = sentence(judgement.reason, judgement.detail, step, incumbent, middle, low, high)
     if forecast.opinions:
         voices = (f"{name} {probability(q)}" for name, q in forecast.opinions.items())
         message += f"; P by {', '.join(voices)}"
+    for more in (forecast.remark, remark):
+        if more:
+            message += f"; {more}"
     return Decision(
         judgement.reason,
         message,

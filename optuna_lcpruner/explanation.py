@@ -18,7 +18,7 @@ from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.ledger import COLUMNS, Entry, open_ledger
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.ledger_writer import flush
-from optuna_lcpruner.wording import LEFT_BEHIND, count, number, probability, table, told_apart
+from optuna_lcpruner.wording import LEFT_BEHIND, count, number, p_is, probability, table, told_apart
 
 _DECIDED = re.compile(r"pruned by (.*?)(: | \(LearningCurvePruner: )")
 """How a message begins where several pruners decided."""
@@ -197,7 +197,7 @@ def _why_pruned(stop: Entry) -> str:
         return f"{by}, {_look(stop)}: {_detail(stop)}"
     p, threshold = told_apart(stop.p_beat, stop.threshold, probability)
     return (
-        f"{by}, {_look(stop)}: its chance to beat the best, P = {p}, was below the threshold "
+        f"{by}, {_look(stop)}: its chance to beat the best, {p_is(p)}, was below the threshold "
         f"{threshold}; {_outlook(stop)}"
     )
 
@@ -224,7 +224,7 @@ def _why_not_judged(judged: Sequence[Entry], verb: str) -> str:
     below = [entry for entry in judged if _margin(entry) < 1.0]
     closest = min(judged, key=_margin)
     numbers = (
-        f"at step {closest.step} with P = {probability(closest.p_beat or 0.0)} "
+        f"at step {closest.step} with {p_is(probability(closest.p_beat or 0.0))} "
         f"against {probability(closest.threshold or 0.0)}"
     )
     looks = count(len(judged), "look")

@@ -101,6 +101,8 @@ class Entry(_Base, kw_only=True):
         incumbent_trial: The number of the trial that has it.
         p_beat: Probability that the trial ends better than the incumbent.
         threshold: What ``p_beat`` was compared with.
+        caution: What the threshold was multiplied by, below 1 where the rule would have stopped the
+            study's best trial; None where no forecast was judged.
         mean: Expected final value.
         q05: 5 % quantile of the final value.
         q25: 25 % quantile.
@@ -134,6 +136,7 @@ class Entry(_Base, kw_only=True):
     incumbent_trial: Mapped[int | None]
     p_beat: Mapped[float | None] = mapped_column(Double)
     threshold: Mapped[float | None] = mapped_column(Double)
+    caution: Mapped[float | None] = mapped_column(Double)
     mean: Mapped[float | None] = mapped_column(Double)
     q05: Mapped[float | None] = mapped_column(Double)
     q25: Mapped[float | None] = mapped_column(Double)
@@ -167,6 +170,7 @@ class Circumstances:
         look: Looks at the trial so far, this one included.
         horizon: Reports of a full training, where the decision needed it.
         incumbent_trial: The number of the study's best trial, where the decision needed it.
+        caution: What the threshold was multiplied by, where the decision needed it.
         forecast: Gives the forecast that the decision rests on, if there is one.
         milliseconds: How long deciding took.
         decided_at: When, in UTC.
@@ -178,6 +182,7 @@ class Circumstances:
     look: int = 0
     horizon: int | None = None
     incumbent_trial: int | None = None
+    caution: float | None = None
     forecast: Callable[[], Forecast] | None = None
     milliseconds: float = 0.0
     decided_at: datetime = field(
@@ -221,6 +226,7 @@ def entry(
         incumbent_trial=circumstances.incumbent_trial,
         p_beat=finite_or_none(decision.p_beat),
         threshold=finite_or_none(decision.threshold),
+        caution=circumstances.caution,
         mean=finite_or_none(mean),
         q05=finite_or_none(decision.low),
         q25=finite_or_none(q25),

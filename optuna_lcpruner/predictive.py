@@ -82,6 +82,7 @@ class Forecast:
         shares: What the posterior rests on, name -> share of the weight; sums to 1.
         recalibration: Corrects the distribution of the reported value at the horizon.
         opinions: P(beats the incumbent) by each source alone, name -> probability.
+        remark: What a person should know about it, in words; mostly nothing.
         diagnostics: Of the sampler, where one was used.
     """
 
@@ -96,6 +97,7 @@ class Forecast:
     recalibration: Recalibration | None = None
     opinions: Mapping[str, float] = field(default_factory=dict)
     diagnostics: Diagnostics | None = None
+    remark: str = ""
 
     @property
     def horizon(self) -> float:

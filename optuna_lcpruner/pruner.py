@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from optuna.logging import get_logger
@@ -32,11 +32,12 @@ from optuna_lcpruner.learning_curve import LearningCurve, ordered, usable
 from optuna_lcpruner.ledger import Circumstances
 from optuna_lcpruner.ledger_address import checked
 from optuna_lcpruner.posterior.engines import engine_of
-from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge, Target
+from optuna_lcpruner.posterior.interface import Engine, QuickEngine, StudyKnowledge, Target
 from optuna_lcpruner.predictive import Forecast
 from optuna_lcpruner.redaction import without_passwords
 from optuna_lcpruner.remote_verdict import Heard, Listener
 from optuna_lcpruner.scale import oriented
+from optuna_lcpruner.self_check import Caution, self_check
 from optuna_lcpruner.stand_in import CompletedReports
 from optuna_lcpruner.verdict import Verdict, key_of
 
@@ -364,7 +365,9 @@ class LearningCurvePruner(BasePruner):
         facts.forecast = answers[0].forecast
         made_up = trial.number < 0  # by another pruner: no trial of this study, none has its number
         n_begun = 1 + (len(study.get_trials(deepcopy=False)) if made_up else trial.number)
-        thresholds = [self._rule.threshold_at(n_begun, look.seen) for look in looks]
+        caution = self._caution(knowledge, curve.horizon)
+        facts.caution = caution.factor
+        thresholds = [self._rule.threshold_at(n_begun, look.seen, caution.factor) for look in looks]
         judgement = self._rule.judge(
             answers[0].p,
             thresholds[0],
@@ -377,7 +380,19 @@ class LearningCurvePruner(BasePruner):
             judgement = replace(judgement, reason=self._spared(study, trial) or judgement.reason)
         return Verdict(
             judgement.reason,
-            lambda: describe(judgement, answers[0].forecast(), incumbent, step, thresholds[0]),
+            lambda: describe(
+                judgement, answers[0].forecast(), incumbent, step, thresholds[0], _said_of(caution)
+            ),
+        )
+
+    def _caution(self, knowledge: StudyKnowledge, horizon: int) -> Caution:
+        """Return how careful to be, worked out anew when another trial has completed."""
+        if getattr(self._engine, "quick", None) is None:  # a second or two a look
+            return Caution()
+        engine, n = cast(QuickEngine, self._engine), self._guards.n_startup_trials
+        return knowledge.once(
+            ("caution", horizon),
+            lambda: self_check(engine, self._rule, knowledge, horizon, n),
         )
 
     def _spared(self, study: Study, trial: FrozenTrial) -> Reason | None:
@@ -461,6 +476,15 @@ def _checked(p: float) -> float:
     if not math.isfinite(p):  # of an engine that is not ours
         raise ArithmeticError(f"the engine's P(beat) is {p}")
     return p
+
+
+def _said_of(caution: Caution) -> str:
+    if caution.position is None:
+        return ""
+    return (
+        f"threshold lowered to {caution.factor:.2g} of itself, since the study's best trial would "
+        f"have been stopped at report {caution.position:g}"
+    )
 
 
 def _name_of(engine: str | Engine) -> str:

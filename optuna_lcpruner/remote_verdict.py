@@ -29,7 +29,7 @@ from optuna_lcpruner.decision import Decision, Reason, abstain, sentence
 from optuna_lcpruner.relational import uncached
 from optuna_lcpruner.verdict import Verdict
 from optuna_lcpruner.version import __version__
-from optuna_lcpruner.wording import count, probability, told_apart
+from optuna_lcpruner.wording import count, p_is, probability, told_apart
 
 ATTRIBUTE = "lcpruner_verdict"
 """Trial system attribute that holds the newest verdict, a JSON object of a few hundred bytes."""
@@ -211,9 +211,10 @@ class RemoteVerdict:
         """
         detail = ""
         if self.p_beat is not None:
-            detail = f"P = {probability(self.p_beat)}"
+            detail = p_is(probability(self.p_beat))
             if self.threshold is not None and self.p_beat < self.threshold:
-                detail = "P = {} < {}".format(*told_apart(self.p_beat, self.threshold))
+                p, threshold = told_apart(self.p_beat, self.threshold)
+                detail = f"{p_is(p)} < {threshold}"
         numbers = [getattr(self, name) for name in _NUMBERS]
         words = sentence(self.reason, detail, self.step, *numbers[2:])
         if behind:

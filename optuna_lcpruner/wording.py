@@ -9,8 +9,12 @@ LEFT_BEHIND = "a copied study or a moved database leaves its ledger behind"
 
 
 def probability(p: float) -> str:
-    """A probability: three decimals, small ones in powers of ten."""
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+    """A probability: three decimals; how small a small one is nobody can know."""
+    return f"{p:.3f}" if p >= LEAST else f"< {LEAST}"
+
+
+LEAST = 0.001
+"""Probabilities below this are told from each other only beside a threshold as small."""
 
 
 def told_apart(
@@ -23,11 +27,21 @@ def told_apart(
         threshold: The threshold.
         words: How it reads where these digits are enough.
     """
-    shown, digits = (probability(p), words(threshold)), 3
+    if p < LEAST <= threshold:
+        return probability(p), words(threshold)
+    shown, digits = (
+        (f"{p:.3f}", words(threshold)) if p >= LEAST else ("1", "0"),
+        0 if p < LEAST else 3,
+    )
     while not float(shown[0]) < float(shown[1]) and digits < 17:
         digits += 1
         shown = f"{p:.{digits}g}", f"{threshold:.{digits}g}"
     return shown
+
+
+def p_is(text: str) -> str:
+    """``P = 0.010``, or ``P < 0.001`` of a probability in words."""
+    return f"P {text}" if text.startswith("<") else f"P = {text}"
 
 
 def number(x: float) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.predictive import Forecast
-from optuna_lcpruner.scale import Scale
+from optuna_lcpruner.scale import Scale, spanning
 
 Array = NDArray[np.float64]
 
@@ -55,6 +55,30 @@ class StudyKnowledge:
         if key not in self._made:
             self._made[key] = make()
         return cast(Made, self._made[key])
+
+    def without(self, index: int) -> StudyKnowledge | None:
+        """Return what the study would know without one of the completed trials.
+
+        Its best value is then the best of the others that are not better than this one, which can
+        only be trials that break constraints. What engines have cached is kept where it does not
+        depend on single trials: shapes and noise.
+
+        Args:
+            index: The trial's row in ``completed``.
+
+        Returns:
+            None if there is no such value.
+        """
+        final = np.delete(self.final, index)
+        lower = final[final < self.final[index]]
+        if lower.size == 0:
+            return None
+        start = min(self.scale.location, float(np.min(lower)))
+        scale = spanning(start, float(np.max(lower)), self.scale.maximize)
+        n = None if self.n_completed is None else max(self.n_completed - 1, 0)
+        other = StudyKnowledge(scale, self.target, np.delete(self.completed, index, 0), final, n)
+        other._made.update({key: made for key, made in self._made.items() if key != "peers"})
+        return other
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_made": {}}  # quickly made again where it is sent

@@ -40,6 +40,9 @@ from optuna_lcpruner.scale import spanning, typical_start
 
 Array = NDArray[np.float64]
 
+_PLAUSIBLE = 0.5
+"""Below this a curve is said to be unlike the completed ones."""
+
 _SUREST = 1e-5
 """No single opinion counts as surer than this."""
 
@@ -145,6 +148,8 @@ def _mixture(alone: Forecast, voices: _Voices, knowledge: StudyKnowledge) -> For
             "any trial": knowledge.any_trial,
         },
     )
+    if voices.analogues.plausible < _PLAUSIBLE:
+        mixture = replace(mixture, remark="unlike the completed trials, which therefore say little")
     below = mixture._cdf(_BEST, None, True)
     return replace(
         mixture, recalibration=Recalibration(_BEST, below, np.array([1.0 - voices.p_beat]))

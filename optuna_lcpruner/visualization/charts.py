@@ -17,7 +17,7 @@ from optuna_lcpruner.decision import Reason
 from optuna_lcpruner.explanation import explain
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.study_report import Row, left_out, on_record, report
-from optuna_lcpruner.wording import count, number, probability, told_apart
+from optuna_lcpruner.wording import count, number, p_is, probability, told_apart
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#808080"
 
@@ -169,9 +169,7 @@ def forecasts_chart(study: Study, ledger: Setting) -> Chart:
                 "Forecast of the final value, 90 %",
                 BLUE,
                 "diamond",
-                text=[
-                    f"trial {row['trial']}, P(beat) {probability(row['p_beat'])}" for row in seen
-                ],
+                text=[f"trial {row['trial']}, {p_is(probability(row['p_beat']))}" for row in seen],
                 low=[row["q05"] for row in seen],
                 high=[row["q95"] for row in seen],
             )
@@ -283,9 +281,9 @@ def _stopped(row: Row) -> str:
     """What a stop says under the mouse."""
     p, threshold = row["p_beat"], row["threshold"]
     if row["reason"] == Reason.OTHER_PRUNER.name:
-        return f"trial {row['trial']}: by another pruner, P = {probability(p)}"
+        return f"trial {row['trial']}: by another pruner, {p_is(probability(p))}"
     if row["reason"] == Reason.SETTLED.name:
-        return f"trial {row['trial']}: forecast settled, P = {probability(p)}"
+        return f"trial {row['trial']}: forecast settled, {p_is(probability(p))}"
     return f"trial {row['trial']}: {' < '.join(told_apart(p, threshold, probability))}"
 
 
