@@ -62,7 +62,7 @@ def backtest(
         seed: Of the orders.
         n_trials: Trials of a replay, drawn anew in each order; all by default.
         budget: Full trainings' worth of reports; by default a fifth of the trials, at most 20.
-        top: The best trials whose fate is reported.
+        top: The best feasible trials whose fate is reported.
         jobs: Processes. Above 1 pruners of one's own must be picklable, and a script needs
             ``if __name__ == "__main__":``.
         progress: Called with the replays done and their number.
@@ -197,9 +197,11 @@ def _run(
 
 
 def _finals(study: RecordedStudy) -> NDArray[np.float64]:
-    """Final values, larger is better, NaN where a trial diverged."""
+    """Final values, larger is better, NaN where a trial diverged or is infeasible."""
     sign = 1.0 if study.maximize else -1.0
-    return np.array([np.nan if t.diverged else sign * t.value for t in study.trials])
+    return np.array(
+        [sign * t.value if t.feasible and not t.diverged else np.nan for t in study.trials]
+    )
 
 
 def _outcome(

@@ -6,10 +6,11 @@ Symbols, over the trials that a replay is about, larger being better:
     regret   (best final - best final kept) / (best final - median final), at most 1; 0: kept
     kept     whether a trial with the best final value ran to its end
 
-They are given for a number of trials (all, unless told) and for a budget: a trial is begun as long
-as fewer than ``budget`` full trainings' worth of reports are spent, and regret is against the best
-of the whole study. An interval [a, b] is what nine in ten random orders lie in; that of a share of
-the orders is Wilson's 95 % confidence interval.
+Finals are those of feasible trials: an infeasible one is never the best, whatever its value. The
+symbols are given for a number of trials (all, unless told) and for a budget: a trial is begun as
+long as fewer than ``budget`` full trainings' worth of reports are spent, and regret is against the
+best of the whole study. An interval [a, b] is what nine in ten random orders lie in; that of a
+share of the orders is Wilson's 95 % confidence interval.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ class BacktestReport:
         study: The trials that were replayed.
         n_trials: Trials of a replay.
         budget: Full trainings' worth of reports in the budget.
-        top: Indices of the study's best trials, best first.
+        top: Indices of the study's best feasible trials, best first.
         results: One a pruner.
     """
 
@@ -200,12 +201,18 @@ class BacktestReport:
         diverged = sum(trial.diverged for trial in study.trials)
         if diverged:
             yield f"{diverged} of the trials diverged: they fail unless a pruner stops them"
+        if self._n_infeasible:
+            yield f"{self._n_infeasible} of the trials are infeasible: none of them is the best"
         n_orders = len(self.results[0].orders)
         which = f"the first {self.n_trials}" if self.n_trials < n else "all"
         yield (
             f"replayed in {n_orders} random orders, {which} trials of each, and in the original one"
         )
         yield "in brackets: nine in ten orders; of best kept and best found, 95 % interval in %"
+
+    @property
+    def _n_infeasible(self) -> int:
+        return sum(not trial.feasible for trial in self.study.trials)
 
     def _measures(self) -> Iterator[str]:
         tail = ("regret", "ms/decision")
@@ -261,6 +268,7 @@ class BacktestReport:
             "study": study.name,
             "direction": "maximize" if study.maximize else "minimize",
             "n_trials_recorded": len(study.trials),
+            "n_infeasible": self._n_infeasible,
             "left_out": dict(study.left_out),
             "n_steps": study.n_steps,
             "n_trials": self.n_trials,

@@ -3,7 +3,8 @@
 Every way in ends in a `RecordedStudy`. Whatever cannot be used is an `InputError` whose message is
 one line for the person who gave it::
 
-    Optuna study    its COMPLETE trials; pruned ones are censored and left out
+    Optuna study    its COMPLETE trials, with their constraint values; pruned ones are censored and
+                    left out
     .npz            ``curves`` (n_trials, n_steps), ``maximize``, ``name``; NaN: diverged
     .csv, .parquet  long: columns ``trial``, ``step``, ``value``, or
                     wide: a row a trial, a column a step, named by the step: ``0``, ``1``, ...;
@@ -34,6 +35,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner.checks import InputError, missing
+from optuna_lcpruner.feasibility import constraint_values
 from optuna_lcpruner.horizon import announced_n_steps
 from optuna_lcpruner.learning_curve import ordered, typical_gap, usable
 from optuna_lcpruner.study_summary import shown_n_steps
@@ -54,6 +56,7 @@ class RecordedTrial:
         values: What it reported, NaN and infinite included.
         value: What its objective returned; not finite if the training diverged.
         n_steps: The horizon it announced, None without.
+        constraints: The values of the study's constraints, zero or less where it keeps them.
     """
 
     number: int
@@ -61,11 +64,17 @@ class RecordedTrial:
     values: tuple[float, ...]
     value: float
     n_steps: float | None = None
+    constraints: tuple[float, ...] = ()
 
     @property
     def diverged(self) -> bool:
         """Whether it ended without a usable value."""
         return not bool(usable(np.array(self.value)))
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it keeps the study's constraints; without any it does."""
+        return all(value <= 0.0 for value in self.constraints)
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,8 @@ def recorded(
     last steps (plus one report where steps begin at 0), as the pruner itself estimates it.
 
     Raises:
-        InputError: If there are fewer than ``MIN_TRIALS`` trainings with reports and a value.
+        InputError: If there are fewer than ``MIN_TRIALS`` trainings with reports and a value, or
+            none of them is feasible.
     """
     if n_steps is not None and not 1 <= n_steps < math.inf:
         raise InputError(f"n_steps must be at least 1, but got {n_steps}.")
@@ -129,6 +139,11 @@ def recorded(
             f"{name!r} has {n_usable} completed trials with reports and a finite value, but a "
             f"back-test needs at least {MIN_TRIALS}"
             + (f" (left out: {others})." if others else ".")
+        )
+    if not any(trial.feasible for trial in reporting if not trial.diverged):
+        raise InputError(
+            f"none of the {n_usable} completed trials of {name!r} with reports and a finite value "
+            "is feasible, so there is no best one that a pruner could keep."
         )
     steps = [np.array(trial.steps) for trial in reporting]
     gaps = [gap for s in steps if (gap := typical_gap(s)) is not None]
@@ -158,7 +173,8 @@ def from_study(study: Study, n_steps: float | None = None) -> RecordedStudy:
         n_steps: Steps of a full training; see :func:`recorded` for the default.
 
     Raises:
-        InputError: If the study has several objectives, no reports or too few trials.
+        InputError: If the study has several objectives, no reports, too few trials or no feasible
+            one.
     """
     if len(study.directions) > 1:
         raise InputError(
@@ -190,6 +206,7 @@ def _trial(trial: FrozenTrial) -> RecordedTrial:
         tuple(values.tolist()),
         float("nan") if trial.value is None else float(trial.value),
         announced_n_steps(trial.user_attrs),
+        tuple(float(value) for value in constraint_values(trial.system_attrs)),
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 _KEY = "constraints"
-"""System attribute: a list of values (samplers' ``constraints_func``); or, before a colon and a
-name, a prefix of attributes with one value each (``trial.set_constraint``, Optuna 5)."""
+"""System attribute: a list of values (samplers' ``constraints_func``); or a prefix,
+``constraints:`` and a name, with one value each (``trial.set_constraint``, Optuna 5)."""
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

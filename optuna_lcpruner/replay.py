@@ -2,7 +2,8 @@
 
 A replay asks a real ``optuna.Study`` in memory for trials, reports what the recorded trainings
 reported, in any order of the trainings, and stops each where the pruner stops it. A training that
-is left alone ends as it was recorded: with its objective's value, or failed if that is not finite.
+is left alone ends as it was recorded: with its objective's value and its constraints, or failed if
+the value is not finite.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.curve_files import RecordedStudy, RecordedTrial, first_line
+from optuna_lcpruner.feasibility import is_feasible
 from optuna_lcpruner.horizon import N_STEPS_ATTRIBUTE
 from optuna_lcpruner.pruner import LearningCurvePruner
 from optuna_lcpruner.telling import listening
@@ -88,12 +90,13 @@ class LastValuePruner(BasePruner):
 
         best - last > margin * (best - median)
 
-    where best and median are those of the completed trials' values, larger is better. NaN stops.
+    where best and median are those of the feasible completed trials' values, larger is better. NaN
+    stops.
 
     Args:
         after: Reports from which on a trial is judged, at each of them.
         margin: How far behind the best a trial may be, 1 being as far as the median trial.
-        n_startup_trials: Completed trials needed.
+        n_startup_trials: Feasible completed trials needed.
     """
 
     def __init__(self, after: int, margin: float = 0.2, n_startup_trials: int = 5) -> None:
@@ -107,7 +110,8 @@ class LastValuePruner(BasePruner):
         """Whether the last report is too far behind the best trial."""
         if trial.last_step is None or len(trial.intermediate_values) < self._after:
             return False
-        completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        completed = [other for other in ended if is_feasible(other)]
         if len(completed) < max(1, self._n_startup_trials):
             return False
         sign = _sign(study)
@@ -316,6 +320,7 @@ def replay(
             elif recorded.diverged:
                 target.tell(trial, state=TrialState.FAIL)
             else:
+                _constrain(target, trial, recorded)
                 target.tell(trial, recorded.value)
             seconds += took
             total += spent
@@ -345,6 +350,15 @@ def _train(trial: Trial, recorded: RecordedTrial, pruner: BasePruner) -> tuple[i
         if stop:
             return spent, True, seconds
     return spent, False, seconds
+
+
+def _constrain(study: Study, trial: Trial, recorded: RecordedTrial) -> None:
+    """Give a trial that has run to its end its constraint values, as a sampler would then."""
+    if recorded.constraints:
+        # The attribute itself: set_constraint is new in Optuna 5, which reads this one too.
+        study._storage.set_trial_system_attr(
+            trial._trial_id, "constraints", list(recorded.constraints)
+        )
 
 
 @contextmanager

@@ -69,6 +69,22 @@ def finished(
     )
 
 
+SAYS_CONSTRAINTS = ("list", "set_constraint")
+"""How a trial says its constraint values: samplers' ``constraints_func``, or one by one."""
+
+
+def constrained(trial: FrozenTrial, *values: float, how: str = "list") -> FrozenTrial:
+    """The trial, with these constraint values as Optuna stores them."""
+    if how == "list":
+        trial.system_attrs["constraints"] = list(values)
+        return trial
+    if not hasattr(trial, "set_constraint"):
+        pytest.skip("Optuna 4 has no set_constraint")
+    for i, value in enumerate(values):
+        trial.set_constraint(f"c{i}", value)
+    return trial
+
+
 def good_trials(**kwargs: Any) -> list[FrozenTrial]:
     """The five completed trainings of a typical study, reported at steps 0, 1, ..., 19."""
     return [finished(reports(saturating(end)), **kwargs) for end in GOOD_ENDS]

@@ -14,7 +14,15 @@ import numpy as np
 import optuna
 import pytest
 import scipy
-from helpers import finished, judge, make_study, reports, saturating
+from helpers import (
+    SAYS_CONSTRAINTS,
+    constrained,
+    finished,
+    judge,
+    make_study,
+    reports,
+    saturating,
+)
 from numpy.typing import NDArray
 from optuna.pruners import (
     BasePruner,
@@ -295,6 +303,63 @@ def test_cost_and_regret_and_when_the_best_were_stopped(sign: int) -> None:
     assert math.isnan(median)
 
 
+def five_and_two(how: str = "list", sign: int = 1) -> Study:
+    """``FIVE``, and two infeasible trials that end better than all of them."""
+    curves = sign * np.vstack([FIVE, [1.1, 2.7, 9.0], [1.2, 2.8, 8.0]])
+    trials = [constrained(finished(reports(curve)), -1.0, 0.0, how=how) for curve in curves[:5]]
+    trials += [constrained(finished(reports(c)), -1.0, 0.5, how=how) for c in curves[5:]]
+    return make_study(trials, direction="maximize" if sign > 0 else "minimize")
+
+
+@pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_infeasible_trial_is_never_the_best(sign: int, how: str) -> None:
+    report = backtest(
+        five_and_two(how, sign),
+        {"best": Script(sign * 2.5), "infeasible": Script(sign * 2.7, sign * 2.8)},
+        n_orders=3,
+        top=9,
+    )
+    best, infeasible = (result.original for result in report.results)
+    assert report.top == (1, 2, 3, 0, 4)
+    assert (best.cost, best.regret, best.kept, best.n_pruned) == (20 / 21, 0.5, False, 1)
+    assert (best.budget_regret, best.budget_kept) == (0.5, False)
+    assert (infeasible.cost, infeasible.regret, infeasible.kept) == (19 / 21, 0.0, True)
+    for outcome in report.results[0].orders:
+        assert (outcome.regret, outcome.kept) == (0.5, False)
+    assert "2 of the trials are infeasible: none of them is the best" in report.table().splitlines()
+    assert report.to_dict()["n_infeasible"] == 2
+
+
+def test_nothing_is_lost_where_no_feasible_trial_is_run() -> None:
+    trials = [constrained(finished(reports(curve)), 1.0) for curve in FIVE[:3]]
+    study = make_study([*trials, *(finished(reports(curve)) for curve in FIVE[3:])])
+    report = backtest(study, {"it": Script(*FIVE[:, 0])}, n_orders=1, n_trials=2)
+    assert (report.results[0].original.regret, report.results[0].original.kept) == (0.0, True)
+
+
+@pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
+def test_a_replayed_trial_has_its_constraints_once_it_has_ended(how: str) -> None:
+    class Watching(Script):
+        def prune(self, study: Study, trial: FrozenTrial) -> bool:
+            assert not any(key.startswith("constraints") for key in trial.system_attrs)
+            return super().prune(study, trial)
+
+    replay(from_study(five_and_two(how)), [1, 5, 6], Watching(2.8))
+    study = seen[0][0]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
+    given = [trial.system_attrs.get("constraints") for trial in study.trials]
+    assert given == [[-1.0, 0.0], [-1.0, 0.5], None]
+    assert study.best_trial.number == 0  # as Optuna judges it
+    if hasattr(study.trials[0], "constraints"):
+        assert [list(t.constraints.values()) for t in study.trials[:2]] == given[:2]
+
+
+def test_without_constraints_a_replayed_trial_has_none() -> None:
+    replay(from_curves(FIVE, "maximize"), [0, 1], Script())
+    assert [trial.system_attrs for trial in seen[0][0].trials] == [{}, {}]
+
+
 def test_orders_that_do_not_run_a_trial_say_nothing_about_it() -> None:
     ran = [replace(outcomes(1, 0.5)[0], stopped=(stop,)) for stop in (0, 0, 6, None)]
     assert PrunerResult("it", False, ran[0], tuple(ran)).top_stopped(0) == (Share(1, 2), 6.0)
@@ -535,6 +600,19 @@ def test_simple_rules(
         trial.report(sign * value, step)
         decisions.append(trial.should_prune())
     assert any(decisions) == stops
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_the_last_value_rule_goes_by_feasible_trials(direction: str) -> None:
+    sign = 1 if direction == "maximize" else -1
+    trials = [finished(reports([0.0, sign * v])) for v in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    trials += [constrained(finished(reports([0.0, sign * 9.0])), 1.0) for _ in range(2)]
+    rule = LastValuePruner(1, 0.5)
+    for n, value, stops in ((7, 4.1, False), (7, 3.9, True), (6, 0.0, False)):
+        study = make_study(trials[7 - n :], direction=direction, pruner=rule)
+        trial = study.ask()
+        trial.report(sign * value, 0)
+        assert trial.should_prune() == stops  # best 5, median 3; six are but four feasible ones
 
 
 def outcomes(kept: int, cost: float, n: int = 20) -> tuple[Outcome, ...]:

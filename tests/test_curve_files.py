@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from helpers import finished, make_study, reports
+from helpers import SAYS_CONSTRAINTS, constrained, finished, make_study, reports
 from optuna.trial import TrialState
 
 from optuna_lcpruner.checks import InputError
@@ -60,6 +60,25 @@ def test_a_study_gives_its_completed_trials_and_counts_the_others() -> None:
     assert not read.maximize
     assert read.trials[-1].steps == (2, 4)  # in order of the steps
     np.testing.assert_array_equal(read.trials[-1].values, [np.nan, 5.0])
+
+
+@pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
+def test_a_study_says_who_keeps_its_constraints(how: str) -> None:
+    given = [(-1.0, 0.0), (0.0, 1e-9), (), (2.0,), (-3.0,)]
+    study = make_study(constrained(finished({0: 1.0}), *values, how=how) for values in given)
+    read = from_study(study).trials
+    assert [trial.constraints for trial in read] == given
+    assert [trial.feasible for trial in read] == [True, False, True, False, True]
+
+
+def test_infeasible_trials_count_as_curves_but_one_must_be_feasible() -> None:
+    trials = [constrained(finished({0: 1.0}), 1.0) for _ in range(4)]
+    assert len(from_study(make_study([*trials, finished({0: 0.5})])).trials) == 5
+    diverged = finished({0: 1.0}, value=float("inf"))
+    for last in (constrained(finished({0: 1.0}), 0.5), diverged):
+        study = make_study([*trials, trials[0], last])
+        with pytest.raises(InputError, match=r"none of the [56] completed .* is feasible, so"):
+            from_study(study)
 
 
 @pytest.mark.parametrize(

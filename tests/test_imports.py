@@ -78,6 +78,7 @@ MAY_IMPORT = {
         "checks", "learning_curve", "predictive", "scale", "posterior.interface",
         "posterior.engines",
     },
+    "feasibility": set(),
     "horizon": {"checks"},
     "study_summary": {"scale", "posterior.interface"},
     "study_record": {
@@ -86,7 +87,7 @@ MAY_IMPORT = {
     "control_group": set(),
     "version": set(),
     "publish": {"decision", "forks", "redaction", "relational"},
-    "forecast_sampler": {"publish"},
+    "forecast_sampler": {"feasibility", "publish"},
     "ledger_address": {"checks", "redaction", "relational"},
     "ledger": {
         "checks", "decision", "ledger_address", "predictive", "redaction", "relational", "wording",
@@ -97,13 +98,13 @@ MAY_IMPORT = {
     "combining": {"decision", "ledger_address", "publish", "redaction", "telling", "verdict"},
     "remote_verdict": {"checks", "decision", "relational", "verdict", "version", "wording"},
     "explanation": {
-        "checks", "decision", "ledger", "ledger_address", "ledger_writer", "wording",
+        "checks", "decision", "feasibility", "ledger", "ledger_address", "ledger_writer", "wording",
     },
     "hindsight": set(),
     "report_text": {"decision", "hindsight", "wording"},
     "study_report": {
-        "checks", "control_group", "decision", "hindsight", "learning_curve", "ledger",
-        "ledger_address", "ledger_writer", "report_text", "study_record",
+        "checks", "control_group", "decision", "feasibility", "hindsight", "learning_curve",
+        "ledger", "ledger_address", "ledger_writer", "report_text", "study_record",
     },
     "visualization.charts": {
         "decision", "explanation", "ledger_address", "study_report", "wording",
@@ -140,8 +141,8 @@ MAY_IMPORT = {
         "forecaster", "horizon",
         "predictive", "pruner", "report_text", "second_chance", "study_report", "version",
     },
-    "curve_files": {"checks", "horizon", "learning_curve", "study_summary"},
-    "replay": {"checks", "curve_files", "horizon", "pruner", "telling"},
+    "curve_files": {"checks", "feasibility", "horizon", "learning_curve", "study_summary"},
+    "replay": {"checks", "curve_files", "feasibility", "horizon", "pruner", "telling"},
     "backtest_report": {"checks", "curve_files", "wording"},
     "backtest": {"backtest_report", "checks", "curve_files", "replay"},
     "storage_url": {"checks", "redaction", "relational"},
@@ -158,8 +159,8 @@ MAY_IMPORT = {
 }  # fmt: skip
 RANK = {module: rank for rank, module in enumerate(MAY_IMPORT)}
 USES_OPTUNA = {
-    "relational", "horizon", "study_record", "publish", "forecast_sampler", "ledger_address",
-    "ledger",
+    "relational", "feasibility", "horizon", "study_record", "publish", "forecast_sampler",
+    "ledger_address", "ledger",
     "ledger_writer", "verdict", "combining", "remote_verdict", "announce", "completion", "stand_in",
     "pruner", "study_watch", "forecaster",
     "storage_url", "cli_serve", "curve_files", "replay",
