@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from optuna_lcpruner.checks import InputError, finite_or_none
 from optuna_lcpruner.decision import Reason
+from optuna_lcpruner.feasibility import is_feasible
 from optuna_lcpruner.ledger import COLUMNS, Entry, open_ledger
 from optuna_lcpruner.ledger_address import Setting
 from optuna_lcpruner.ledger_writer import flush
@@ -50,6 +51,7 @@ class Explanation:
         decisions: The decisions about it, in the order they were made.
         ledger: Where they were looked for: a database URL without its password.
         n_reports: Reports that the trial made.
+        feasible: Whether it keeps the study's constraints, as far as they are known.
     """
 
     study: str
@@ -60,6 +62,7 @@ class Explanation:
     decisions: tuple[Entry, ...]
     ledger: str | None = None
     n_reports: int = 0
+    feasible: bool = True
 
     @property
     def summary(self) -> str:
@@ -111,6 +114,7 @@ class Explanation:
             "trial": self.trial,
             "state": self.state.name,
             "value": finite_or_none(self.value),
+            "feasible": self.feasible,
             "direction": "maximize" if self.maximize else "minimize",
             "summary": self.summary,
             "ledger": self.ledger,
@@ -131,7 +135,8 @@ class Explanation:
         }
         with_value = self.value is not None and self.state == TrialState.COMPLETE
         value = f" with {number(float(self.value or 0.0))}" if with_value else ""
-        return f"Trial {self.trial} {ends[self.state]}{value}"
+        but = " (infeasible)" if self.state == TrialState.COMPLETE and not self.feasible else ""
+        return f"Trial {self.trial} {ends[self.state]}{value}{but}"
 
     def _where(self) -> str:
         """Where no decision was found, and what may be the matter if there should be some."""
@@ -178,6 +183,7 @@ def explain(study: Study, trial_number: int, *, ledger: Setting = None) -> Expla
         tuple(found),
         book.shown,
         len(trial.intermediate_values),
+        is_feasible(trial),
     )
 
 

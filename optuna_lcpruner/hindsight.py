@@ -2,7 +2,7 @@
 
 Glossary:
     n   looks with a forecast at trials that ran to their end
-    y   final value; y* the best value at the look, larger is better
+    y   final value; y* the best feasible value at the look, larger is better
     w   weight of a look's trial: 1, or for one of the control group how many trials that would be
         pruned it stands for, so that weighted means are those of a study without pruning
 """
@@ -45,6 +45,7 @@ class Looks:
         p_beat: P(y > y*).
         incumbent: y*.
         final: y.
+        feasible: Whether the trial ended feasible.
         weight: w.
     """
 
@@ -59,6 +60,7 @@ class Looks:
     p_beat: Array
     incumbent: Array
     final: Array
+    feasible: NDArray[np.bool_]
     weight: Array
 
     def where(self, chosen: NDArray[np.bool_]) -> Looks:
@@ -72,8 +74,12 @@ class Looks:
 
     @property
     def beat(self) -> NDArray[np.bool_]:
-        """Whether the trial ended better than the best value at the look."""
-        return self.final > self.incumbent
+        """Whether the trial ended feasible and better than the best value at the look.
+
+        P(beat) is about the value alone, so it looks too high where many trials end infeasible:
+        they become no best, while the forecasts of their values are scored like all others.
+        """
+        return self.feasible & (self.final > self.incumbent)
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ class Reliability:
         n_looks: Looks.
         n_trials: Trials they are of: the looks at one are not independent.
         p_beat: Mean P(beat).
-        beat: Share that ended better than the best at the look.
+        beat: Share that ended feasible and better than the best at the look.
     """
 
     low: float
@@ -205,7 +211,8 @@ class Stops:
         p_beat: P(beat) there, shape (n_pruned + n_control,).
         n_pruned: Trials stopped.
         n_control: Trials that ran on instead; some may not have ended yet.
-        beat: Of those that have, whether they ended better than the best at that look, shape (m,).
+        beat: Of those that have, whether they ended feasible and better than the best at that look,
+            shape (m,).
         steps: Reports they made after it, shape (m,).
     """
 
@@ -225,8 +232,8 @@ class PruningCost:
 
     Attributes:
         n_ended: Members of the control group that ran to their end.
-        n_beat: Of these, those that ended better than the best at the look that would have stopped
-            them.
+        n_beat: Of these, those that ended feasible and better than the best at the look that would
+            have stopped them.
         share: Estimated share of prunes that would have beaten the best; None without members.
         share_interval: Its Clopper-Pearson interval.
         expected: The same share by the forecasts: the mean P(beat) at the stops.

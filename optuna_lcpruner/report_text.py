@@ -47,7 +47,8 @@ class SecondChance:
         state: What became of it.
         value: Its objective value; None if it has not ended.
         incumbent: The best value when the first was pruned.
-        beat: Whether ``value`` is better than that; None if it has not ended.
+        beat: Whether it is feasible and ``value`` better than that; None if it has not ended.
+        feasible: Whether it keeps the study's constraints, as far as they are known.
     """
 
     first: int
@@ -56,6 +57,7 @@ class SecondChance:
     value: float | None
     incumbent: float
     beat: bool | None
+    feasible: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Report:
         study: The study's name.
         maximize: Its direction.
         states: Number of trials by state.
+        n_infeasible: Completed trials that are infeasible.
         n_decisions: Decisions on record.
         reasons: Number of decisions by reason.
         milliseconds: Median time that a decision took; None without any.
@@ -108,6 +111,7 @@ class Report:
     study: str
     maximize: bool
     states: Mapping[str, int]
+    n_infeasible: int
     n_decisions: int
     reasons: Mapping[str, int]
     milliseconds: float | None
@@ -151,7 +155,11 @@ class Report:
     @property
     def _title(self) -> str:
         direction = "maximize" if self.maximize else "minimize"
-        states = ", ".join(f"{n} {state.lower()}" for state, n in self.states.items())
+        but = f", {self.n_infeasible} of them infeasible" if self.n_infeasible else ""
+        states = ", ".join(
+            f"{n} {state.lower()}{but if state == 'COMPLETE' else ''}"
+            for state, n in self.states.items()
+        )
         return (
             f"Study {self.study!r}, {direction}: {sum(self.states.values())} trials ({states}), "
             f"{self.n_decisions} decisions"
@@ -272,13 +280,15 @@ def _reliability(found: Report) -> _Section:
         )
         for row in found.reliability
     )
-    lines = (
+    lines = [
         f"Log score over {scores.n_looks} looks, smaller is better: {scores.forecast:.3f}; the "
         f"last-value rule, fitted to these looks: {scores.last_value:.3f}.",
         _weighting(found),
-    )
+    ]
+    if found.n_infeasible:
+        lines.append("An infeasible trial beats nothing; P(beat) is about the value alone.")
     header = ("P(beat)", "looks", "trials", "mean P", "share that beat the best")
-    return _Section(title, lines, header, rows)
+    return _Section(title, tuple(lines), header, rows)
 
 
 def _savings(found: Report) -> _Section:
@@ -325,12 +335,20 @@ def _chances(found: Report) -> _Section:
             chance.state.lower(),
             "" if chance.value is None else number(chance.value),
             number(chance.incumbent),
-            "" if chance.beat is None else "yes" if chance.beat else "no",
+            _beat(chance),
         )
         for chance in found.second_chances
     )
     header = ("pruned", "again", "state", "value", "best when pruned", "beat it")
     return _Section("Second chances", ("Pruned trials that ran again unpruned.",), header, rows)
+
+
+def _beat(chance: SecondChance) -> str:
+    if chance.beat is None:
+        return ""
+    if not chance.feasible:
+        return "no, infeasible"
+    return "yes" if chance.beat else "no"
 
 
 def _percent(share: float) -> str:

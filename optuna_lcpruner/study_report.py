@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner.checks import InputError
 from optuna_lcpruner.control_group import SECOND_CHANCE_ATTRIBUTE
 from optuna_lcpruner.decision import Reason
+from optuna_lcpruner.feasibility import is_feasible
 from optuna_lcpruner.hindsight import (
     Looks,
     PruningCost,
@@ -81,6 +82,7 @@ def report(study: Study, *, ledger: Setting = None) -> Report:
         study=study.study_name,
         maximize=maximize,
         states=dict(sorted(states.items())),
+        n_infeasible=sum(t.state == TrialState.COMPLETE and not is_feasible(t) for t in trials),
         n_decisions=len(rows),
         reasons=dict(Counter(row["reason"] for row in rows).most_common()),
         milliseconds=float(np.median([row["milliseconds"] for row in rows])) if rows else None,
@@ -174,6 +176,7 @@ def _cost_of(
     sign = 1.0 if maximize else -1.0
     final = np.array([trials[row["trial"]].value for row in ended], dtype=float)
     best = np.array([row["incumbent"] for row in ended], dtype=float)
+    feasible = np.array([is_feasible(trials[row["trial"]]) for row in ended], dtype=bool)
     # Of all reports, as in what is saved: row["n_points"] counts the finite ones.
     made = [(trials[row["trial"]].intermediate_values, row["step"]) for row in ended]
     steps = [sum(step > stop for step in reports) for reports, stop in made]
@@ -182,7 +185,7 @@ def _cost_of(
             np.array([row["p_beat"] for row in (*pruned, *control)], dtype=float),
             len(pruned),
             len(control),
-            sign * final > sign * best,
+            feasible & (sign * final > sign * best),
             np.array(steps, dtype=float),
         )
     )
@@ -239,6 +242,7 @@ def _looks(
         p_beat=column["p_beat"],
         incumbent=sign * column["incumbent"],
         final=sign * np.array([trials[i].value for i in trial], dtype=float),
+        feasible=np.array([is_feasible(trials[i]) for i in trial], dtype=bool),
         weight=np.array([weights.get(i, 1.0) for i in trial.tolist()], dtype=float),
     )
 
@@ -340,6 +344,9 @@ def _second_chances(
         first = second_chance_of(trial, trials)
         if first is not None and first in incumbents:
             best, value = incumbents[first], trial.value if _has_ended(trial) else None
-            beat = None if value is None else (value > best if maximize else value < best)
-            found.append(SecondChance(first, trial.number, trial.state.name, value, best, beat))
+            feasible = is_feasible(trial)
+            better = value is not None and (value > best if maximize else value < best)
+            beat = None if value is None else better and feasible
+            state = trial.state.name
+            found.append(SecondChance(first, trial.number, state, value, best, beat, feasible))
     return found

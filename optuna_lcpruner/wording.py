@@ -29,14 +29,14 @@ def told_apart(
     """
     if p < LEAST <= threshold:
         return probability(p), words(threshold)
-    shown, digits = (
-        (f"{p:.3f}", words(threshold)) if p >= LEAST else ("1", "0"),
-        0 if p < LEAST else 3,
-    )
-    while not float(shown[0]) < float(shown[1]) and digits < 17:
-        digits += 1
-        shown = f"{p:.{digits}g}", f"{threshold:.{digits}g}"
-    return shown
+    usual = probability(p), words(threshold)
+    if p >= LEAST and float(usual[0]) < float(usual[1]):
+        return usual
+    for digits in range(1 if p < LEAST else 4, 18):
+        usual = f"{p:.{digits}g}", f"{threshold:.{digits}g}"
+        if float(usual[0]) < float(usual[1]):
+            break
+    return usual
 
 
 def p_is(text: str) -> str:

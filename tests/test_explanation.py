@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,20 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from helpers import BAD, N_STEPS, good_trials, make_study, names, reports, saturating, sqlite, watch
+from helpers import (
+    BAD,
+    N_STEPS,
+    SAYS_CONSTRAINTS,
+    constrained,
+    finished,
+    good_trials,
+    make_study,
+    names,
+    reports,
+    saturating,
+    sqlite,
+    watch,
+)
 from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner, Reason, cli, explain, report
@@ -106,6 +120,14 @@ class TestSummary:
             "was never below the threshold, closest at step 5 with P = 0.030 against 0.020; there "
             f"{OUTLOOK}."
         )
+
+    def test_infeasible(self) -> None:
+        found = replace(story(CLOSE), feasible=False)
+        assert found.summary.startswith(
+            "Trial 7 ran to its end with 0.8 (infeasible); not pruned: "
+        )
+        running = replace(story(CLOSE, state=TrialState.RUNNING, value=None), feasible=False)
+        assert running.summary.startswith("Trial 7 is running; ")
 
     def test_closest_is_by_the_ratio(self) -> None:
         """The threshold falls as the training goes on."""
@@ -256,6 +278,16 @@ class TestExplain:
     def test_a_trial_without_decisions(self, study: optuna.Study) -> None:
         watch(study, make_pruner(), reports(BAD[:2]))
         assert explain(study, 0).decisions == ()
+
+    @pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
+    def test_an_infeasible_trial(self, how: str, study: optuna.Study) -> None:
+        for value in (0.5, 0.0):
+            study.add_trial(constrained(finished({0: 0.8}), -1.0, value, how=how))
+        watch(study, make_pruner(), reports(BAD[:2]))
+        bad, good = explain(study, 5), explain(study, 6)
+        assert bad.summary.startswith("Trial 5 ran to its end with 0.8 (infeasible); no decision")
+        assert good.summary.startswith("Trial 6 ran to its end with 0.8; no decision")
+        assert (bad.to_dict()["feasible"], good.to_dict()["feasible"]) == (False, True)
 
     def test_numpy_numbers(self, study: optuna.Study) -> None:
         watch(study, make_pruner(), reports(BAD[:2]))

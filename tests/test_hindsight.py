@@ -26,6 +26,7 @@ def looks(n: int = 1, **changes: Any) -> Looks:
     plain: dict[str, Any] = {
         "trial": np.arange(n), "seen": 0.3, "value": 0.5, "low": 0.4, "q25": 0.55, "median": 0.6,
         "q75": 0.65, "high": 0.8, "p_beat": 0.2, "incumbent": 0.7, "final": 0.62, "weight": 1.0,
+        "feasible": True,
     }  # fmt: skip
     return Looks(
         **{key: np.broadcast_to(np.asarray(v), (n,)) for key, v in {**plain, **changes}.items()}
@@ -53,6 +54,10 @@ class TestAccuracy:
         final = [0.3, 0.4, 0.54, 0.55, 0.65, 0.66, 0.8, 0.81]
         (row,) = accuracy(looks(8, final=final))
         np.testing.assert_allclose((row.in_half, row.in_ninety), (2 / 8, 6 / 8))
+
+    def test_the_forecast_of_an_infeasible_trial_counts(self) -> None:
+        (row,) = accuracy(looks(2, final=[0.6, 0.9], feasible=[True, False]))
+        np.testing.assert_allclose((row.in_half, row.in_ninety), (0.5, 0.5))
 
     def test_coverage_is_weighted(self) -> None:
         (row,) = accuracy(looks(2, final=[0.6, 0.9], weight=[1.0, 3.0]))
@@ -85,6 +90,10 @@ class TestReliability:
         np.testing.assert_allclose([row.p_beat for row in found], [0.0, 0.015, 0.5, 1.0])
         np.testing.assert_allclose([row.beat for row in found], [0.0, 0.5, 1.0, 0.0])
 
+    def test_an_infeasible_trial_beats_nothing(self) -> None:
+        (row,) = reliability(looks(3, final=[0.6, 0.8, 0.8], feasible=[True, True, False]))
+        np.testing.assert_allclose(row.beat, 1 / 3)
+
     def test_weighted(self) -> None:
         (row,) = reliability(looks(2, p_beat=[0.1, 0.2], final=[0.8, 0.6], weight=[1.0, 3.0]))
         np.testing.assert_allclose((row.p_beat, row.beat), (0.175, 0.25))
@@ -104,6 +113,13 @@ class TestLogScores:
         p = stats.norm.cdf(-0.2 / s)
         np.testing.assert_allclose(found.last_value, -(np.log(1 - p) + 2 * np.log(p)) / 3)
         assert found.n_looks == 2
+
+    def test_an_infeasible_trial_beats_nothing(self) -> None:
+        found = log_scores(looks(2, p_beat=[0.25, 0.5], final=0.9, feasible=[True, False]))
+        assert found is not None
+        np.testing.assert_allclose(found.forecast, -(np.log(0.25) + np.log(0.5)) / 2)
+        p = stats.norm.cdf(-0.2 / 0.4)
+        np.testing.assert_allclose(found.last_value, -(np.log(p) + np.log(1 - p)) / 2)
 
     def test_what_trials_still_gain_is_by_the_fraction_seen(self) -> None:
         found = log_scores(looks(2, seen=[0.05, 0.9], final=[0.6, 0.9]))

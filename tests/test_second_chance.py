@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from helpers import N_STEPS, good_trials, make_study, saturating, sqlite
+from helpers import N_STEPS, SAYS_CONSTRAINTS, good_trials, make_study, saturating, sqlite
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
@@ -136,6 +136,22 @@ class TestRequeue:
         # Chosen for its high P: it says nothing about P in general.
         assert found.log_scores is None
         assert found.n_control == 0
+
+    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
+    @pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
+    def test_an_infeasible_one_beats_nothing(
+        self, how: str, direction: str, tmp_path: Path
+    ) -> None:
+        history = History(tmp_path, direction)
+        history.trial(judged(3, Reason.HOPELESS, 0.01), value=0.4, n=4, state=TrialState.PRUNED)
+        history.trial(value=0.96, attrs={ATTRIBUTE: 0}, constraints=(1.0,), how=how)
+        history.trial(value=0.96, attrs={ATTRIBUTE: 0}, constraints=(0.0,), how=how)
+        found = history.report()
+        assert [(chance.beat, chance.feasible) for chance in found.second_chances] == [
+            (False, False), (True, True)
+        ]  # fmt: skip
+        ends = [line.split(maxsplit=5)[5] for line in str(found).splitlines()[-2:]]
+        assert ends == ["no, infeasible", "yes"]
 
     def test_each_gets_one(self, study: optuna.Study) -> None:
         closest = [call.trial for call in calls(study)]

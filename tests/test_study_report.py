@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from helpers import N_STEPS, good_trials, make_study, reports, saturating, sqlite
+from helpers import (
+    N_STEPS,
+    SAYS_CONSTRAINTS,
+    constrained,
+    good_trials,
+    make_study,
+    reports,
+    saturating,
+    sqlite,
+)
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 from test_explanation import entry
@@ -47,6 +56,8 @@ class History:
         state: TrialState = TrialState.COMPLETE,
         seconds: float | None = None,
         attrs: dict[str, Any] | None = None,
+        constraints: Sequence[float] = (),
+        how: str = "list",
     ) -> None:
         """A trial with n reports, or at these steps.
 
@@ -54,16 +65,15 @@ class History:
         """
         number = len(self.study.get_trials(deepcopy=False))
         finished = state.is_finished()
-        self.study.add_trial(
-            FrozenTrial(
-                number=number, trial_id=-1, state=state, params={}, distributions={},
-                user_attrs=attrs or {}, system_attrs={},
-                value=None if value is None else self.sign * value,
-                intermediate_values=dict.fromkeys(steps or range(n), 0.5),
-                datetime_start=STARTED,
-                datetime_complete=STARTED + timedelta(seconds=seconds or 0) if finished else None,
-            )
+        trial = FrozenTrial(
+            number=number, trial_id=-1, state=state, params={}, distributions={},
+            user_attrs=attrs or {}, system_attrs={},
+            value=None if value is None else self.sign * value,
+            intermediate_values=dict.fromkeys(steps or range(n), 0.5),
+            datetime_start=STARTED,
+            datetime_complete=STARTED + timedelta(seconds=seconds or 0) if finished else None,
         )  # fmt: skip
+        self.study.add_trial(constrained(trial, *constraints, how=how) if constraints else trial)
         for decision in decisions:
             decision.study, decision.trial = self.study.study_name, number
             decision.trial_started = STARTED
@@ -139,6 +149,36 @@ class TestReport:
         history = History(tmp_path, direction)
         history.trial(control(3, 0.01), value=value)
         assert history.report().cost.n_beat == n_beat
+
+    @pytest.mark.parametrize("direction", SIGN)
+    @pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
+    def test_an_infeasible_trial_beats_nothing(
+        self, how: str, direction: str, tmp_path: Path
+    ) -> None:
+        """Though its value is better; the forecast of its value is scored all the same."""
+        history = History(tmp_path, direction)
+        history.trial(control(3, 0.01), value=0.99, constraints=(-1.0, 0.5), how=how)
+        history.trial(control(3, 0.01), value=0.99, constraints=(-1.0, 0.0), how=how)
+        history.trial(control(3, 0.01), value=0.915, constraints=(1.0, 0.0), how=how)
+        found = history.report()
+        assert (found.n_infeasible, found.cost.n_ended, found.cost.n_beat) == (2, 3, 1)
+        assert [(row.n_looks, row.in_ninety) for row in found.accuracy] == [(3, 1 / 3)]
+        assert [(row.n_looks, row.beat) for row in found.reliability] == [(3, 1 / 3)]
+        assert found.log_scores is not None
+        np.testing.assert_allclose(
+            found.log_scores.forecast, -(np.log(0.01) + 2 * np.log(0.99)) / 3
+        )
+
+    def test_only_completed_trials_are_counted_as_infeasible(self, tmp_path: Path) -> None:
+        history = History(tmp_path)
+        history.trial(judged(1, Reason.UNDECIDED, 0.3), value=0.9, constraints=(1.0,))
+        history.trial(value=0.9)
+        for state in (TrialState.PRUNED, TrialState.RUNNING, TrialState.FAIL):
+            history.trial(n=4, state=state, constraints=(1.0,))
+        text = str(history.report())
+        assert "5 trials (2 complete, 1 of them infeasible, 1 fail, 1 pruned, 1 running)" in text
+        assert "An infeasible trial beats nothing; P(beat) is about the value alone." in text
+        assert "infeasible" not in str(filled(tmp_path, "minimize").report())
 
     def test_accuracy(self, found: Report) -> None:
         assert [(row.low, row.n_looks, row.n_trials) for row in found.accuracy] == [

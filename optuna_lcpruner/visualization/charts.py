@@ -137,7 +137,8 @@ def forecast_chart(study: Study, trial: int | FrozenTrial, ledger: Setting) -> C
                 )
             )
     if found.state == TrialState.COMPLETE and found.value is not None and steps:
-        layers.append(Points([steps[-1]], [found.value], "Final value", "#000000", "star", 12.0))
+        name = "Final value" if found.feasible else "Final value, infeasible"
+        layers.append(Points([steps[-1]], [found.value], name, "#000000", "star", 12.0))
     return Chart(
         f"Forecast of Trial {found.trial} ({found.state.name.lower()})",
         "Step",
@@ -181,7 +182,7 @@ def forecasts_chart(study: Study, ledger: Setting) -> Chart:
 
 
 def calibration_chart(study: Study, ledger: Setting) -> Chart:
-    """How often trials beat the best against the P(beat) that they were given."""
+    """How often trials beat the best feasible one, against the P(beat) that they were given."""
     groups = report(study, ledger=ledger).reliability
     layers: list[Line | Band | Points] = [
         Line([0.0, 1.0], [0.0, 1.0], "As often as it says", GREY, "dash", 1.0),

@@ -100,6 +100,14 @@ class TestForecast:
         assert list(layer(chart, "Final").y) == [study.get_trials()[6].value]
         assert not [one for one in chart.layers if one.name == "Pruned"]
 
+    @pytest.mark.parametrize(("value", "name"), [(1.0, "Final value, infeasible"),
+                                                 (0.0, "Final value")])  # fmt: skip
+    def test_of_an_infeasible_trial(self, value: float, name: str, tmp_path: Path) -> None:
+        history = History(tmp_path)
+        history.trial(judged(1, Reason.UNDECIDED, 0.3), value=0.9, constraints=(value,))
+        history.report()
+        assert layer(forecast_chart(history.study, 0, history.url), "Final").name == name
+
     def test_of_a_trial_without_decisions(self, study: optuna.Study) -> None:
         assert len(layer(forecast_chart(study, 0, None), "Trial 0").x) == N_STEPS
 
@@ -144,6 +152,14 @@ def test_calibration(study: optuna.Study) -> None:
     assert list(points.x) == [group.p_beat for group in groups]
     assert list(points.y) == [group.beat for group in groups]
     assert layer(chart, "As often").x == layer(chart, "As often").y
+
+
+def test_calibration_goes_by_feasible_trials(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    for value in (1.0, 0.0):
+        history.trial(judged(1, Reason.UNDECIDED, 0.3), value=0.99, constraints=(value,))
+    history.report()
+    assert list(layer(calibration_chart(history.study, history.url), "Looks").y) == [0.5]
 
 
 def test_savings(study: optuna.Study) -> None:
