@@ -7,11 +7,13 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_lcpruner.feasibility import constraint_values, is_feasible
 from optuna_lcpruner.publish import FORECAST
 
 WORST = 10.0
@@ -37,8 +39,9 @@ class ForecastSampler(BaseSampler):
     NaN or infinite counts as the worst of the others. So that one diverging training does not
     flatten all others for a Gaussian process, no forecast counts as worse than
     ``best + 10 (median - best)``, where best and median are those of the completed and forecast
-    values. Pruned trials without a forecast, and all trials while none has completed, are seen as
-    they are.
+    values of feasible trials, or of all while none is. Pruned trials without a forecast, and all
+    trials while none has completed, are seen as they are. So is a pruned trial that lacks the
+    constraint values that completed ones have: nobody knows whether it would have been feasible.
 
     Args:
         base_sampler: Any sampler. ``GridSampler`` and ``BruteForceSampler`` gain nothing: they do
@@ -140,20 +143,19 @@ def as_forecast(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTri
         maximize: Whether larger values are better.
     """
     completed = [
-        float(trial.value)
+        (trial, float(trial.value))
         for trial in trials
         if trial.state is TrialState.COMPLETE and trial.value is not None
     ]
-    forecasts = [_forecast(trial) for trial in trials]
-    foreseen = [value for value in forecasts if value is not None and not math.isnan(value)]
-    known = np.array([value for value in completed + foreseen if math.isfinite(value)])
-    if not completed or not known.size:
+    n_constraints = {_n_constraints(trial) for trial, _ in completed}
+    forecasts = [_forecast(trial, n_constraints) for trial in trials]
+    foreseen = [(t, v) for t, v in zip(trials, forecasts, strict=True) if v is not None]
+    ends = [(trial, value) for trial, value in completed + foreseen if math.isfinite(value)]
+    if not completed or not ends:
         return list(trials)
-    best = float(known.max() if maximize else known.min())
-    middle = float(np.median(known))
-    if middle == best and np.any(known != best):  # many have the best value there can be
-        middle = float(np.median(known[known != best]))
-    bound = best + WORST * (middle - best)
+    known = np.array([value for _, value in ends])
+    feasible = np.array([value for trial, value in ends if is_feasible(trial)])
+    bound = _bound(feasible if feasible.size else known, maximize)
     low, high = (bound, math.inf) if maximize else (-math.inf, bound)
     counted = np.clip(known, low, high)
     worst = float(counted.min() if maximize else counted.max())
@@ -165,9 +167,28 @@ def as_forecast(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTri
     ]
 
 
-def _forecast(trial: FrozenTrial) -> float | None:
-    """What was forecast for a pruned trial; NaN if it diverged, None if there is nothing."""
+def _bound(values: NDArray[np.float64], maximize: bool) -> float:
+    """The worst that a forecast may count as."""
+    best = float(values.max() if maximize else values.min())
+    middle = float(np.median(values))
+    if middle == best and np.any(values != best):  # many have the best value there can be
+        middle = float(np.median(values[values != best]))
+    return best + WORST * (middle - best)
+
+
+def _n_constraints(trial: FrozenTrial) -> int:
+    return sum(1 for _ in constraint_values(trial.system_attrs))
+
+
+def _forecast(trial: FrozenTrial, n_constraints: Container[int]) -> float | None:
+    """What was forecast for a pruned trial; NaN if it diverged, None if there is nothing.
+
+    Nor is there where completed trials have another number of constraint values: samplers that mind
+    constraints want the same of all, and without any a trial would count as feasible.
+    """
     if trial.state is not TrialState.PRUNED or not trial.intermediate_values:
+        return None
+    if _n_constraints(trial) not in n_constraints:
         return None
     if not math.isfinite(trial.intermediate_values[max(trial.intermediate_values)]):
         return math.nan

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from helpers import make_study
+from helpers import SAYS_CONSTRAINTS, constrained, make_study
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -97,6 +97,30 @@ def test_one_huge_forecast_does_not_flatten_the_others(sign: float) -> None:
     seen = values(trials, maximize=sign < 0)
     # best 0.1, median of 0.1, 0.2, 0.3, 0.4, 1e30: 0.3
     assert seen == pytest.approx([0.1 * sign, 0.2 * sign, 0.3 * sign, 2.1 * sign, 0.4 * sign])
+
+
+@pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_what_is_too_bad_is_so_by_feasible_trials(sign: float, how: str) -> None:
+    ends = ((0.1, 0.0), (0.2, 0.0), (0.3, 0.0), (-50.0, 1.0))
+    trials = [constrained(complete(value * sign), c, how=how) for value, c in ends]
+    trials.append(constrained(pruned(1e30 * sign), 0.0, how=how))
+    # best 0.1, median of 0.1, 0.2, 0.3, 1e30: 0.25; -50 does not count
+    assert values(trials, maximize=sign < 0)[-1] == pytest.approx(1.6 * sign)
+    # While none is feasible all count: best -50, median 0.2.
+    for trial in trials:
+        constrained(trial, 1.0)
+    assert values(trials, maximize=sign < 0)[-1] == pytest.approx(452.0 * sign)
+
+
+@pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
+def test_a_pruned_trial_that_lacks_the_constraints_of_others_stays_pruned(how: str) -> None:
+    trials = [constrained(complete(0.9), 0.0, 1.0, how=how), pruned(0.6), pruned(0.8, last=NAN)]
+    assert values(trials) == [0.9, None, None]
+    constrained(trials[1], -1.0, how=how)  # one of two
+    assert values(trials) == [0.9, None, None]
+    trials[1] = constrained(pruned(0.6), -1.0, 2.0, how=how)
+    assert values(trials) == [0.9, 0.6, None]
 
 
 class Watching(BaseSampler):
