@@ -93,6 +93,8 @@ class Report:
         states: Number of trials by state.
         n_infeasible: Completed trials that are infeasible.
         n_decisions: Decisions on record.
+        n_careful: Of these, those whose threshold was lowered since the rule would have stopped
+            the best trial.
         reasons: Number of decisions by reason.
         milliseconds: Median time that a decision took; None without any.
         accuracy: Error and coverage of the forecasts by the fraction seen.
@@ -113,6 +115,7 @@ class Report:
     states: Mapping[str, int]
     n_infeasible: int
     n_decisions: int
+    n_careful: int
     reasons: Mapping[str, int]
     milliseconds: float | None
     accuracy: Sequence[Accuracy]
@@ -184,6 +187,11 @@ def _decisions(found: Report) -> _Section:
         for name, n in found.reasons.items()
     )
     lines = [f"{found.n_decisions} on record{took}."]
+    if found.n_careful:
+        lines.append(
+            f"Self-check: {found.n_careful} were made with a lowered threshold, since the rule would "
+            "have stopped the best trial so far."
+        )
     if found.n_without:
         trials = count(found.n_without, "finished trial")
         lines.append(f"None about {trials} that reported, in {found.ledger} ({LEFT_BEHIND}).")

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     },
     "posterior.analogues": set(),
     "posterior.opinion_pool": {
-        "learning_curve", "predictive", "posterior.interface", "posterior.analogues",
+        "learning_curve", "predictive", "scale", "posterior.interface", "posterior.analogues",
         "posterior.closed_form", "posterior.taming",
     },
     "posterior.distributions": set(),
@@ -80,13 +80,14 @@ MAY_IMPORT = {
     },
     "feasibility": set(),
     "horizon": {"checks"},
+    "control_group": set(),
     "study_summary": {"scale", "posterior.interface"},
     "study_record": {
-        "horizon", "learning_curve", "scale", "study_summary", "posterior.interface",
+        "control_group", "feasibility", "horizon", "learning_curve", "scale", "study_summary",
+        "posterior.interface",
     },
-    "control_group": set(),
     "version": set(),
-    "publish": {"decision", "forks", "redaction", "relational"},
+    "publish": {"control_group", "decision", "forks", "redaction", "relational"},
     "forecast_sampler": {"feasibility", "publish"},
     "ledger_address": {"checks", "redaction", "relational"},
     "ledger": {
@@ -122,9 +123,13 @@ MAY_IMPORT = {
     },
     "completion": {"forks", "relational", "study_record", "study_summary"},
     "stand_in": {"study_record", "study_summary"},
-    "guards": {"decision", "horizon", "learning_curve", "study_summary"},
+    "guards": {
+        "decision", "horizon", "learning_curve", "study_summary", "posterior.interface",
+    },
+    "self_check": {"decision", "learning_curve", "posterior.interface"},
     "pruner": {
-        "announce", "background", "checks", "completion", "control_group", "decision", "guards",
+        "announce", "background", "checks", "completion", "control_group", "decision",
+        "feasibility", "guards", "self_check",
         "learning_curve", "ledger", "ledger_address", "predictive", "redaction", "remote_verdict",
         "scale", "stand_in", "telling", "verdict", "posterior.interface", "posterior.engines",
     },
