@@ -189,8 +189,8 @@ def _decisions(found: Report) -> _Section:
     lines = [f"{found.n_decisions} on record{took}."]
     if found.n_careful:
         lines.append(
-            f"Self-check: {found.n_careful} were made with a lowered threshold, since the rule would "
-            "have stopped the best trial so far."
+            f"Self-check: {found.n_careful} were made with a lowered threshold, since the rule "
+            "would have stopped the best trial so far."
         )
     if found.n_without:
         trials = count(found.n_without, "finished trial")
