@@ -15,9 +15,10 @@ The forecast is the mixture  sum_j w_j N(x_m + g_j, tau^2)  with
 tau^2 = (var_w(g) + own^2) / 4 + 0.001^2  where own^2 is the noise of this curve from knot to knot.
 
 All of that is worth nothing if the curve is of another kind than the completed ones, trained from
-scratch where these were fine-tuned, say. Whether it may be of theirs is a prior-predictive check: r
-is how far x_m lies below the lowest of them at knot m, in standard deviations sqrt(s^2 + own^2 +
-0.1^2) sqrt(1 + 1/N) with s that of their x at m, and
+scratch where these were fine-tuned, say. Whether it may be of theirs is a prior-predictive
+check: r_k is how far x_k lies below the lowest of them at knot k, in standard deviations
+sqrt(s_k^2 + own^2 + 0.1^2) sqrt(1 + 1/N) with s_k that of their x there, r the mean of r_k over the
+knots seen, and
 
     plausible  =  q / (q + 0.02),   q = P(|t_(N-1)| > r)
 
@@ -31,6 +32,7 @@ Source: kernel regression (Nadaraya 1964, Watson 1964), with nearest-neighbour b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,14 +113,20 @@ _OTHER_KIND = 0.02  # heuristic
 _LEAST_SPREAD = 0.1  # heuristic
 
 
-def _plausible(now: float, others: Array, own: float) -> float:
-    """P that a curve at x is of the kind of the completed ones, see the module's glossary."""
-    behind = float(np.min(others)) - now
-    if not behind > 0.0:
+def _plausible(behind: Array, variance: Array, n: int, own: float) -> float:
+    """P that a curve is of the kind of the completed ones, see the module's glossary.
+
+    Args:
+        behind: How far it is below the lowest of them at each knot seen, in x, shape (m,).
+        variance: That of their x there, shape (m,).
+        n: How many they are.
+        own: The noise of the curve from knot to knot, squared.
+    """
+    if not np.any(behind > 0.0):
         return 1.0
-    n = others.size
-    spread = np.sqrt((np.var(others) + own + _LEAST_SPREAD**2) * (1.0 + 1.0 / n))
-    tail = 2.0 * float(stdtr(max(n - 1, 1), -behind / spread))
+    spread = np.sqrt((variance + own + _LEAST_SPREAD**2) * (1.0 + 1.0 / n))
+    r = float(np.mean(np.maximum(behind, 0.0) / spread))
+    tail = 2.0 * float(stdtr(max(n - 1, 1), -r))
     return tail / (tail + _OTHER_KIND)
 
 
@@ -140,6 +148,16 @@ class Peers:
     x: Array
     x_final: Array
     regret: LogRegret
+
+    @cached_property
+    def lowest(self) -> Array:
+        """The lowest of them at each knot, shape (K,)."""
+        return np.asarray(self.x.min(axis=0))
+
+    @cached_property
+    def variance(self) -> Array:
+        """The variance of their values at each knot, shape (K,)."""
+        return np.asarray(self.x.var(axis=0))
 
     @classmethod
     def of(cls, completed: Array, final: Array, best: float, unit: float) -> Peers:
@@ -183,5 +201,5 @@ class Peers:
         own = 0.5 * float(np.sum(steps**2)) / min(max(3, window), m)
         tau = float(np.sqrt(0.25 * (spread + own) + 1e-6))
         x_ahead = np.clip(now + gains, _HOPELESS, _BOUNDLESS)
-        others = np.mean(self.x[:, m - smoothed : m], axis=1)
-        return Analogues(weights, x_ahead, tau, self.regret, _plausible(now, others, own))
+        plausible = _plausible(self.lowest[:m] - x, self.variance[:m], len(self.x), own)
+        return Analogues(weights, x_ahead, tau, self.regret, plausible)
