@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_lcpruner.posterior.interface import Target
-from optuna_lcpruner.scale import Scale, spanning
+from optuna_lcpruner.scale import Scale, spanning, typical_start
 
 Array = NDArray[np.float64]
 
@@ -180,35 +180,39 @@ class StudySummary:
         return None
 
 
+_STILL_TO_COME = 0.05  # heuristic
+
+
 def still_moving(values: Array) -> bool:
     """Return whether a training was still getting better when it ended.
 
-    It was if its last quarter brought more than a tenth of what its last three quarters did, and
-    more than its noise. Of a curve that approaches its end exponentially the last quarter brings
-    that much until all but a fortieth of the way is done.
+    It was if what it would have gained by going on for ever, as an exponential approach through
+    its values after one, two and three thirds says (Aitken's extrapolation), is more than a
+    twentieth of what it gained from start to end, and if its last third brought more than noise.
 
     Args:
         values: Oriented values, shape (n,), n >= 1.
     """
     n = values.size
-    if n < MIN_REPORTS_TO_TELL_REST:
+    if n < _REPORTS_TO_TELL:
         return n >= 2 and float(values[-1]) == float(np.max(values)) > float(values[0])
-    # Means of neighbours, so that one report's noise does not tell.
-    width = max(1, n // 16)
-    ends = np.array(
-        [_mean_before(values, round(share * (n - 1)), width) for share in (0.25, 0.75, 1)]
-    )
-    whole, late = float(ends[2] - ends[0]), float(ends[2] - ends[1])
+    third, width = (n - 1) // 3, max(1, n // 16)
+    early, middle, end = (_mean_before(values, n - 1 - k * third, width) for k in (2, 1, 0))
+    before, late = middle - early, end - middle
     with np.errstate(over="ignore"):
         noise = float(np.std(np.diff(values[n // 2 :], 2))) / math.sqrt(6.0 * width)
-    return late > 0.1 * whole and late > 2.0 * noise and late > 0.0
+    if not late > 2.0 * noise:
+        return False
+    if before <= late:
+        return True
+    return late**2 / (before - late) > _STILL_TO_COME * (end - typical_start(values))
 
 
 def _mean_before(values: Array, index: int, width: int) -> float:
     return float(np.mean(values[max(0, index + 1 - width) : index + 1]))
 
 
-MIN_REPORTS_TO_TELL_REST = 5
+_REPORTS_TO_TELL = 5
 
 
 def _inner(values: Array) -> Array:

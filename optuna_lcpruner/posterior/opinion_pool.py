@@ -9,7 +9,10 @@ Glossary (f = n / T, the fraction of training seen; N completed trials; y* the s
 
 is a logarithmic opinion pool for the question that decides: will this trial beat the best? Before
 its curve a trial does so with probability 1 / (N + 1); that prior fades as the curve is seen. The
-two opinions share most of their evidence, so each counts for less than one.
+two opinions share most of their evidence, so each counts for less than one. As far as the curve is
+of another kind than the completed ones (1 - plausible, see
+:mod:`~optuna_lcpruner.posterior.analogues`), a is given to the ensemble, which then starts from
+this curve's own first value; below one half it does without the shapes learned from the others too.
 
 How the final value lies on either side of y* is left to the mixture of both, in which the ensemble
 counts as one more neighbour: weight 1 / (k + 1), the analogues k / (k + 1). Pool and mixture are
@@ -79,7 +82,10 @@ class OpinionPool:
         knots = curve.knots.nearest([curve.horizon] if positions is None else positions)
         found = peers.analogues(_without_gaps(curve), knots)
         knowledge = _on_own_scale(curve, knowledge, found.plausible)
-        p_ensemble, alone = self.ensemble.quick(curve, knowledge, positions)
+        ensemble = self.ensemble
+        if found.plausible < _PLAUSIBLE:  # which shapes the others have says nothing either
+            ensemble = replace(ensemble, learns=False)
+        p_ensemble, alone = ensemble.quick(curve, knowledge, positions)
         voices = self._voices(found, p_ensemble, curve, knowledge)
         return voices.p_beat, lambda: _mixture(alone(), voices, knowledge)
 
@@ -96,12 +102,13 @@ class OpinionPool:
             p_beat = 1.0
         else:
             a, e = self.evidence
+            unused = (1.0 - found.plausible) * a
             log_odds = (
                 math.log(knowledge.any_trial)
                 + self.offset
                 + self.fade * math.sqrt(curve.seen)
-                + a * found.plausible * _logit(p_analogues)
-                + e * _logit(p_ensemble)
+                + (a - unused) * _logit(p_analogues)
+                + (e + unused) * _logit(p_ensemble)
             )
             p_beat = 1.0 / (1.0 + math.exp(-log_odds))
         return _Voices(found, p_analogues, p_ensemble, p_beat)
