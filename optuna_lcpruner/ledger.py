@@ -38,7 +38,7 @@ from optuna_lcpruner.wording import LEFT_BEHIND
 SCHEMA_VERSION = 2
 """Version of the tables that this package reads and writes."""
 
-_ADDED: Mapping[int, tuple[str, ...]] = {2: ("value",)}
+_ADDED: Mapping[int, tuple[str, ...]] = {2: ("value", "caution")}
 """Columns of ``lcpruner_decisions`` that came with a schema version; all of them may be NULL."""
 
 _PATIENCE = 60

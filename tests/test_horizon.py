@@ -196,7 +196,7 @@ class TestAnnouncedLate:
     def test_too_late_for_the_first_trials_to_be_judged(self, warned: list[str]) -> None:
         """No completed trial has reported: nothing is known until it is announced."""
         study = make_study([finished({}, value=end) for end in GOOD_ENDS])
-        study.pruner = recording = Recording(LearningCurvePruner())
+        study.pruner = recording = Recording(LearningCurvePruner(n_startup_trials=0))
         trial = study.ask()
         for epoch, value in enumerate(BAD[:6]):
             if epoch == 4:

@@ -159,6 +159,7 @@ class TestEntry:
             "horizon": 20,
             "incumbent": decision.incumbent,
             "incumbent_trial": 4,
+            "caution": None,
             "p_beat": decision.p_beat,
             "threshold": decision.threshold,
             "mean": forecast.mean(),

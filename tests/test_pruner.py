@@ -37,6 +37,7 @@ from optuna_lcpruner import Decision, LearningCurvePruner, Reason, explain, ledg
 from optuna_lcpruner.posterior.closed_form import ClosedForm
 from optuna_lcpruner.posterior.interface import Target
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
+from optuna_lcpruner.self_check import Caution
 
 NAN, INF = math.nan, math.inf
 DOOMED = BAD[:12]
@@ -156,7 +157,10 @@ class TestConstructor:
 
     @pytest.mark.parametrize("n_reports", [2, 12, 19])
     @pytest.mark.parametrize("more", [0, 43])
-    def test_by_default_the_threshold_follows_the_study(self, n_reports: int, more: int) -> None:
+    def test_by_default_the_threshold_follows_the_study(
+        self, n_reports: int, more: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("optuna_lcpruner.pruner.self_check", lambda *_: Caution())
         pruned = [finished(reports(BAD[:4]), state=TrialState.PRUNED)] * 3
         without_reports = [finished({0: NAN}, value=0.2)]
         others = [finished(reports(saturating(0.7)))] * more
@@ -172,8 +176,11 @@ class TestConstructor:
             rtol=1e-12,
         )
 
-    def test_the_threshold_of_a_trial_that_is_in_no_study(self) -> None:
+    def test_the_threshold_of_a_trial_that_is_in_no_study(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """As MultiMetricPruner of OptunaHub makes them up: it has no number, the others count."""
+        monkeypatch.setattr("optuna_lcpruner.pruner.self_check", lambda *_: Caution())
         study = make_study([*good_trials(), *[finished(reports(saturating(0.7)))] * 43])
         asked = create_trial(
             state=TrialState.RUNNING, intermediate_values=reports(saturating(0.8)[:5])
@@ -212,7 +219,7 @@ class TestConstructor:
     def test_defaults_prune_the_hopeless_and_spare_the_promising(self) -> None:
         pruner = LearningCurvePruner()
         study = make_study(good_trials())
-        assert judge(study, pruner, reports(BAD[:5])).reason is Reason.HOPELESS
+        assert judge(study, pruner, reports(BAD[:8])).reason is Reason.HOPELESS
         assert not judge(study, pruner, reports(PROMISING)).prune
 
     def test_defaults_wait_for_three_completed_trials(self) -> None:
@@ -220,7 +227,7 @@ class TestConstructor:
         assert judge(make_study(good_trials()[:2]), pruner, reports(DOOMED)).reason.name == (
             "STARTUP"
         )
-        assert judge(make_study(good_trials()[:3]), pruner, reports(BAD[:5])).prune
+        assert judge(make_study(good_trials()[:3]), pruner, reports(BAD[:12])).prune
 
 
 class TestLadder:
@@ -239,12 +246,12 @@ class TestLadder:
             ("STARTUP", {"n_startup_trials": 6}, good_trials(), reports(DOOMED)),
             (
                 "UNKNOWN_HORIZON",
-                {"n_steps": None},
+                {"n_steps": None, "n_startup_trials": 0},
                 [finished({}, value=end) for end in GOOD_ENDS],
                 reports(DOOMED),
             ),
             ("BEYOND_HORIZON", {}, good_trials(), reports(BAD)),
-            ("BEYOND_HORIZON", {}, good_trials(), reports(np.full(45, 0.1))),
+            ("LONGER", {}, good_trials(), reports(np.full(45, 0.1))),
             (
                 "METRIC_MISMATCH",
                 {},
@@ -675,8 +682,8 @@ class TestHorizon:
     @pytest.mark.parametrize(
         ("n_steps", "announced", "expected"),
         [
-            (50, None, 50),
-            (50, 70, 50),
+            (35, None, 35),
+            (35, 70, 35),
             (None, 70, 70),
             (None, 70.0, 70),
             (None, np.int64(70), 70),
@@ -697,7 +704,7 @@ class TestHorizon:
         assert self.horizon(n_steps, announced, good_trials(), reports(DOOMED)) == expected
 
     @pytest.mark.parametrize("numbering", STEPS)
-    @pytest.mark.parametrize("lengths", [(20,) * 5, (7, 20, 20, 20, 20), (5, 9, 20, 12, 20)])
+    @pytest.mark.parametrize("lengths", [(20,) * 5, (7, 20, 20, 20, 20), (5, 20, 20, 12, 20)])
     def test_learned_from_completed_trials(self, numbering: str, lengths: tuple[int, ...]) -> None:
         steps, _ = STEPS[numbering]
         earlier = [
@@ -732,13 +739,16 @@ class TestHorizon:
         assert names(long[-2:]) == ["HOPELESS", "HOPELESS"]
 
     def test_announced_horizon_needs_no_completed_reports(self) -> None:
-        earlier = [finished({}, value=e) for e in GOOD_ENDS]
-        assert self.horizon(None, 20, earlier, reports(saturating(0.5)[:5])) == 20
+        study = make_study([finished({}, value=e) for e in GOOD_ENDS])
+        pruner = make_pruner(n_steps=None, n_startup_trials=0)
+        curve = reports(saturating(0.5)[:5])
+        assert judge(study, pruner, curve, {"lcpruner_n_steps": 20}).p_beat is not None
 
     @pytest.mark.parametrize("n_steps", [1, 3, 11, 12])
     def test_a_curve_beyond_its_horizon_is_left_alone(self, n_steps: int) -> None:
         decision = judge(make_study(good_trials()), make_pruner(n_steps=n_steps), reports(DOOMED))
-        assert decision.reason is Reason.BEYOND_HORIZON
+        beyond = n_steps in (1, 3)
+        assert decision.reason is (Reason.LONGER if beyond else Reason.BEYOND_HORIZON)
 
     def test_the_last_report_where_the_study_has_different_gaps(self) -> None:
         """Gaps of 2 and 3 make units of 2.5: the last step, 7 of 8, is 3.8 of 4 of them."""
@@ -754,7 +764,7 @@ class TestHorizon:
 
     def test_unknown_horizon_warns_once(self, log: list[logging.LogRecord]) -> None:
         study = make_study([finished({}, value=end) for end in GOOD_ENDS])
-        pruner = make_pruner(n_steps=None)
+        pruner = make_pruner(n_steps=None, n_startup_trials=0)
         for _ in range(2):
             watch(study, pruner, reports(DOOMED))
         (warning,) = warnings_in(log)
@@ -877,14 +887,15 @@ class TestOtherTrials:
         assert mixed.incumbent == plain.incumbent
         np.testing.assert_allclose(mixed.p_beat, plain.p_beat, rtol=1e-12)
 
-    def test_one_without_reports_is_one_more_to_beat(self) -> None:
-        silent = [finished({}, value=0.2), finished({}, value=0.3)]
-        plain = judge(make_study(good_trials()), make_pruner(), reports(saturating(0.87)[:6]))
-        more = judge(
-            make_study([*good_trials(), *silent]), make_pruner(), reports(saturating(0.87)[:6])
-        )
-        assert more.incumbent == plain.incumbent
-        assert more.p_beat < plain.p_beat
+    def test_one_without_reports_is_a_value_to_beat_and_nothing_else(self) -> None:
+        curve = reports(saturating(0.87)[:6])
+        plain = judge(make_study(good_trials()), make_pruner(), curve)
+        worse = [finished({}, value=0.2), finished({0: 0.3}, value=0.3)]
+        same = judge(make_study([*good_trials(), *worse]), make_pruner(), curve)
+        assert (same.incumbent, same.p_beat) == (plain.incumbent, plain.p_beat)
+        better = judge(make_study([*good_trials(), finished({}, value=0.95)]), make_pruner(), curve)
+        assert better.incumbent == 0.95
+        assert better.p_beat < plain.p_beat
 
     def test_enqueued_trials_are_waited_for(self) -> None:
         study = make_study(good_trials())

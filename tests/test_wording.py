@@ -8,8 +8,8 @@ from optuna_lcpruner.wording import count, number, probability, table, told_apar
     [
         (probability(0.25), "0.250"),
         (probability(0.001), "0.001"),
-        (probability(0.00099), "9.9e-04"),
-        (probability(0.0), "0.0e+00"),
+        (probability(0.00099), "< 0.001"),
+        (probability(0.0), "< 0.001"),
         (number(1234.5), "1234"),
         (number(0.000123456), "0.0001235"),
         (count(0, "trial"), "0 trials"),
@@ -29,8 +29,9 @@ def test_how_numbers_read(words: str, expected: str) -> None:
         (0.01, 0.038, ("0.010", "0.038")),
         (0.0379, 0.038, ("0.0379", "0.038")),
         (0.037999, 0.038001, ("0.037999", "0.038001")),
-        (0.0, 1e-9, ("0.0e+00", "1e-09")),
-        (2e-7, 2.04e-7, ("2.0e-07", "2.04e-07")),
+        (0.0, 0.038, ("< 0.001", "0.038")),
+        (0.0, 1e-9, ("0", "1e-09")),
+        (2e-7, 2.04e-7, ("2e-07", "2.04e-07")),
     ],
 )
 def test_the_smaller_of_two_reads_smaller(

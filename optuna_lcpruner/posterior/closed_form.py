@@ -77,8 +77,7 @@ class ClosedForm:
         z, stretch, shift = tamed(values, knowledge.scale)
         grid = shape_grid(curve.horizon, self.families)
         design = design_of(self.prior, self.families, curve.horizon, observed.tobytes())
-        occurrence = knowledge.once((self, curve.horizon), lambda: self._learned(curve, knowledge))
-        fit = regress(design, self.prior, z, occurrence)
+        fit = regress(design, self.prior, z, self.occurrence(curve.horizon, knowledge))
         ahead = _Ahead(grid, design.noise, self.prior, observed, z, fit, curve.seen)
         floor = -np.inf
         if knowledge.target is Target.BEST:
@@ -110,10 +109,18 @@ class ClosedForm:
         above = t_cdf((at_end.location[0] - 1.0) / at_end.scale[0], self.prior.df)
         return float(above @ fit.weights), forecast
 
-    def _learned(self, curve: LearningCurve, knowledge: StudyKnowledge) -> Array | None:
+    def occurrence(self, horizon: int, knowledge: StudyKnowledge) -> Array | None:
+        """Return ln p / p_0 of all cells as the study teaches it, worked out once for all trials.
+
+        Args:
+            horizon: Position of the last report of a full training.
+            knowledge: What the study knows, on its own working scale.
+        """
         if not self.learns:
             return None
-        return learned(self.prior, self.families, curve.horizon, knowledge)
+        return knowledge.once(
+            (self, horizon), lambda: learned(self.prior, self.families, horizon, knowledge)
+        )
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ class OpinionPool:
         peers = knowledge.once("peers", lambda: _peers(knowledge))
         knots = curve.knots.nearest([curve.horizon] if positions is None else positions)
         found = peers.analogues(_without_gaps(curve), knots)
+        self.ensemble.occurrence(curve.horizon, knowledge)  # of the study's scale, for all trials
         knowledge = _on_own_scale(curve, knowledge, found.plausible)
         ensemble = self.ensemble
         if found.plausible < _PLAUSIBLE:  # which shapes the others have says nothing either

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from scipy import stats
 from scipy.special import expit, logit
 
 from optuna_lcpruner.learning_curve import LearningCurve
@@ -38,6 +39,7 @@ def seen(curve, m):
 @pytest.mark.parametrize("n", [1, 3, 40])
 def test_the_formula(n, m):
     knowledge, curve = study(n, seed=n + m)
+    curve = np.maximum(curve, knowledge.completed.min(axis=0))  # of their kind
     part = seen(curve, m)
     alone = ClosedForm()(part, knowledge)
     p_e = 1.0 - alone._cdf(np.array([1.0]), None, True)[0]
@@ -48,10 +50,32 @@ def test_the_formula(n, m):
     p_a = found.p_above(np.array([knowledge.best]))[0]
     p_a, p_e = np.clip([p_a, p_e], 1e-5, 1 - 1e-4)
     engine = OpinionPool(offset=0.7, fade=-0.4, evidence=(0.3, 0.2))
+    assert found.plausible == 1.0
     expected = expit(
         -np.log(n + 1) + 0.7 - 0.4 * np.sqrt(m / T) + 0.3 * logit(p_a) + 0.2 * logit(p_e)
     )
     assert_allclose(engine.quick(part, knowledge)[0], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("below", [0.01, 0.1, 0.5, 3.0])
+def test_a_curve_of_another_kind(below):
+    """It begins ``below`` all others: their opinion counts less, and the curve's own more."""
+    knowledge, curve = study(5, seed=1)
+    curve = knowledge.completed.min(axis=0) - below * np.linspace(1.0, 0.1, T)
+    part = seen(curve, 6)
+    peers = analogues.Peers.of(
+        knowledge.completed, knowledge.final, knowledge.best, knowledge.scale.unit
+    )
+    found = peers.analogues(curve[:6], np.array([T - 1]))
+    x = peers.regret.of_values(curve[:6])
+    steps = np.diff(x)
+    own = 0.5 * np.sum(steps[-max(3, round(0.1 * T)) :] ** 2) / min(max(3, round(0.1 * T)), 6)
+    sd = np.sqrt((peers.x[:, :6].var(axis=0) + own + 0.1**2) * (1 + 1 / 5))
+    tail = 2 * stats.t.sf(np.mean((peers.x[:, :6].min(axis=0) - x) / sd), 4)
+    assert_allclose(found.plausible, tail / (tail + 0.02), rtol=1e-9)
+    forecast = OpinionPool()(part, knowledge)
+    assert ("unlike" in forecast.remark) is (found.plausible < 0.5)
+    assert_allclose(forecast.shares["analogues"], found.plausible * 2 / 3, rtol=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
