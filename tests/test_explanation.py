@@ -203,7 +203,7 @@ TABLE = """
 step  reports   value  forecast   90 % interval  P(beat)  threshold   best  of trial  decision
  0-2        3                                                                         startup
    5     6/20    0.85    0.9141  [0.902, 0.921]    0.030      0.020  0.957         4  undecided
-   6     7/20  0.8512    0.9141  [0.902, 0.921]  1.2e-05      0.020  0.957         4  pruned
+   6     7/20  0.8512    0.9141  [0.902, 0.921]  < 0.001      0.020  0.957         4  pruned
 """.strip("\n")
 
 

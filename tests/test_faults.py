@@ -151,7 +151,7 @@ def test_killed_between_forecast_and_write(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     study = make_study(good_trials(), storage=sqlite(url))
     study.pruner = LearningCurvePruner(remote=True)
-    trial = running(study, BAD[:6])
+    trial = running(study, BAD[:10])
     before = """
 import time
 from optuna_lcpruner import remote_verdict
@@ -168,7 +168,7 @@ remote_verdict.write = write
     assert states(study)[-1] == "RUNNING"
     with Serving(*options) as other:
         other.wait_for("verdict")
-        assert other.judged == [(5, 6)]
+        assert other.judged == [(5, 10)]
         assert other.terminate() == 0
     assert trial.should_prune() is True
 
@@ -235,7 +235,7 @@ now = time.time
 time.time = lambda: now() + 3600.0
 """
     options = ("--storage", url, "--interval", "0.1", "--n-steps", "20", "--lease", "30")
-    bad, good = running(study, BAD[:6]), [running(study, [0.6, 0.8]) for _ in range(6)]
+    bad, good = running(study, BAD[:10]), [running(study, [0.6, 0.8]) for _ in range(6)]
     with Serving(*options, before=ahead) as first, Serving(*options) as second:
         wait(
             lambda: len(first.judged) + len(second.judged) == 7, lambda: (first.lines, second.lines)

@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optuna_lcpruner import ForecastSampler, LearningCurvePruner
-from optuna_lcpruner.forecast_sampler import as_forecast
+from optuna_lcpruner.forecast_sampler import WORST, as_forecast
 
 X = FloatDistribution(0.0, 1.0)
 NAN = float("nan")
@@ -182,7 +182,10 @@ def test_only_the_sampler_sees_it(storage: str, tmp_path: Path) -> None:
     assert stopped.value == stopped.intermediate_values[max(stopped.intermediate_values)]
     for seen in watching.shown[-2:]:  # as the last trial begins, and as x is drawn for it
         assert [t.state.name for t in seen] == 4 * ["COMPLETE"] + ["RUNNING"]
-        assert seen[3].value == stopped.user_attrs["lcpruner_forecast"] != stopped.value
+        forecast = stopped.user_attrs["lcpruner_forecast"]
+        values = [trial.value for trial in study.trials[:3]] + [forecast]
+        worst = max(values) + WORST * (np.median(values) - max(values))
+        assert seen[3].value == pytest.approx(max(forecast, worst)) != stopped.value
     assert watching.told[-1] == (TrialState.PRUNED, [study.trials[4].value])
 
 

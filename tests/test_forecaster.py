@@ -71,7 +71,7 @@ class Watching:
 def running(study: Study, values: Any, **user_attrs: Any) -> Trial:
     trial = study.ask()
     for key, value in user_attrs.items():
-        trial.set_user_attr(key.replace("__", ":"), value)
+        trial.set_user_attr(key, value)
     for step, value in reports(values).items():
         trial.report(value, step)
     return trial
@@ -290,13 +290,13 @@ class TestSettingsReachTheDecision:
 
     def test_second_chance(self) -> None:
         study, watching = watch()
-        trial = running(study, BAD[:6], lcpruner__second_chance_of=1)
+        trial = running(study, BAD[:6], lcpruner_requeued_from=1)
         watching.look()
         assert verdict_of(study, trial).reason is Reason.SECOND_CHANCE
 
     def test_announced_horizon(self) -> None:
         study, watching = watch(pruner=LearningCurvePruner(threshold=0.05))
-        trial = running(study, BAD[:6], lcpruner__n_steps=6)
+        trial = running(study, BAD[:6], lcpruner_n_steps=6)
         watching.look()
         assert verdict_of(study, trial).reason is Reason.BEYOND_HORIZON
 

@@ -73,9 +73,7 @@ def looks(path: Path, seed: int, n_trials: int) -> Iterator[Look]:
         stopped, stopped_at = False, n_steps
         if len(known) >= 2:
             summary = record.update(known)
-            knowledge = StudyKnowledge(
-                summary.scale, summary.target, *record.curves(n_steps, 1.0), summary.n_completed
-            )
+            knowledge = StudyKnowledge(summary.scale, summary.target, *record.curves(n_steps, 1.0))
             end = n_steps if np.isfinite(curve).all() else int(np.argmin(np.isfinite(curve)))
             for n in at[at <= end]:
                 if curve[n - 1] > knowledge.best:
