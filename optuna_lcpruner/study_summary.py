@@ -201,7 +201,7 @@ def still_moving(values: Array) -> bool:
     before, late = middle - early, end - middle
     with np.errstate(over="ignore"):
         noise = float(np.std(np.diff(values[n // 2 :], 2))) / math.sqrt(6.0 * width)
-    if not late > 2.0 * noise:
+    if not late > 3.0 * noise:
         return False
     if before <= late:
         return True

@@ -348,3 +348,26 @@ def test_concepts_draws_what_the_page_tells(tmp_path: Path) -> None:
     assert f"flattened out after {stops['40']}" in page
     assert f"far behind after {stops['24']} epochs" in page
     assert max(ends["40"], ends["24"]) < ends["43"] < best < ends["57"]
+
+
+def test_reprint(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    text = """# A page
+
+```text
+$ python -c \\
+    "print(1 + 1)"
+old
+$ python -c "print('STUDIES')"
+kept
+```
+
+```bash
+$ not to be run
+```
+"""
+    page.write_text(text)
+    assert "left as it is: python -c \"print('STUDIES')\"" in run("reprint.py", str(page))
+    assert page.read_text() == text.replace("old", "2")
+    run("reprint.py", str(page), "--studies", "folder", "--only", "STUDIES")
+    assert page.read_text() == text.replace("old", "2").replace("kept", "folder")

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from optuna_lcpruner.scale import Scale, oriented, spanning
+from optuna_lcpruner.scale import Scale, oriented, spanning, typical_start
 
 ordinary = st.floats(-1e9, 1e9)
 
@@ -101,3 +101,26 @@ def test_a_difference_beyond_the_largest_float(low, high):
 def test_bad_scales(location, unit, message):
     with pytest.raises(ValueError, match=message):
         Scale(location, unit, True)
+
+
+class TestTypicalStart:
+    @pytest.mark.parametrize(
+        ("values", "start"),
+        [
+            ([0.1, 0.5, 0.8, 0.9], 0.1),
+            ([-1e6, 0.1, 0.5, 0.8, 0.9], 0.9 - 30 * 0.4),
+            ([-1e6, -1e5, 0.5, 0.8, 0.9], 0.9 - 30 * 0.4),
+            ([0.3], 0.3),
+            ([0.3, 0.3, 0.3], 0.3),
+            ([-1e6, 0.3, 0.3, 0.3], -1e6),  # nothing tells how far is far
+            ([0.9, 0.5, 0.1], 0.9),
+        ],
+    )
+    def test_a_transient_has_little_say(self, values: list[float], start: float) -> None:
+        assert typical_start(np.array(values)) == pytest.approx(start)
+
+    @given(st.floats(1e-3, 1e3), st.floats(-1e3, 1e3))
+    def test_of_a_changed_unit(self, unit: float, shift: float) -> None:
+        values = np.array([-50.0, 0.1, 0.5, 0.8, 0.9])
+        changed = typical_start(unit * values + shift)
+        np.testing.assert_allclose(changed, unit * typical_start(values) + shift, rtol=1e-9)

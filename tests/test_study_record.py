@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner import study_record
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.interface import Target
-from optuna_lcpruner.study_record import StudyRecord
-from optuna_lcpruner.study_summary import MetricProblem, StudySummary
+from optuna_lcpruner.study_record import FinishedTrial, StudyRecord
+from optuna_lcpruner.study_summary import MetricProblem, StudySummary, still_moving
 
 NAN, INF = math.nan, math.inf
 
@@ -469,3 +469,82 @@ def test_a_completed_trial_lies_on_the_knots_as_a_running_one(n: int) -> None:
     _, running = LearningCurve(values, values, n).on_knots
     apart = np.abs(curves[0] - running) / max(1.0, (n - 1) / 127)
     assert apart.max() <= (1e-9 if n <= 1000 else 0.1)
+
+
+class TestStillMoving:
+    @pytest.mark.parametrize("n", [5, 8, 10, 20, 64, 300])
+    @pytest.mark.parametrize("left", [0.001, 0.01, 0.03, 0.08, 0.3, 0.6])
+    def test_by_what_is_left_of_the_way(self, n: int, left: float) -> None:
+        """An exponential approach of which this share is left when it ends."""
+        values = 1.0 - left ** (np.arange(n) / (n - 1))
+        assert still_moving(values) is (left / (1.0 - left) > 0.05)
+
+    def test_other_shapes(self) -> None:
+        t = np.arange(30.0)
+        assert still_moving(t)  # a straight line
+        assert still_moving(t**2)
+        assert not still_moving(np.minimum(t, 15))  # stopped once it did not get better
+        assert not still_moving(-t)
+        assert not still_moving(np.zeros(30))
+        noise = np.random.default_rng(0).normal(size=(200, 30))
+        assert np.mean([still_moving(row) for row in noise]) < 0.1
+
+    def test_few_reports(self) -> None:
+        assert still_moving(np.array([0.1, 0.5]))
+        assert not still_moving(np.array([0.5, 0.1]))
+        assert not still_moving(np.array([0.5]))
+
+
+class TestLengths:
+    @staticmethod
+    def summary(n: int, rate: float, stride: int = 1) -> StudySummary:
+        steps = range(0, n * stride, stride)
+        curves = [1.0 + e - rate ** np.arange(n) for e in (0.0, 0.1, 0.2)]
+        return summary_of([finished(reports(curve, steps)) for curve in curves])
+
+    def test_of_trainings_that_came_to_rest(self) -> None:
+        summary = self.summary(20, 0.75)
+        assert summary.horizon_of(20, 5) == summary.horizon_of(18, 5) + 2 == 20
+        assert summary.horizon_of(39, 5) == 39  # not far beyond
+        assert summary.horizon_of(2400, 5) == 20
+        assert [summary.horizon_of(2400, n) for n in (16, 17, 33, 65, 5000)] == [
+            20, 40, 80, 160, 2400,
+        ]  # fmt: skip
+
+    def test_of_trainings_that_were_moving(self) -> None:
+        assert self.summary(10, 0.95).horizon_of(50, 5) == 50
+
+    @pytest.mark.parametrize(
+        ("n_steps", "rate", "said"),
+        [
+            (20, 0.75, None),
+            (39, 0.75, None),
+            (2400, 0.75, "all completed trials end by step 19, far below n_steps=2400"),
+            (30, 0.95, "longer than any training that has completed"),
+            (21, 0.95, None),
+            (8, 0.75, "well beyond n_steps=8: is it in the unit of your steps?"),
+            (None, 0.75, None),
+        ],
+    )
+    def test_doubts(self, n_steps: float | None, rate: float, said: str | None) -> None:
+        doubt = self.summary(20, rate).doubt_about(n_steps)
+        assert doubt is None if said is None else said in str(doubt)
+
+
+class TestToldToStop:
+    def test_by_the_trials_attributes_or_by_what_the_pruner_remembers(self) -> None:
+        curve = reports(saturating(0.9)[:5])
+        attrs = {"lcpruner_reason": "pruned: P = 0.010", "lcpruner_decided_at_step": 4}
+        by_attribute = FinishedTrial.of(finished(curve, user_attrs=attrs), True)
+        remembered = FinishedTrial.of(finished(curve), True, stopped_at=4)
+        for trial in (by_attribute, remembered):
+            assert trial is not None
+            assert trial.told_to_stop
+            assert not trial.has_curve
+        for attrs in (
+            {"lcpruner_reason": "undecided: P = 0.010", "lcpruner_decided_at_step": 4},
+            {"lcpruner_reason": "pruned: P = 0.010", "lcpruner_decided_at_step": 3},
+        ):
+            ran_on = FinishedTrial.of(finished(curve, user_attrs=attrs), True, stopped_at=2)
+            assert ran_on is not None
+            assert ran_on.has_curve
