@@ -1,0 +1,25 @@
+"""The pruner decides on the recorded studies what it decided when that was recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench.decisions import RECORD, decisions, studies
+
+
+@pytest.mark.parametrize("path", studies(), ids=lambda path: path.stem)
+def test_the_same_decisions(path: Path) -> None:
+    """Number for number; after a change that is meant to, record them anew."""
+    with np.load(RECORD) as record:
+        looks, stops = record[f"{path.stem}/looks"], record[f"{path.stem}/stops"]
+    now, stopped = decisions(path)
+    np.testing.assert_array_equal(stopped, stops)
+    np.testing.assert_allclose(now, looks, rtol=1e-6)
+
+
+def test_all_studies_are_on_record() -> None:
+    with np.load(RECORD) as record:
+        assert {name.split("/")[0] for name in record} == {path.stem for path in studies()}
+        assert all(record[f"{path.stem}/stops"].sum() > 5 for path in studies())
