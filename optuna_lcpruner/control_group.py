@@ -26,6 +26,12 @@ def told_to_stop_at(user_attrs: Mapping[str, Any]) -> int | None:
     return step if pruned and isinstance(step, int) else None
 
 
+def counted_down(user_attrs: Mapping[str, Any]) -> bool:
+    """Return whether the newest decision about a trial says that its steps count down."""
+    reason = user_attrs.get(REASON_ATTRIBUTE)
+    return isinstance(reason, str) and reason.startswith("steps count down")
+
+
 def in_control_group(study_name: str, trial_number: int, fraction: float) -> bool:
     """Whether a trial belongs to the control group.
 

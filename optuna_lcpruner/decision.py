@@ -28,6 +28,7 @@ class Reason(Enum):
     BEYOND_HORIZON = "at or beyond the horizon"
     LONGER = "longer than a full training"
     STEPS_COUNT_DOWN = "steps count down"
+    COUNTER_GOES_ON = "step counter goes on from trial to trial"
     METRIC_MISMATCH = "reported and returned metric differ"
     WRONG_DIRECTION = "direction looks wrong"
     ALREADY_BETTER = "already better than the best"

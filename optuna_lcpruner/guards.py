@@ -120,6 +120,8 @@ class Guards:
             if without:
                 detail += f" with a curve, {without} without"
             return abstain(Reason.STARTUP, detail, step)
+        if summary.counter_goes_on:
+            return abstain(Reason.COUNTER_GOES_ON, "let it begin anew with each trial", step)
         if summary.problem is not None and self.check_metric:
             warn("metric", f"no trial is pruned by forecast, because {summary.problem.value}.")
             reason = (

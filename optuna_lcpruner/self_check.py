@@ -50,11 +50,9 @@ def self_check(
         horizon: Position of the last report of a full training.
         n_startup_trials: Completed trials without which nothing is pruned.
     """
-    best = np.flatnonzero(knowledge.final == knowledge.best)
-    n_others = knowledge.final.size - 1
-    if rule.threshold is not None or best.size == 0 or n_others < max(n_startup_trials, 2):
+    index, n_others = knowledge.best_row, knowledge.final.size - 1
+    if rule.threshold is not None or index is None or n_others < max(n_startup_trials, 2):
         return Caution()
-    index = int(best[0])
     others = knowledge.without(index)
     if others is None:
         return Caution()

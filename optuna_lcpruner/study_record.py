@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner.control_group import told_to_stop_at
+from optuna_lcpruner.control_group import counted_down, told_to_stop_at
 from optuna_lcpruner.feasibility import is_feasible
 from optuna_lcpruner.horizon import announced_n_steps
 from optuna_lcpruner.learning_curve import (
@@ -31,9 +31,11 @@ from optuna_lcpruner.learning_curve import (
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.scale import oriented, typical_start
 from optuna_lcpruner.study_summary import (
+    ENDING,
     MIN_REPORTS,
+    Ending,
     StudySummary,
-    still_moving,
+    most_moving,
 )
 
 Array = NDArray[np.float64]
@@ -70,10 +72,10 @@ class FinishedTrial:
             too short to tell.
         n_steps: The horizon it announced, or None.
         feasible: Whether it keeps the study's constraints; only then it can be the best.
-        has_curve: Whether its reports can be compared with those of a training: at least two, and
-            it was not told to stop at the last of them.
+        has_curve: Whether its reports can be compared with those of a training: at least two, in
+            order, and it was not told to stop at the last of them.
         told_to_stop: Whether it was, and returned a value all the same.
-        moving: Whether it was still getting better when it ended, so that what a longer training
+        ending: How it ended: whether it was still getting better, so that what a longer training
             would have brought is unknown.
     """
 
@@ -92,7 +94,7 @@ class FinishedTrial:
     feasible: bool
     has_curve: bool
     told_to_stop: bool
-    moving: bool
+    ending: Ending
 
     @classmethod
     def of(
@@ -121,8 +123,9 @@ class FinishedTrial:
             stopped_at,
             told_to_stop_at(trial.user_attrs),
         )
-        has_curve = steps.size >= MIN_REPORTS and not told_to_stop
-        moving = has_curve and still_moving(reports)
+        backwards = counted_down(trial.user_attrs)
+        has_curve = steps.size >= MIN_REPORTS and not told_to_stop and not backwards
+        ending = Ending.of(reports) if steps.size else Ending(np.nan, np.nan, 0.0, 0.0)
         steps, reports = _block_means(steps, reports)
         return cls(
             trial.number,
@@ -140,7 +143,7 @@ class FinishedTrial:
             feasible=is_feasible(trial),
             has_curve=has_curve,
             told_to_stop=told_to_stop,
-            moving=moving,
+            ending=ending,
         )
 
 
@@ -176,6 +179,9 @@ _COLUMNS = (
     "has_curve",
     "told_to_stop",
     "moving",
+    "before",
+    "late",
+    "whole",
 )
 
 
@@ -320,7 +326,10 @@ class StudyRecord:
             trial.feasible,
             trial.has_curve,
             trial.told_to_stop,
-            trial.moving,
+            trial.ending.moving,
+            trial.ending.before,
+            trial.ending.late,
+            trial.ending.whole,
         )
         self._n += 1
         self._summary = None
@@ -336,24 +345,40 @@ class _Curves:
 
     def __init__(self, stride: float, first_step: float | None, horizon: int) -> None:
         self._stride, self._first_step, self._horizon = stride, first_step, horizon
-        self._n_seen = self._n = self._n_feasible = 0
+        self._n = 0
         self._rows = np.empty((16, Knots(horizon).size))
         self._final = np.empty(16)
+        self._short: list[tuple[int, FinishedTrial]] = []  # row and trial of those that ended early
 
     def of(self, trials: Sequence[FinishedTrial]) -> tuple[Array, Array, int]:
         while len(trials) > len(self._final):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
             self._final = np.concatenate([self._final, np.empty_like(self._final)])
-        for trial in trials[self._n_seen :]:
-            self._n_seen += 1
+        for trial in trials[self._n :]:
             positions = self._positions(trial)
-            if trial.moving and positions[-1] < _WHOLE * self._horizon:
-                continue
+            if positions[-1] < _WHOLE * self._horizon:
+                self._short.append((self._n, trial))
             self._rows[self._n] = _on_knots(trial.values, positions, self._horizon)
             self._final[self._n] = trial.value
             self._n += 1
-            self._n_feasible += trial.feasible
-        return self._rows[: self._n], self._final[: self._n], self._n_feasible
+        rows, final = self._rows[: self._n], self._final[: self._n]
+        n_feasible = sum(trial.feasible for trial in trials)
+        unknown = self._unknown_ends()
+        if not unknown:
+            return rows, final, n_feasible
+        n_feasible -= sum(trial.feasible for _, trial in unknown)
+        indices = [index for index, _ in unknown]
+        return np.delete(rows, indices, axis=0), np.delete(final, indices), n_feasible
+
+    def _unknown_ends(self) -> list[tuple[int, FinishedTrial]]:
+        """Those that ended early while they were still getting better; all, if most were."""
+        if not self._short:
+            return []
+        endings = [trial.ending for _, trial in self._short]
+        columns = ([getattr(e, name) for e in endings] for name in ("moving", *ENDING))
+        if most_moving(*(np.array(column, dtype=float) for column in columns)):
+            return self._short
+        return [(index, trial) for index, trial in self._short if trial.ending.moving]
 
     def _positions(self, trial: FinishedTrial) -> Array:
         """Positions of its reports in a training of this horizon.

@@ -53,7 +53,7 @@ class StudySummary:
             it. None without any.
         longest: Last step of the longest curve; None without any.
         median_last_step: Median last step of the curves; None without any.
-        share_moving: Share of the curves that were still getting better when they ended.
+        moving: Whether most of the curves were still getting better when they ended.
         counter_goes_on: Whether each curve begins at a later step than the one before ended.
         scale: 0 is where the study's curves typically start, 1 its best objective value.
         target: Whether the completed trials' values are their last or their best report.
@@ -72,7 +72,7 @@ class StudySummary:
     n_steps: float | None
     longest: float | None
     median_last_step: float | None
-    share_moving: float
+    moving: bool
     counter_goes_on: bool
     scale: Scale | None
     target: Target
@@ -117,9 +117,9 @@ class StudySummary:
             n_steps=shown_n_steps(first_step, ended, stride),
             longest=float(np.max(ended)) if ended.size else None,
             median_last_step=float(np.median(ended)) if ended.size else None,
-            share_moving=float(np.mean(table["moving"][curve])) if value.size else 0.0,
+            moving=most_moving(*(table[name][curve] for name in ("moving", *ENDING))),
             counter_goes_on=value.size >= MIN_TRIALS_TO_JUDGE_METRIC
-            and bool(np.all(began[by_number][1:] > ended[by_number][:-1])),
+            and bool(np.mean(began[by_number][1:] > ended[by_number][:-1]) > 0.8),
             scale=scale,
             target=target,
             problem=problem,
@@ -137,7 +137,7 @@ class StudySummary:
             step: The newest step of the training to forecast.
         """
         ends = self.n_steps
-        if ends is None or ends >= 0.5 * n_steps or self.share_moving > 0.5:
+        if ends is None or ends >= 0.5 * n_steps or self.moving:
             return n_steps
         while step > 0.8 * ends and ends < n_steps:
             ends *= 2.0
@@ -165,7 +165,7 @@ class StudySummary:
                 "forecast beyond it."
             )
         reached = self.longest + (self.stride or 1.0)
-        if self.share_moving > 0.5 and reached < 0.9 * n_steps:
+        if self.moving and reached < 0.9 * n_steps:
             return (
                 f"n_steps={n_steps:g} is longer than any training that has completed, the longest "
                 f"ends at step {self.longest:g} and most were still getting better: what lies "
@@ -183,33 +183,93 @@ class StudySummary:
 _STILL_TO_COME = 0.05  # heuristic
 
 
-def still_moving(values: Array) -> bool:
-    """Return whether a training was still getting better when it ended.
+@dataclass(frozen=True)
+class Ending:
+    """How a training ended: the gains of its last two thirds.
 
-    It was if what it would have gained by going on for ever, as an exponential approach through
-    its values after one, two and three thirds says (Aitken's extrapolation), is more than a
-    twentieth of what it gained from start to end, and if its last third brought more than noise.
+    Attributes:
+        before: Gain in the second third; NaN for fewer than five reports.
+        late: Gain in the last third; NaN likewise.
+        whole: Gain from the start, see :func:`~optuna_lcpruner.scale.typical_start`, to the end.
+        noise: Standard deviation of a report, from second differences.
+    """
+
+    before: float
+    late: float
+    whole: float
+    noise: float
+
+    @classmethod
+    def of(cls, values: Array) -> Ending:
+        """Measure the end of a training.
+
+        Args:
+            values: Oriented values, shape (n,), n >= 1.
+        """
+        n = values.size
+        if n < _REPORTS_TO_TELL:
+            return cls(np.nan, np.nan, float(values[-1] - values[0]), 0.0)
+        third, width = (n - 1) // 3, max(1, n // 16)
+        early, middle, end = (
+            float(np.mean(values[max(0, n - k * third - width) : n - k * third])) for k in (2, 1, 0)
+        )
+        with np.errstate(over="ignore"):
+            noise = float(np.std(np.diff(values[n // 2 :], 2))) / math.sqrt(6.0 * width)
+        return cls(middle - early, end - middle, end - typical_start(values), noise)
+
+    @property
+    def moving(self) -> bool:
+        """Whether the training was still getting better.
+
+        It was if what it would have gained by going on for ever, as an exponential approach through
+        its values after one, two and three thirds says (Aitken's extrapolation), is more than a
+        twentieth of what it gained from start to end, and if its last third brought more than
+        noise. Of fewer than five reports the first and the last tell.
+        """
+        if math.isnan(self.late):
+            return self.whole > 0.0
+        return self.late > 3.0 * self.noise and _much_to_come(self.before, self.late, self.whole)
+
+
+ENDING = ("before", "late", "whole")
+"""The columns of a table of trials that :func:`moving_together` takes."""
+
+
+def most_moving(moving: Array, before: Array, late: Array, whole: Array) -> bool:
+    """Return whether most of some trainings were moving: by each by itself, or by all together.
 
     Args:
-        values: Oriented values, shape (n,), n >= 1.
+        moving: Whether each was by itself, shape (n,).
+        before: As for :func:`moving_together`.
+        late: Likewise.
+        whole: Likewise.
     """
-    n = values.size
-    if n < _REPORTS_TO_TELL:
-        return n >= 2 and float(values[-1]) == float(np.max(values)) > float(values[0])
-    third, width = (n - 1) // 3, max(1, n // 16)
-    early, middle, end = (_mean_before(values, n - 1 - k * third, width) for k in (2, 1, 0))
-    before, late = middle - early, end - middle
-    with np.errstate(over="ignore"):
-        noise = float(np.std(np.diff(values[n // 2 :], 2))) / math.sqrt(6.0 * width)
-    if not late > 3.0 * noise:
+    if moving.size == 0:
         return False
-    if before <= late:
-        return True
-    return late**2 / (before - late) > _STILL_TO_COME * (end - typical_start(values))
+    return float(np.mean(moving)) > 0.5 or moving_together(before, late, whole)
 
 
-def _mean_before(values: Array, index: int, width: int) -> float:
-    return float(np.mean(values[max(0, index + 1 - width) : index + 1]))
+def moving_together(before: Array, late: Array, whole: Array) -> bool:
+    """Return whether trainings were still getting better when they ended, by all of them together.
+
+    Each may hide in its noise that it was; their medians do not.
+
+    Args:
+        before: Gains of each in the second third, shape (n,); NaN where it is too short to tell.
+        late: Gains in the last third, shape (n,).
+        whole: Gains from start to end, shape (n,).
+    """
+    told = np.isfinite(late) & (whole > 0.0)
+    before, late, whole = before[told], late[told], whole[told]
+    n = late.size
+    # More than two standard deviations of a fair coin's heads got better in the last third.
+    if n < MIN_TRIALS_TO_JUDGE_METRIC or np.count_nonzero(late > 0.0) < n / 2 + math.sqrt(n):
+        return False
+    return _much_to_come(float(np.median(before / whole)), float(np.median(late / whole)), 1.0)
+
+
+def _much_to_come(before: float, late: float, whole: float) -> bool:
+    return before <= late or late**2 / (before - late) > _STILL_TO_COME * whole
 
 
 _REPORTS_TO_TELL = 5

@@ -219,7 +219,7 @@ class TestConstructor:
     def test_defaults_prune_the_hopeless_and_spare_the_promising(self) -> None:
         pruner = LearningCurvePruner()
         study = make_study(good_trials())
-        assert judge(study, pruner, reports(BAD[:8])).reason is Reason.HOPELESS
+        assert judge(study, pruner, reports(BAD[:12])).reason is Reason.HOPELESS
         assert not judge(study, pruner, reports(PROMISING)).prune
 
     def test_defaults_wait_for_three_completed_trials(self) -> None:

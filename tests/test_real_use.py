@@ -96,6 +96,15 @@ class TestValuesWithoutACurve:
         assert train(study, curve(0.3)) is not None
         assert "against best 0.1" in reason(study)
 
+    @pytest.mark.parametrize("n", [3, 6, 15])
+    def test_the_best_of_them_is_no_verdict_on_curves(self, n: int) -> None:
+        """That no curve got to a value without one says nothing of curves."""
+        curves = [curve(e) for e in np.linspace(0.35, 0.5, n)]
+        study = study_with(LearningCurvePruner(n_steps=20), *curves)
+        study.add_trial(finished({}, 0.2))
+        assert train(study, curve(0.1)) is None
+        assert train(study, curve(0.9)) is not None
+
 
 class TestAnotherKindOfCurve:
     @pytest.mark.parametrize(
@@ -116,6 +125,17 @@ class TestAnotherKindOfCurve:
         study = study_with(LearningCurvePruner(n_steps=20), *fine_tuned)
         stopped = train(study, curve(end, 20, start, rate))
         assert stopped is None or stopped > 8
+
+    @pytest.mark.parametrize("n", [15, 40, 60])
+    def test_however_many_there_are(self, n: int) -> None:
+        fine_tuned = [curve(e, 20, 0.2) for e in np.linspace(0.10, 0.14, n)]
+        study = study_with(LearningCurvePruner(n_steps=20), *fine_tuned)
+        assert train(study, curve(0.03)) is None
+
+    def test_one_from_scratch_does_not_speak_for_all(self) -> None:
+        fine_tuned = [curve(e, 20, 0.2) for e in np.linspace(0.10, 0.14, 10)]
+        study = study_with(LearningCurvePruner(n_steps=20), *fine_tuned, curve(0.2))
+        assert train(study, curve(0.03)) is None
 
     def test_is_said_in_the_reason(self) -> None:
         fine_tuned = [curve(e, 20, 0.2) for e in (0.10, 0.11, 0.12, 0.13, 0.14)]
@@ -233,6 +253,18 @@ class TestALongerTrainingThanBefore:
         assert len(warned) == 1
         assert "is longer than any training that has completed" in warned[0]
 
+    @pytest.mark.parametrize("n", [10, 40])
+    @pytest.mark.parametrize("noise", [0.01, 0.03, 0.05, 0.1])
+    def test_nor_does_noise_hide_it(self, n: int, noise: float) -> None:
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            shorter = [
+                curve(e, 10, 2, 0.95) + noise * rng.normal(size=10)
+                for e in rng.uniform(0.3, 0.6, n)
+            ]
+            study = study_with(LearningCurvePruner(n_steps=50), *shorter)
+            assert train(study, curve(0.35, 50, 2, 0.95) + noise * rng.normal(size=50)) is None
+
     def test_three_of_the_new_length_teach_again(self) -> None:
         shorter = [curve(e, 10, 2, 0.95) for e in np.linspace(0.3, 0.6, 10)]
         longer = [curve(e, 50, 2, 0.95) for e in (0.4, 0.5, 0.6)]
@@ -257,7 +289,20 @@ class TestTheUnitOfSteps:
             assert train(study, curve(end), steps=range(20 * i, 20 * i + 20)) is None
         assert len(warned) == 1
         assert "does the step counter begin anew with each trial?" in warned[0]
-        assert reason(study).startswith("longer than a full training")
+        assert reason(study).startswith("step counter goes on from trial to trial")
+
+    def test_a_counter_that_went_on_for_a_while(self) -> None:
+        study = study_with(LearningCurvePruner(n_steps=200))
+        for i in range(5):
+            study.add_trial(finished(reports(curve(0.5 - 0.02 * i), range(20 * i, 20 * i + 20))))
+        assert train(study, curve(0.2), steps=range(100, 120)) is None
+
+    def test_after_trials_that_counted_down(self) -> None:
+        study = study_with(LearningCurvePruner(n_steps=20))
+        for end in (0.5, 0.45, 0.4, 0.42):
+            train(study, curve(end), steps=range(19, -1, -1))
+        assert train(study, curve(0.2)) is None
+        assert reason(study).startswith("startup: 0 of n_startup_trials=3 completed with a curve")
 
     def test_counting_down(self, warned: list[str]) -> None:
         study = study_with(LearningCurvePruner(n_steps=20))
@@ -319,6 +364,27 @@ class TestScale:
         assert with_transient >= 0.8 * pruned
         assert made < 400
 
+    @pytest.mark.parametrize("n", [2, 3])
+    @pytest.mark.parametrize("factor", [30.0, 1e3, 1e6])
+    def test_several_transients_do_not_stop_the_best(self, n: int, factor: float) -> None:
+        rng = np.random.default_rng(4)
+        study, best = study_with(LearningCurvePruner(n_steps=50)), np.inf
+        lost = stopped = 0
+        for end in rng.uniform(0.3, 0.9, 40):
+            values = np.r_[np.full(n, factor), curve(end, 50 - n, 1.0, 0.9)]
+            was_stopped = train(study, values) is not None
+            stopped += was_stopped
+            lost += was_stopped and values[-1] < best
+            best = min(best, study.best_value)
+        assert lost == 0
+        assert stopped > 15
+
+    @pytest.mark.parametrize("n", [50, 100, 200])
+    def test_nor_does_a_long_perplexity(self, n: int) -> None:
+        losses = [curve(e, n, 10.8, 1 - 6 / n) for e in np.linspace(3.1, 5, 5)]
+        study = study_with(LearningCurvePruner(n_steps=n), *np.exp(losses))
+        assert train(study, np.exp(curve(2.7, n, 10.8, 1 - 6 / n))) is None
+
     @pytest.mark.parametrize(("low", "high", "start"), [(4.0, 7.0, 9.0), (3.0, 6.0, 10.8)])
     def test_a_metric_and_its_logarithm(self, low: float, high: float, start: float) -> None:
         def loss(c: Array) -> Array:
@@ -363,6 +429,14 @@ class TestSelfCheck:
         assert "Self-check: " in str(report(study))
         decisions = explain(study, study.trials[-1].number).decisions
         assert {d.caution is None or 0.05 <= d.caution < 1.0 for d in decisions} == {True}
+
+    @pytest.mark.parametrize("shift", np.linspace(0.0, 3.9, 14))
+    def test_wherever_the_metric_lies(self, shift: float, tmp_path: object) -> None:
+        """As the sum of where it starts and how far it came the best value is not the same."""
+        others = [self.rising(end) + shift for end in (-13, -12, -12.5, -11.5, -19, -19.5)]
+        study = self.study(tmp_path, *others, self.rising(-19, 14) + shift)
+        train(study, self.rising(-15) + shift)
+        assert "lowered" in reason(study)
 
     def test_not_where_the_best_looked_like_it(self, tmp_path: object) -> None:
         study = self.study(tmp_path, *[self.rising(end) for end in (-13, -12, -11, -10, -5)])

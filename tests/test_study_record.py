@@ -18,7 +18,7 @@ from optuna_lcpruner import study_record
 from optuna_lcpruner.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.interface import Target
 from optuna_lcpruner.study_record import FinishedTrial, StudyRecord
-from optuna_lcpruner.study_summary import MetricProblem, StudySummary, still_moving
+from optuna_lcpruner.study_summary import Ending, MetricProblem, StudySummary
 
 NAN, INF = math.nan, math.inf
 
@@ -471,28 +471,32 @@ def test_a_completed_trial_lies_on_the_knots_as_a_running_one(n: int) -> None:
     assert apart.max() <= (1e-9 if n <= 1000 else 0.1)
 
 
+def moving_now(values: np.ndarray) -> bool:
+    return Ending.of(values).moving
+
+
 class TestStillMoving:
     @pytest.mark.parametrize("n", [5, 8, 10, 20, 64, 300])
     @pytest.mark.parametrize("left", [0.001, 0.01, 0.03, 0.08, 0.3, 0.6])
     def test_by_what_is_left_of_the_way(self, n: int, left: float) -> None:
         """An exponential approach of which this share is left when it ends."""
         values = 1.0 - left ** (np.arange(n) / (n - 1))
-        assert still_moving(values) is (left / (1.0 - left) > 0.05)
+        assert moving_now(values) is (left / (1.0 - left) > 0.05)
 
     def test_other_shapes(self) -> None:
         t = np.arange(30.0)
-        assert still_moving(t)  # a straight line
-        assert still_moving(t**2)
-        assert not still_moving(np.minimum(t, 15))  # stopped once it did not get better
-        assert not still_moving(-t)
-        assert not still_moving(np.zeros(30))
+        assert moving_now(t)  # a straight line
+        assert moving_now(t**2)
+        assert not moving_now(np.minimum(t, 15))  # stopped once it did not get better
+        assert not moving_now(-t)
+        assert not moving_now(np.zeros(30))
         noise = np.random.default_rng(0).normal(size=(200, 30))
-        assert np.mean([still_moving(row) for row in noise]) < 0.1
+        assert np.mean([Ending.of(row).moving for row in noise]) < 0.1
 
     def test_few_reports(self) -> None:
-        assert still_moving(np.array([0.1, 0.5]))
-        assert not still_moving(np.array([0.5, 0.1]))
-        assert not still_moving(np.array([0.5]))
+        assert moving_now(np.array([0.1, 0.5]))
+        assert not moving_now(np.array([0.5, 0.1]))
+        assert not moving_now(np.array([0.5]))
 
 
 class TestLengths:

@@ -16,9 +16,10 @@ tau^2 = (var_w(g) + own^2) / 4 + 0.001^2  where own^2 is the noise of this curve
 
 All of that is worth nothing if the curve is of another kind than the completed ones, trained from
 scratch where these were fine-tuned, say. Whether it may be of theirs is a prior-predictive
-check: r_k is how far x_k lies below the lowest of them at knot k, in standard deviations
-sqrt(s_k^2 + own^2 + 0.1^2) sqrt(1 + 1/N) with s_k that of their x there, r the mean of r_k over the
-knots seen, and
+check: r_k is how far x_k lies below the lowest of them at knot k, of six and more the second lowest
+so that one of another kind does not speak for all, in standard deviations
+sqrt(s_k^2 + own^2 + 0.1^2) sqrt(1 + 1/N) with s_k that of the x there that are not lower, r the
+mean of r_k over the knots seen, and
 
     plausible  =  q / (q + 0.02),   q = P(|t_(N-1)| > r)
 
@@ -111,6 +112,7 @@ class Analogues:
 
 _OTHER_KIND = 0.02  # heuristic
 _LEAST_SPREAD = 0.1  # heuristic
+_ENOUGH = 6  # heuristic
 
 
 def _plausible(behind: Array, variance: Array, n: int, own: float) -> float:
@@ -150,14 +152,19 @@ class Peers:
     regret: LogRegret
 
     @cached_property
+    def _without_lowest(self) -> Array:
+        """Their values at each knot in increasing order, of six and more without the lowest."""
+        return np.sort(self.x, axis=0)[1 if len(self.x) >= _ENOUGH else 0 :]
+
+    @cached_property
     def lowest(self) -> Array:
-        """The lowest of them at each knot, shape (K,)."""
-        return np.asarray(self.x.min(axis=0))
+        """The lowest of them at each knot, of six and more the second lowest, shape (K,)."""
+        return np.asarray(self._without_lowest[0])
 
     @cached_property
     def variance(self) -> Array:
-        """The variance of their values at each knot, shape (K,)."""
-        return np.asarray(self.x.var(axis=0))
+        """The variance at each knot of the values that are not lower, shape (K,)."""
+        return np.asarray(self._without_lowest.var(axis=0))
 
     @classmethod
     def of(cls, completed: Array, final: Array, best: float, unit: float) -> Peers:

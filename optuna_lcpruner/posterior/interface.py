@@ -89,10 +89,23 @@ class StudyKnowledge:
         return self.scale.location + self.scale.unit
 
     @property
+    def best_row(self) -> int | None:
+        """The row of ``completed`` that has the best value; None where its trial has no curve."""
+        if self.final.size == 0:
+            return None
+        apart = np.abs(self.final - self.best)
+        nearest = int(np.argmin(apart))
+        return nearest if apart[nearest] <= 1e-9 * (self.scale.unit + abs(self.best)) else None
+
+    @property
+    def n(self) -> int:
+        """N, the trials of which the best value is the best; at least one has it."""
+        return max(self.final.size if self.n_completed is None else self.n_completed, 1)
+
+    @property
     def any_trial(self) -> float:
         """Chance of a trial to beat the best before its curve is seen, 1 / (N + 1)."""
-        n = self.final.size if self.n_completed is None else self.n_completed
-        return 1.0 / (n + 1.0)
+        return 1.0 / (self.n + 1.0)
 
     def on_scale(self, scale: Scale) -> StudyKnowledge:
         """Return the same knowledge on another working scale, with what is cached."""

@@ -12,7 +12,9 @@ its curve a trial does so with probability 1 / (N + 1); that prior fades as the 
 two opinions share most of their evidence, so each counts for less than one. As far as the curve is
 of another kind than the completed ones (1 - plausible, see
 :mod:`~optuna_lcpruner.posterior.analogues`), a is given to the ensemble, which then starts from
-this curve's own first value; below one half it does without the shapes learned from the others too.
+this curve's own first value, and N is plausible times as large; below one half the ensemble does
+without the shapes learned from the others too. The same holds of a where the study's best value is
+that of a trial without a curve: that no curve got there says nothing.
 
 How the final value lies on either side of y* is left to the mixture of both, in which the ensemble
 counts as one more neighbour: weight 1 / (k + 1), the analogues k / (k + 1). Pool and mixture are
@@ -45,6 +47,9 @@ Array = NDArray[np.float64]
 
 _PLAUSIBLE = 0.5
 """Below this a curve is said to be unlike the completed ones."""
+
+_CERTAINLY_PLAUSIBLE = 0.97
+"""Above this nothing is said of another kind: a curve lies among the completed ones."""
 
 _SUREST = 1e-5
 """No single opinion counts as surer than this."""
@@ -103,13 +108,15 @@ class OpinionPool:
             p_beat = 1.0
         else:
             a, e = self.evidence
-            unused = (1.0 - found.plausible) * a
+            # The likes know nothing of a best value that none of the curves reached.
+            likes = found.plausible * a if knowledge.best_row is not None else 0.0
+            own = 0.0 if _in_a_transient(curve, knowledge, found) else e + a - likes
             log_odds = (
-                math.log(knowledge.any_trial)
+                -math.log(found.plausible * knowledge.n + 1.0)
                 + self.offset
                 + self.fade * math.sqrt(curve.seen)
-                + (a - unused) * _logit(p_analogues)
-                + (e + unused) * _logit(p_ensemble)
+                + likes * _logit(p_analogues)
+                + own * _logit(p_ensemble)
             )
             p_beat = 1.0 / (1.0 + math.exp(-log_odds))
         return _Voices(found, p_analogues, p_ensemble, p_beat)
@@ -164,6 +171,19 @@ def _mixture(alone: Forecast, voices: _Voices, knowledge: StudyKnowledge) -> For
     )
 
 
+def _in_a_transient(
+    curve: LearningCurve, knowledge: StudyKnowledge, found: analogues.Analogues
+) -> bool:
+    """Return whether a curve is far below where trainings of the study count as begun, as others.
+
+    Where trainings start is cut off for transients, see
+    :func:`~optuna_lcpruner.scale.typical_start`. Before that point the families say nothing; how
+    long the transient lasts, the others know.
+    """
+    z = (float(curve.on_knots[1][-1]) - knowledge.scale.location) / knowledge.scale.unit
+    return z < -1.0 and found.plausible > _CERTAINLY_PLAUSIBLE
+
+
 def _on_own_scale(
     curve: LearningCurve, knowledge: StudyKnowledge, plausible: float
 ) -> StudyKnowledge:
@@ -175,7 +195,7 @@ def _on_own_scale(
     """
     scale = knowledge.scale
     own = typical_start(curve.values)
-    if plausible > 0.99 or not own < scale.location:
+    if plausible > _CERTAINLY_PLAUSIBLE or not own < scale.location:
         return knowledge
     start = plausible * scale.location + (1.0 - plausible) * own
     return knowledge.on_scale(spanning(start, knowledge.best, scale.maximize))
