@@ -76,7 +76,7 @@ def test_the_commands_run(
     """With the reader's study for that of the quick start, which is not run here."""
     pruned = study.get_trials(states=[TrialState.PRUNED])[-1].number
     words = [
-        {"quickstart-1": study.study_name, "quickstart.db": "study.db", "51": str(pruned)}.get(
+        {"quickstart-1": study.study_name, "quickstart.db": "study.db", "22": str(pruned)}.get(
             word, word
         )
         for word in shlex.split(command)
