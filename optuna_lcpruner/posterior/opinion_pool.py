@@ -12,7 +12,7 @@ its curve a trial does so with probability 1 / (N + 1); that prior fades as the 
 two opinions share most of their evidence, so each counts for less than one. As far as the curve is
 of another kind than the completed ones (1 - plausible, see
 :mod:`~optuna_lcpruner.posterior.analogues`), a is given to the ensemble, which then starts from
-this curve's own first value, and N is plausible times as large; below one half the ensemble does
+this curve's own first value, and no more than eight trials count against it in N; below one half the ensemble does
 without the shapes learned from the others too. The same holds of a where the study's best value is
 that of a trial without a curve: that no curve got there says nothing.
 
@@ -47,6 +47,9 @@ Array = NDArray[np.float64]
 
 _PLAUSIBLE = 0.5
 """Below this a curve is said to be unlike the completed ones."""
+
+_MOST_OF_ANOTHER_KIND = 8  # heuristic
+"""A trial of another kind has a chance of at least one in this many and one to be the best."""
 
 _CERTAINLY_PLAUSIBLE = 0.97
 """Above this nothing is said of another kind: a curve lies among the completed ones."""
@@ -111,8 +114,9 @@ class OpinionPool:
             # The likes know nothing of a best value that none of the curves reached.
             likes = found.plausible * a if knowledge.best_row is not None else 0.0
             own = 0.0 if _in_a_transient(curve, knowledge, found) else e + a - likes
+            unlike = (1.0 - found.plausible) * min(knowledge.n, _MOST_OF_ANOTHER_KIND)
             log_odds = (
-                -math.log(found.plausible * knowledge.n + 1.0)
+                -math.log(found.plausible * knowledge.n + unlike + 1.0)
                 + self.offset
                 + self.fade * math.sqrt(curve.seen)
                 + likes * _logit(p_analogues)
