@@ -12,9 +12,9 @@ its curve a trial does so with probability 1 / (N + 1); that prior fades as the 
 two opinions share most of their evidence, so each counts for less than one. As far as the curve is
 of another kind than the completed ones (1 - plausible, see
 :mod:`~optuna_lcpruner.posterior.analogues`), a is given to the ensemble, which then starts from
-this curve's own first value, and no more than eight trials count against it in N; below one half the ensemble does
-without the shapes learned from the others too. The same holds of a where the study's best value is
-that of a trial without a curve: that no curve got there says nothing.
+this curve's own first value, and no more than eight trials count against it in N; below one half
+the ensemble does without the shapes learned from the others too. The same holds of a where the
+study's best value is that of a trial without a curve: that no curve got there says nothing.
 
 How the final value lies on either side of y* is left to the mixture of both, in which the ensemble
 counts as one more neighbour: weight 1 / (k + 1), the analogues k / (k + 1). Pool and mixture are
