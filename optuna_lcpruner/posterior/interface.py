@@ -98,6 +98,11 @@ class StudyKnowledge:
         return nearest if apart[nearest] <= 1e-9 * (self.scale.unit + abs(self.best)) else None
 
     @property
+    def best_has_curve(self) -> bool:
+        """Whether a completed curve led to the best value; one too old to be here counts."""
+        return self.best_row is not None or self.n > self.final.size
+
+    @property
     def n(self) -> int:
         """N, the trials of which the best value is the best; at least one has it."""
         return max(self.final.size if self.n_completed is None else self.n_completed, 1)

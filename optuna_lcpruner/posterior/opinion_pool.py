@@ -112,7 +112,7 @@ class OpinionPool:
         else:
             a, e = self.evidence
             # The likes know nothing of a best value that none of the curves reached.
-            likes = found.plausible * a if knowledge.best_row is not None else 0.0
+            likes = found.plausible * a if knowledge.best_has_curve else 0.0
             own = 0.0 if _in_a_transient(curve, knowledge, found) else e + a - likes
             unlike = (1.0 - found.plausible) * min(knowledge.n, _MOST_OF_ANOTHER_KIND)
             log_odds = (

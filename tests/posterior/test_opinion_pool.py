@@ -57,6 +57,20 @@ def test_the_formula(n, m):
     assert_allclose(engine.quick(part, knowledge)[0], expected, rtol=1e-9)
 
 
+def test_a_best_value_without_a_curve_silences_the_likes():
+    knowledge, curve = study(5)
+    part = seen(np.maximum(curve, knowledge.completed.mean(axis=0)), 12)
+    better = knowledge.on_scale(spanning(knowledge.scale.location, knowledge.best + 0.5, True))
+    p_e = ClosedForm().quick(part, better)[0]
+    expected = expit(-np.log(6) + 1.0 + 0.6 * np.sqrt(12 / T) + 0.5 * logit(max(p_e, 1e-5)))
+    assert not better.best_has_curve
+    assert_allclose(OpinionPool().quick(part, better)[0], expected, rtol=0.02)
+    # Of more trials than are compared with the best may be an older one.
+    older = replace(better, n_completed=1200)
+    assert older.best_has_curve
+    assert OpinionPool().quick(part, older)[0] < expected / 20
+
+
 @pytest.mark.parametrize("below", [0.01, 0.1, 0.5, 3.0])
 def test_a_curve_of_another_kind(below):
     """It begins ``below`` all others: their opinion counts less, and the curve's own more."""
