@@ -7,7 +7,6 @@ Dask cluster are started by the tests themselves.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
 import subprocess
@@ -166,10 +165,9 @@ def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
 
 @contextmanager
 def _dask_cluster(folder: Path) -> Iterator[str]:
-    pytest.importorskip("distributed")
-    if importlib.util.find_spec("optuna_integration") is None:
-        pytest.skip("no optuna-integration")
-    import distributed
+    distributed = pytest.importorskip("distributed")
+    # Imported, not looked for: once imported, the package stands in sys.modules without a spec.
+    pytest.importorskip("optuna_integration")
 
     with distributed.LocalCluster(
         n_workers=0, host="127.0.0.1", dashboard_address=None, local_directory=str(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import re
@@ -38,6 +39,11 @@ GOOD_ENDS = (0.80, 0.82, 0.84, 0.86, 0.90)
 
 BAD = np.full(N_STEPS, 0.1)
 """A training that never leaves its start: after a few reports it is beyond doubt hopeless."""
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be imported; one that replaced itself as it was has no spec."""
+    return package in sys.modules or importlib.util.find_spec(package) is not None
 
 
 def saturating(end: float, n: int = N_STEPS, start: float = 0.1, rate: float = 4.0) -> Array:

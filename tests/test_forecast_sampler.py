@@ -1,6 +1,5 @@
 """A sampler under ForecastSampler sees pruned trials as completed; nobody else does."""
 
-import importlib.util
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from helpers import SAYS_CONSTRAINTS, constrained, make_study
+from helpers import SAYS_CONSTRAINTS, constrained, installed, make_study
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -190,7 +189,7 @@ def test_only_the_sampler_sees_it(storage: str, tmp_path: Path) -> None:
 
 
 def needing(package: str) -> Any:
-    there = importlib.util.find_spec(package) is not None
+    there = installed(package)
     return pytest.mark.skipif(not there, reason=f"{package} is not installed")
 
 

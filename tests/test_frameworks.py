@@ -3,13 +3,12 @@
 import re
 import subprocess
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-from helpers import EXAMPLES, numbers, refused, run_example
+from helpers import EXAMPLES, installed, numbers, refused, run_example
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import explain
@@ -117,7 +116,7 @@ HEAVY = (
 
 def parameters(example: Example, heavy: bool) -> object:
     """A case of its own; skipped, with the names of what is missing, where it cannot run."""
-    missing = sorted(name for name in set(example.needs) if find_spec(name) is None)
+    missing = sorted(name for name in set(example.needs) if not installed(name))
     why = f"not installed: {', '.join(missing)}"
     marks = [pytest.mark.skipif(bool(missing), reason=why)]
     if heavy:
@@ -297,7 +296,7 @@ def test_refuses(options: list[str], message: str, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(find_spec("torch") is not None, reason="PyTorch is installed")
+@pytest.mark.skipif(installed("torch"), reason="PyTorch is installed")
 def test_the_gaussian_process_asks_for_torch(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     result = run_example("search_matrix.py", "--samplers", "tpe", "gp", folder=tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from helpers import (
     environment,
     finished,
     good_trials,
+    installed,
     make_study,
     names,
     reports,
@@ -278,7 +278,7 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 @pytest.mark.frameworks
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+@pytest.mark.skipif(not installed("torch"), reason="torch is not installed")
 def test_two_ranks_of_torch_distributed(tmp_path: Path) -> None:
     """Rank 0 decides, both stop; one decision a report is on record, not one a rank."""
     pytest.importorskip("optuna_integration")
