@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Any
 from optuna_lcpruner.version import __version__
 
 if TYPE_CHECKING:
-    from optuna_lcpruner.combining import PruneIfAll, PruneIfAny
-    from optuna_lcpruner.dashboard import publish_to_dashboard, upload_forecast
-    from optuna_lcpruner.decision import Decision, Reason
-    from optuna_lcpruner.explanation import Explanation, explain
-    from optuna_lcpruner.extrapolate import forecast
-    from optuna_lcpruner.forecast_sampler import ForecastSampler
-    from optuna_lcpruner.forecaster import Forecaster
-    from optuna_lcpruner.horizon import set_n_steps
-    from optuna_lcpruner.predictive import Forecast
-    from optuna_lcpruner.pruner import LearningCurvePruner
-    from optuna_lcpruner.report_text import Report
-    from optuna_lcpruner.second_chance import requeue
-    from optuna_lcpruner.study_report import report
+    from optuna_lcpruner._util.validation import InputError
+    from optuna_lcpruner.curves.horizon import set_n_steps
+    from optuna_lcpruner.decision.decision import Decision, Reason
+    from optuna_lcpruner.posterior.extrapolate import forecast
+    from optuna_lcpruner.posterior.forecast import Forecast
+    from optuna_lcpruner.pruners.combined import PruneIfAll, PruneIfAny
+    from optuna_lcpruner.pruners.executor import worker_processes
+    from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
+    from optuna_lcpruner.reporting.build_report import report
+    from optuna_lcpruner.reporting.explanation import Explanation, explain
+    from optuna_lcpruner.reporting.report import Report
+    from optuna_lcpruner.reporting.requeue import requeue
+    from optuna_lcpruner.samplers.forecast_sampler import ForecastSampler
+    from optuna_lcpruner.service.forecaster import Forecaster
+    from optuna_lcpruner.visualization.dashboard import publish_to_dashboard, upload_forecast
 
 __all__ = [
     "Decision",
@@ -32,6 +34,7 @@ __all__ = [
     "Forecast",
     "ForecastSampler",
     "Forecaster",
+    "InputError",
     "LearningCurvePruner",
     "PruneIfAll",
     "PruneIfAny",
@@ -45,26 +48,29 @@ __all__ = [
     "requeue",
     "set_n_steps",
     "upload_forecast",
+    "worker_processes",
 ]
 
 _HOMES = {
-    "Decision": "decision",
-    "Explanation": "explanation",
-    "Forecast": "predictive",
-    "ForecastSampler": "forecast_sampler",
-    "Forecaster": "forecaster",
-    "LearningCurvePruner": "pruner",
-    "PruneIfAll": "combining",
-    "PruneIfAny": "combining",
-    "Reason": "decision",
-    "Report": "report_text",
-    "explain": "explanation",
-    "forecast": "extrapolate",
-    "publish_to_dashboard": "dashboard",
-    "report": "study_report",
-    "requeue": "second_chance",
-    "set_n_steps": "horizon",
-    "upload_forecast": "dashboard",
+    "Decision": "decision.decision",
+    "Explanation": "reporting.explanation",
+    "Forecast": "posterior.forecast",
+    "ForecastSampler": "samplers.forecast_sampler",
+    "Forecaster": "service.forecaster",
+    "InputError": "_util.validation",
+    "LearningCurvePruner": "pruners.learning_curve",
+    "PruneIfAll": "pruners.combined",
+    "PruneIfAny": "pruners.combined",
+    "Reason": "decision.decision",
+    "Report": "reporting.report",
+    "explain": "reporting.explanation",
+    "forecast": "posterior.extrapolate",
+    "publish_to_dashboard": "visualization.dashboard",
+    "report": "reporting.build_report",
+    "requeue": "reporting.requeue",
+    "set_n_steps": "curves.horizon",
+    "upload_forecast": "visualization.dashboard",
+    "worker_processes": "pruners.executor",
 }
 """Name -> the module it is defined in."""
 

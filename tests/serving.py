@@ -15,7 +15,7 @@ from typing import Any
 _CODE = """
 import sys
 {before}
-from optuna_lcpruner.cli import main
+from optuna_lcpruner.cli.main import main
 sys.exit(main(["serve", *sys.argv[1:]]))
 """
 

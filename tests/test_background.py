@@ -15,14 +15,15 @@ import pytest
 from helpers import BAD, N_STEPS, SpyEngine, good_trials, make_study, names, reports, watch
 from serving import wait
 
-from optuna_lcpruner import LearningCurvePruner, Reason, background
-from optuna_lcpruner.background import Background, Question, answer, worker_processes
-from optuna_lcpruner.learning_curve import LearningCurve
-from optuna_lcpruner.posterior.closed_form import ClosedForm
-from optuna_lcpruner.posterior.curve_priors import paper_prior
+from optuna_lcpruner import LearningCurvePruner, Reason
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import StudyKnowledge
-from optuna_lcpruner.posterior.mcmc import MCMC
-from optuna_lcpruner.scale import Scale
+from optuna_lcpruner.posterior.weighted_sum.priors import paper_prior
+from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
+from optuna_lcpruner.pruners import executor as module
+from optuna_lcpruner.pruners.executor import Background, Question, answer, worker_processes
 
 KNOWLEDGE = StudyKnowledge(Scale(0.0, 1.0, True))
 DOOMED = BAD[:12]
@@ -142,7 +143,7 @@ def test_trials_do_not_wait_for_each_other() -> None:
 
 def test_what_is_kept_of_trials_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial that has not asked for longest is forgotten."""
-    monkeypatch.setattr(background, "_MOST_TRIALS", 2)
+    monkeypatch.setattr(module, "_MOST_TRIALS", 2)
     executor = ByHand()
     asked, _ = make(executor)
     asked.exchange("a", question(5))

@@ -36,12 +36,10 @@ from optuna.pruners import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner import LearningCurvePruner, PruneIfAny, ledger_writer
-from optuna_lcpruner.backtest import backtest
-from optuna_lcpruner.backtest_report import BacktestReport, Outcome, PrunerResult, Share
-from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.curve_files import RecordedStudy, from_curves, from_study
-from optuna_lcpruner.replay import (
+from optuna_lcpruner import LearningCurvePruner, PruneIfAny
+from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.backtest.data import RecordedStudy, from_curves, from_study
+from optuna_lcpruner.backtest.replay import (
     DEFAULT_PRUNERS,
     KeepTopPruner,
     LastValuePruner,
@@ -49,6 +47,9 @@ from optuna_lcpruner.replay import (
     pruner_names,
     replay,
 )
+from optuna_lcpruner.backtest.report import BacktestReport, Outcome, PrunerResult, Share
+from optuna_lcpruner.backtest.run import backtest
+from optuna_lcpruner.records import ledger_writer
 
 Array = NDArray[np.float64]
 NAN = float("nan")

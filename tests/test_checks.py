@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from optuna_lcpruner.checks import (
+from optuna_lcpruner._util.validation import (
     InputError,
     choice,
     finite_or_none,

@@ -24,11 +24,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from serving import Serving, wait
 
-from optuna_lcpruner import LearningCurvePruner, publish
-from optuna_lcpruner.cli import main
-from optuna_lcpruner.cli_serve import Log, status
-from optuna_lcpruner.events import Event
-from optuna_lcpruner.study_watch import Counts
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.cli.main import main
+from optuna_lcpruner.cli.serve import Log, status
+from optuna_lcpruner.records import trial_attributes
+from optuna_lcpruner.service.events import Event
+from optuna_lcpruner.service.study_worker import Counts
 
 DEAD = "postgresql+psycopg2://me:topsecret@127.0.0.1:1/db"
 
@@ -224,11 +225,11 @@ def test_a_warning_of_the_pruner_is_in_the_log(url: str) -> None:
     study = a_study(url)
     running(study, BAD[:6])
     before = """
-from optuna_lcpruner import pruner
+from optuna_lcpruner.pruners import learning_curve
 class Broken:
     def __call__(self, *arguments):
         raise ArithmeticError("password=topsecret")
-pruner.engine_of = lambda name: Broken()
+learning_curve.engine_of = lambda name: Broken()
 """
     with Serving("--storage", url, "--interval", "0.05", before=before) as serving:
         serving.wait_for("verdict")
@@ -245,7 +246,7 @@ def test_on_a_terminal(url: str) -> None:
     study = a_study(url)
     trial = running(study, BAD[:6])
     ours, theirs = pty.openpty()
-    code = "import sys; from optuna_lcpruner.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from optuna_lcpruner.cli.main import main; sys.exit(main(sys.argv[1:]))"
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -344,7 +345,7 @@ def test_a_trainer_and_a_forecaster(url: str) -> None:
         return 0.1
 
     study.optimize(objective, n_trials=2)
-    assert publish.writer().flush(10)
+    assert trial_attributes.writer().flush(10)
     for trial in study.trials[-2:]:
         assert trial.state == optuna.trial.TrialState.PRUNED
         assert trial.user_attrs["lcpruner_reason"].startswith("pruned: P = ")

@@ -30,18 +30,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from test_forecaster import Watching
 
-from optuna_lcpruner import (
-    LearningCurvePruner,
-    PruneIfAll,
-    PruneIfAny,
-    Reason,
-    explain,
-    ledger_writer,
-    publish,
-    report,
-)
-from optuna_lcpruner.ledger import Entry, Ledger
-from optuna_lcpruner.ledger_address import address
+from optuna_lcpruner import LearningCurvePruner, PruneIfAll, PruneIfAny, Reason, explain, report
+from optuna_lcpruner.records import ledger_writer, trial_attributes
+from optuna_lcpruner.records.ledger import Entry, Ledger
+from optuna_lcpruner.records.location import address
 from optuna_lcpruner.visualization.charts import decisions_chart
 
 GOOD = saturating(0.95)
@@ -80,11 +72,13 @@ def train(study: Study, values: Any) -> FrozenTrial:
             trial.report(value, step)
             if trial.should_prune():
                 raise optuna.TrialPruned
-        assert publish.writer().flush(60.0)  # before the trial ends and takes no more attributes
+        assert trial_attributes.writer().flush(
+            60.0
+        )  # before the trial ends and takes no more attributes
         return float(value)
 
     study.optimize(objective, n_trials=1)
-    assert publish.writer().flush(10)
+    assert trial_attributes.writer().flush(10)
     return study.get_trials(deepcopy=False)[-1]
 
 
@@ -300,7 +294,7 @@ class TestWhoDecided:
         for step, value in reports(BAD[:6]).items():
             trial.report(value, step)
         assert [trial.should_prune() for _ in range(3)] == [False] * 3
-        assert publish.writer().flush(10)
+        assert trial_attributes.writer().flush(10)
         frozen = study.get_trials()[-1]
         assert frozen.user_attrs["lcpruner_reason"].startswith("overruled")
         assert len(on_record(study, frozen)) == 1

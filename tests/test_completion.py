@@ -17,8 +17,9 @@ from helpers import N_STEPS, Recording, finished, good_trials, names, reports, s
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from optuna_lcpruner import LearningCurvePruner, completion
-from optuna_lcpruner.completion import completion_mark
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.study import reader
+from optuna_lcpruner.study.reader import completion_mark
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ class TestDecisions:
         self, twins: tuple[Study, Study], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A child has the lock as it was when another thread forked."""
-        monkeypatch.setattr(completion, "LONGEST_WAIT", 0.05)
+        monkeypatch.setattr(reader, "LONGEST_WAIT", 0.05)
         here, there = twins
         there.add_trials(good_trials())
         here.pruner._memo(here).completed._reading.acquire()  # type: ignore[attr-defined]
@@ -161,7 +162,7 @@ class TestDecisions:
     def test_without_a_mark_they_are_read_each_time(
         self, twins: tuple[Study, Study], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(completion, "_question", lambda: 1 / 0)
+        monkeypatch.setattr(reader, "_question", lambda: 1 / 0)
         here, there = twins
         there.add_trials(good_trials())
         here.pruner = recording = Recording(here.pruner)  # type: ignore[arg-type]

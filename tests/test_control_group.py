@@ -23,8 +23,10 @@ from helpers import (
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from optuna_lcpruner import LearningCurvePruner, explain, publish
-from optuna_lcpruner.control_group import CONTROL_ATTRIBUTE, in_control_group
+from optuna_lcpruner import LearningCurvePruner, explain
+from optuna_lcpruner._util.attributes import CONTROL_ATTRIBUTE
+from optuna_lcpruner.decision.control_group import in_control_group
+from optuna_lcpruner.records import trial_attributes
 
 
 def members(study: str, fraction: float, n: int = 10_000) -> set[int]:
@@ -84,7 +86,7 @@ class TestPruner:
         assert names(decisions) == [name.replace("HOPELESS", "CONTROL") for name in pruned]
         assert pruned.index("HOPELESS") == 4
         assert pruned.count("HOPELESS") > 5
-        assert publish.writer().flush(20)
+        assert trial_attributes.writer().flush(20)
         attrs = [trial.user_attrs for trial in study.get_trials()[-2:]]
         assert [attr.get(CONTROL_ATTRIBUTE) for attr in attrs] == [None, 4]
         if publishing:
@@ -109,7 +111,7 @@ class TestPruner:
             trial.report(value, step)
             study.pruner = make_pruner(n_warmup_steps=4)
             assert not trial.should_prune()
-        assert publish.writer().flush(20)
+        assert trial_attributes.writer().flush(20)
         assert study.get_trials()[-1].user_attrs[CONTROL_ATTRIBUTE] == 4
 
     def test_of_many_trials_the_members_run_on(self) -> None:

@@ -13,8 +13,8 @@ import pytest
 from helpers import SAYS_CONSTRAINTS, constrained, finished, make_study, reports
 from optuna.trial import TrialState
 
-from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.curve_files import (
+from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.backtest.data import (
     RecordedStudy,
     from_curves,
     from_study,

@@ -21,13 +21,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from test_study_report import History, judged
 
-from optuna_lcpruner import LearningCurvePruner, Reason, dashboard, dashboard_writer
-from optuna_lcpruner import publish as publisher
-from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.dashboard import bounded, publish_to_dashboard, upload_forecast
-from optuna_lcpruner.ledger import Ledger, LedgerError
-from optuna_lcpruner.ledger_address import Address
+from optuna_lcpruner import LearningCurvePruner, Reason
+from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.records import trial_attributes as publisher
+from optuna_lcpruner.records.ledger import Ledger, LedgerError
+from optuna_lcpruner.records.location import Address
+from optuna_lcpruner.visualization import dashboard, dashboard_writer
 from optuna_lcpruner.visualization.charts import Band, Chart, Line, Points
+from optuna_lcpruner.visualization.dashboard import bounded, publish_to_dashboard, upload_forecast
 
 pytest.importorskip("optuna_dashboard")
 

@@ -20,9 +20,11 @@ from helpers import BAD, N_STEPS, good_trials, make_study, reports, saturating, 
 from optuna.trial import TrialState
 from test_dashboard import objective, plots
 
-from optuna_lcpruner import LearningCurvePruner, dashboard, dashboard_writer, ledger_writer
-from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.dashboard_writer import EVERY, FigureWriter, _Owed
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.records import ledger_writer
+from optuna_lcpruner.visualization import dashboard, dashboard_writer
+from optuna_lcpruner.visualization.dashboard_writer import EVERY, FigureWriter, _Owed
 
 pytest.importorskip("optuna_dashboard")
 
@@ -470,7 +472,7 @@ class TestProcesses:
             child.start()
             child.join()
             assert child.exitcode == 0
-            from optuna_lcpruner import dashboard
+            from optuna_lcpruner.visualization import dashboard
             from multiprocessing import util
             by = dashboard.standing(study)["by"].split()[1]
             assert by == str(child.pid), by  # the child's end, before the parent's
@@ -485,7 +487,10 @@ class TestProcesses:
     ("names", "unwanted"),
     [
         ("LearningCurvePruner, publish_to_dashboard", ["plotly", "optuna_dashboard", "matplotlib"]),
-        ("LearningCurvePruner", ["optuna_lcpruner.dashboard", "optuna_lcpruner.visualization"]),
+        (
+            "LearningCurvePruner",
+            ["optuna_lcpruner.visualization.dashboard", "optuna_lcpruner.visualization"],
+        ),
     ],
 )
 def test_who_wants_no_figures_imports_nothing_that_draws(names: str, unwanted: list[str]) -> None:

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from optuna_lcpruner.decision import Decision, Reason, Rule, abstain, describe
-from optuna_lcpruner.predictive import Component, Forecast
-from optuna_lcpruner.scale import Scale
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.decision.decision import Decision, Reason, Rule, abstain, describe
+from optuna_lcpruner.posterior.forecast import Component, Forecast
 
 
 def gaussian(means, sds, weights=(1.0,), maximize=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from optuna_lcpruner.diagnostics import autocorrelation_time, split_r_hat
+from optuna_lcpruner.posterior.weighted_sum.convergence import autocorrelation_time, split_r_hat
 
 
 def ar1(rho, n_steps, n_walkers, seed=0):

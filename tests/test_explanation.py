@@ -28,11 +28,12 @@ from helpers import (
 )
 from optuna.trial import TrialState
 
-from optuna_lcpruner import LearningCurvePruner, Reason, cli, explain, report
-from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.explanation import Explanation
-from optuna_lcpruner.ledger import COLUMNS, Entry, Ledger, LedgerError
-from optuna_lcpruner.ledger_address import Address
+from optuna_lcpruner import LearningCurvePruner, Reason, explain, report
+from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.cli.main import main
+from optuna_lcpruner.records.ledger import COLUMNS, Entry, Ledger, LedgerError
+from optuna_lcpruner.records.location import Address
+from optuna_lcpruner.reporting.explanation import Explanation
 
 JUDGED: dict[str, Any] = {
     "horizon": 20,
@@ -373,12 +374,12 @@ class TestLedgerLeftBehind:
         study._storage.remove_session()
         moved = (tmp_path / "study.db").rename(tmp_path / "moved.db")
         trial = ("--trial", "5") if command == "explain" else ("--no-html",)
-        assert cli.main([command, "--storage", str(moved), *trial]) == 2
+        assert main.main([command, "--storage", str(moved), *trial]) == 2
         assert capsys.readouterr().err == (
             f"optuna-lcpruner: error: there is no ledger sqlite:///{moved}.lcpruner, so no "
             f"decision is on record ({HINT})\n"
         )
-        assert cli.main([command, "--storage", str(moved), *trial, "--ledger", str(pruned)]) == 0
+        assert main.main([command, "--storage", str(moved), *trial, "--ledger", str(pruned)]) == 0
 
     def test_no_password_is_shown(self) -> None:
         book = Ledger(Address("postgresql://me:secret@db/studies"))
@@ -391,7 +392,7 @@ class TestCommand:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> Callable[..., tuple[int, str, str]]:
         def run(*argv: str) -> tuple[int, str, str]:
-            code = cli.main(["explain", "--storage", f"{tmp_path}/study.db", *argv])
+            code = main.main(["explain", "--storage", f"{tmp_path}/study.db", *argv])
             return code, *capsys.readouterr()
 
         return run

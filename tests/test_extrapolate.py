@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from optuna_lcpruner import Forecast, forecast
-from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import Target
 
 VALUES = [0.60, 0.71, 0.76, 0.79, 0.81]

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from optuna_lcpruner.families import FAMILIES
+from optuna_lcpruner.curves.families import FAMILIES
 
 NAMES = tuple(FAMILIES)
 

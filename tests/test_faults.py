@@ -28,15 +28,9 @@ from serving import Serving, trains, wait
 from sqlalchemy.exc import OperationalError
 from test_forecaster import Clock, Watching, running, verdict_of
 
-from optuna_lcpruner import (
-    Forecaster,
-    LearningCurvePruner,
-    Reason,
-    ledger_writer,
-    publish,
-    remote_verdict,
-)
-from optuna_lcpruner.remote_verdict import ATTRIBUTE, RemoteVerdict
+from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason
+from optuna_lcpruner.records import ledger_writer, remote_decision, trial_attributes
+from optuna_lcpruner.records.remote_decision import ATTRIBUTE, RemoteVerdict
 
 
 class Cut:
@@ -154,11 +148,11 @@ def test_killed_between_forecast_and_write(tmp_path: Path) -> None:
     trial = running(study, BAD[:10])
     before = """
 import time
-from optuna_lcpruner import remote_verdict
+from optuna_lcpruner.records import remote_decision
 def write(*arguments):
     print('{"event": "about_to_write"}', file=sys.stderr, flush=True)
     time.sleep(1000)
-remote_verdict.write = write
+remote_decision.write = write
 """
     options = ("--storage", url, "--interval", "0.05", "--n-steps", "20", "--lease", "2")
     with Serving(*options, before=before) as killed:
@@ -303,7 +297,7 @@ class TestWhileBeingForecast:
         watching.look(6)
         assert len(watching.named("study_gone")) == 1
         assert len(watching.judged) == 1
-        assert publish.writer().flush(10)
+        assert trial_attributes.writer().flush(10)
         assert warned == []
         assert watching.forecaster.counts.failing == 0
 
@@ -488,9 +482,9 @@ class TestVersions:
         study = make_study(good_trials())
         study.pruner = LearningCurvePruner(remote=True)
         trial = running(study, BAD[:6])
-        monkeypatch.setattr(remote_verdict, "FORMAT", 2)
+        monkeypatch.setattr(remote_decision, "FORMAT", 2)
         Watching(study._storage).look()
-        monkeypatch.setattr(remote_verdict, "FORMAT", 1)
+        monkeypatch.setattr(remote_decision, "FORMAT", 1)
         for step in range(6, 9):
             assert trial.should_prune() is False
             trial.report(0.1, step)
@@ -504,9 +498,9 @@ class TestVersions:
         old, new = Watching(study._storage), Watching(study._storage)
         for step in range(6, 12):
             old.look(2)
-            monkeypatch.setattr(remote_verdict, "FORMAT", 2)
+            monkeypatch.setattr(remote_decision, "FORMAT", 2)
             new.look(2)
-            monkeypatch.setattr(remote_verdict, "FORMAT", 1)
+            monkeypatch.setattr(remote_decision, "FORMAT", 1)
             trial.report(0.1, step)
         assert len(old.judged) == len(set(old.judged)) <= 7
         assert len(new.judged) == len(set(new.judged)) <= 7
@@ -564,7 +558,7 @@ def test_memory_stays_flat(traced: None) -> None:
         watching.look(6)
 
     def in_use() -> int:
-        assert publish.writer().flush(10)
+        assert trial_attributes.writer().flush(10)
         watching.events.clear()
         gc.collect()
         return tracemalloc.get_traced_memory()[0]

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from helpers import SAYS_CONSTRAINTS, constrained, finished
 
-from optuna_lcpruner.feasibility import constraint_values, is_feasible
+from optuna_lcpruner.study.feasibility import constraint_values, is_feasible
 
 INF, NAN = float("inf"), float("nan")
 

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optuna_lcpruner import ForecastSampler, LearningCurvePruner
-from optuna_lcpruner.forecast_sampler import WORST, as_forecast
+from optuna_lcpruner.samplers.forecast_sampler import WORST, as_forecast
 
 X = FloatDistribution(0.0, 1.0)
 NAN = float("nan")

@@ -21,17 +21,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from serving import wait
 
-from optuna_lcpruner import (
-    Forecaster,
-    LearningCurvePruner,
-    Reason,
-    forecaster,
-    publish,
-    study_watch,
-)
-from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.events import Event
-from optuna_lcpruner.remote_verdict import ATTRIBUTE, RemoteVerdict
+from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason
+from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.records import trial_attributes
+from optuna_lcpruner.records.remote_decision import ATTRIBUTE, RemoteVerdict
+from optuna_lcpruner.service import forecaster, study_worker
+from optuna_lcpruner.service.events import Event
 
 
 class Clock:
@@ -122,7 +117,7 @@ class TestOnEveryStorage:
         watching.look()
         assert bad.should_prune() is True
         assert good.should_prune() is False
-        assert publish.writer().flush(20)
+        assert trial_attributes.writer().flush(20)
         shown = study._storage.get_trial(bad._trial_id).user_attrs
         assert shown["lcpruner_reason"].startswith("pruned: P = ")
         assert shown["lcpruner_decided_at_step"] == 5
@@ -204,7 +199,7 @@ class TestWhichTrials:
     def test_the_one_that_waits_longest_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A pass that takes too long ends; its rest is not starved by those that come first."""
         study, watching = watch()
-        monkeypatch.setattr(study_watch, "LONGEST_PASS", 0.0)
+        monkeypatch.setattr(study_worker, "LONGEST_PASS", 0.0)
         decide = LearningCurvePruner.decide
 
         def slow(self: Any, study: Study, trial: FrozenTrial) -> Any:
@@ -285,7 +280,7 @@ class TestSettingsReachTheDecision:
         trial = running(study, BAD[:6])
         watching.look()
         assert verdict_of(study, trial).reason is Reason.CONTROL
-        assert publish.writer().flush(20)
+        assert trial_attributes.writer().flush(20)
         assert "lcpruner_control_since_step" in study._storage.get_trial(trial._trial_id).user_attrs
 
     def test_second_chance(self) -> None:
@@ -548,9 +543,9 @@ class TestMemory:
         assert turn.watch._study is not None
         cache = weakref.ref(turn.watch._study._storage)
         study.tell(trial, state=TrialState.FAIL)
-        watching.look(study_watch.IDLE_AFTER + 100)
+        watching.look(study_worker.IDLE_AFTER + 100)
         assert turn.watch._study is None
-        publish.writer().flush(10)
+        trial_attributes.writer().flush(10)
         gc.collect()
         assert cache() is None
         assert not any(study._storage.get_study_system_attrs(study._study_id).values())

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from optuna_lcpruner import forks, ledger_writer
-from optuna_lcpruner.ledger_address import Address
+from optuna_lcpruner._util import fork_safety
+from optuna_lcpruner.records import ledger_writer
+from optuna_lcpruner.records.location import Address
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
@@ -21,7 +22,7 @@ def fork_and_ask() -> int:
     """The exit code of a child that does some background work of its own; 9 if it hangs."""
     child = os.fork()
     if child == 0:
-        worker = threading.Thread(target=lambda: forks.at_work().__enter__(), daemon=True)
+        worker = threading.Thread(target=lambda: fork_safety.at_work().__enter__(), daemon=True)
         worker.start()
         worker.join(5.0)
         os._exit(9 if worker.is_alive() else 0)
@@ -52,11 +53,11 @@ class Awaited:
 
 def test_a_fork_waits_for_the_work_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     lock = Awaited()
-    monkeypatch.setattr(forks, "_working", lock)
+    monkeypatch.setattr(fork_safety, "_working", lock)
     begun, ended = threading.Event(), threading.Event()
 
     def work() -> None:
-        with forks.at_work():
+        with fork_safety.at_work():
             begun.set()
             lock.awaited.wait(60.0)  # so it is not over before the fork, however late that comes
             ended.set()
@@ -70,16 +71,16 @@ def test_a_fork_waits_for_the_work_to_end(monkeypatch: pytest.MonkeyPatch) -> No
     finally:
         lock.awaited.set()
         thread.join()
-    with forks.at_work():  # the parent goes on
+    with fork_safety.at_work():  # the parent goes on
         pass
 
 
 def test_work_that_does_not_end_does_not_stop_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forks, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(fork_safety, "LONGEST_WAIT", 0.1)
     leave, begun = threading.Event(), threading.Event()
 
     def stuck() -> None:
-        with forks.at_work():
+        with fork_safety.at_work():
             begun.set()
             leave.wait(30.0)
 
@@ -89,7 +90,7 @@ def test_work_that_does_not_end_does_not_stop_a_fork(monkeypatch: pytest.MonkeyP
     assert fork_and_ask() == 0
     leave.set()
     thread.join()
-    with forks.at_work():
+    with fork_safety.at_work():
         pass
 
 
@@ -98,10 +99,10 @@ def test_who_is_at_work_does_not_wait_for_the_ledger(
 ) -> None:
     """The ledger's thread waits for it to end, so it would wait in vain."""
     where = Address(f"sqlite:///{tmp_path}/l.db")
-    with forks.at_work(), monkeypatch.context() as inside:
-        assert forks.working()
+    with fork_safety.at_work(), monkeypatch.context() as inside:
+        assert fork_safety.working()
         ledger_writer.writer(where).submit(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
         inside.setattr(ledger_writer.LedgerWriter, "flush", lambda *_: pytest.fail("waited"))
         assert not ledger_writer.flush()
-    assert not forks.working()
+    assert not fork_safety.working()
     assert ledger_writer.flush(timeout=20.0)

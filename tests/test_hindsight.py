@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from optuna_lcpruner.hindsight import (
+from optuna_lcpruner.reporting.scoring import (
     CHANCES,
     SEEN,
     Looks,

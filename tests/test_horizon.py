@@ -28,7 +28,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial
 
 from optuna_lcpruner import LearningCurvePruner, Reason, set_n_steps
-from optuna_lcpruner.horizon import announced_n_steps
+from optuna_lcpruner.curves.horizon import announced_n_steps
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 
 NAN, INF = math.nan, math.inf

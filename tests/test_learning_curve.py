@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from optuna_lcpruner.learning_curve import (
+from optuna_lcpruner.curves.learning_curve import (
     MAX_KNOTS,
     Knots,
     LearningCurve,

@@ -27,8 +27,12 @@ from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import OperationalError
 
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason, ledger, ledger_writer
-from optuna_lcpruner.ledger import (
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
+from optuna_lcpruner.posterior.weighted_sum.priors import paper_prior
+from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
+from optuna_lcpruner.records import ledger, ledger_writer
+from optuna_lcpruner.records.ledger import (
     COLUMNS,
     SCHEMA_VERSION,
     Circumstances,
@@ -37,10 +41,7 @@ from optuna_lcpruner.ledger import (
     LedgerError,
     same_start,
 )
-from optuna_lcpruner.ledger_address import Address, address, checked
-from optuna_lcpruner.posterior.curve_priors import paper_prior
-from optuna_lcpruner.posterior.mcmc import MCMC
-from optuna_lcpruner.posterior.opinion_pool import OpinionPool
+from optuna_lcpruner.records.location import Address, address, checked
 
 NAN, INF = float("nan"), float("inf")
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678901)

@@ -8,8 +8,9 @@ import optuna
 import pytest
 from helpers import BAD, good_trials, reports, watch
 
-from optuna_lcpruner import LearningCurvePruner, explain, ledger_writer
-from optuna_lcpruner.ledger_address import address, checked
+from optuna_lcpruner import LearningCurvePruner, explain
+from optuna_lcpruner.records import ledger_writer
+from optuna_lcpruner.records.location import address, checked
 
 
 def test_beside_a_database_that_was_opened_elsewhere(

@@ -14,8 +14,9 @@ from backends import MYSQL, POSTGRES, database, server
 from helpers import run_together
 from sqlalchemy import Column, Integer, MetaData, Table
 
-from optuna_lcpruner import Decision, Reason, ledger
-from optuna_lcpruner.ledger import (
+from optuna_lcpruner import Decision, Reason
+from optuna_lcpruner.records import ledger
+from optuna_lcpruner.records.ledger import (
     COLUMNS,
     SCHEMA_VERSION,
     Circumstances,
@@ -24,8 +25,8 @@ from optuna_lcpruner.ledger import (
     LedgerError,
     SchemaVersion,
 )
-from optuna_lcpruner.ledger_address import Address
-from optuna_lcpruner.ledger_writer import LedgerWriter
+from optuna_lcpruner.records.ledger_writer import LedgerWriter
+from optuna_lcpruner.records.location import Address
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678901)
 
@@ -253,9 +254,11 @@ def test_no_password_in_errors(scheme: str) -> None:
 WORKER = """
 import sys
 from datetime import datetime
-from optuna_lcpruner import Decision, Reason, ledger, ledger_writer
-from optuna_lcpruner.ledger_address import Address
-from optuna_lcpruner.ledger_writer import LedgerWriter
+from optuna_lcpruner import Decision, Reason
+from optuna_lcpruner.records import ledger
+from optuna_lcpruner.records import ledger_writer
+from optuna_lcpruner.records.location import Address
+from optuna_lcpruner.records.ledger_writer import LedgerWriter
 
 worker, n, *urls = sys.argv[1:]
 writers = [ledger_writer.writer(Address(url)) for url in urls]

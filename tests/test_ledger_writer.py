@@ -37,11 +37,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import optuna_lcpruner
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason, ledger, ledger_writer
-from optuna_lcpruner.ledger import Circumstances, Entry, Ledger
-from optuna_lcpruner.ledger_address import Address, address
-from optuna_lcpruner.ledger_writer import LedgerWriter
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
+from optuna_lcpruner.records import ledger, ledger_writer
+from optuna_lcpruner.records.ledger import Circumstances, Entry, Ledger
+from optuna_lcpruner.records.ledger_writer import LedgerWriter
+from optuna_lcpruner.records.location import Address, address
 
 DOOMED = BAD[:12]
 
@@ -563,7 +564,8 @@ def test_a_ledger_removed_while_it_is_in_use(tmp_path: Path, warned: list[str]) 
 PRELUDE = """
 import multiprocessing, os, sys
 import optuna
-from optuna_lcpruner import LearningCurvePruner, ledger_writer
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.records import ledger_writer
 
 study = optuna.load_study(study_name="s", storage=sys.argv[1])
 study.pruner = LearningCurvePruner(20)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optuna_lcpruner import membership
-from optuna_lcpruner.membership import SLOTS, Membership
+from optuna_lcpruner.service import membership
+from optuna_lcpruner.service.membership import SLOTS, Membership
 
 LEASE, SETTLE = 8.0, 0.5
 TRIALS = range(40)

@@ -15,10 +15,10 @@ from optuna.pruners import BasePruner, MedianPruner, PatientPruner
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner import Forecast, LearningCurvePruner, forecast
-from optuna_lcpruner.decision import Reason
-from optuna_lcpruner.families import FAMILIES
-from optuna_lcpruner.posterior.curve_priors import paper_prior
-from optuna_lcpruner.posterior.mcmc import MCMC
+from optuna_lcpruner.curves.families import FAMILIES
+from optuna_lcpruner.decision.decision import Reason
+from optuna_lcpruner.posterior.weighted_sum.priors import paper_prior
+from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
 
 PAGE = (Path(__file__).parents[1] / "docs" / "migration.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))

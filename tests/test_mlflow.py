@@ -13,8 +13,9 @@ import pytest
 from helpers import BAD, N_STEPS, good_trials, make_study, saturating, sqlite
 from optuna.trial import TrialState
 
-from optuna_lcpruner import Forecaster, LearningCurvePruner, dashboard, requeue, set_n_steps
-from optuna_lcpruner import publish as publishing
+from optuna_lcpruner import Forecaster, LearningCurvePruner, requeue, set_n_steps
+from optuna_lcpruner.records import trial_attributes as publishing
+from optuna_lcpruner.visualization import dashboard
 
 DECISION = {
     "lcpruner_p_beat_best",

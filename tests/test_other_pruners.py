@@ -35,7 +35,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from test_combining import Says, on_record, ours, train
 
 from optuna_lcpruner import Decision, LearningCurvePruner, PruneIfAny, explain
-from optuna_lcpruner.stand_in import as_reported
+from optuna_lcpruner.study.stand_in import as_reported
 
 
 @pytest.mark.filterwarnings("ignore:PatientPruner is experimental")

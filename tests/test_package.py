@@ -190,8 +190,8 @@ def test_the_command_says_its_version(installed: Installed) -> None:
 def test_what_an_extra_brings_is_asked_for(installed: Installed) -> None:
     script = """
 from optuna_lcpruner import LearningCurvePruner
-from optuna_lcpruner.backtest_report import require_matplotlib
-from optuna_lcpruner.checks import InputError
+from optuna_lcpruner.backtest.report import require_matplotlib
+from optuna_lcpruner._util.validation import InputError
 
 for use in (lambda: LearningCurvePruner(dashboard=True), require_matplotlib):
     try:

@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
 import optuna_lcpruner
-from optuna_lcpruner import predictive
-from optuna_lcpruner.predictive import Component, Forecast, Recalibration
-from optuna_lcpruner.scale import Scale
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior import forecast
+from optuna_lcpruner.posterior.forecast import Component, Forecast, Recalibration
 
 DFS = (4.0, 7.0, np.inf)
 
@@ -145,8 +145,8 @@ def test_quantile_and_cdf_are_inverse(parts, df, maximize, level):
 def test_a_quantile_that_is_found_stays_found(monkeypatch):
     """Newton steps take a handful of looks at the distribution function, whatever the others do."""
     calls = []
-    original = predictive.t_cdf
-    monkeypatch.setattr(predictive, "t_cdf", lambda x, df: calls.append(1) or original(x, df))
+    original = forecast.t_cdf
+    monkeypatch.setattr(forecast, "t_cdf", lambda x, df: calls.append(1) or original(x, df))
     rng = np.random.default_rng(0)
     for _ in range(50):
         parts = np.column_stack(

@@ -262,7 +262,7 @@ def test_orders_do_not_matter(curve: np.ndarray, order: list[int], trials: list[
 @settings(deadline=None, max_examples=40)
 def test_a_better_incumbent_is_harder_to_beat(curve: np.ndarray, lift: float) -> None:
     """One engine, one curve, one scale: the probability falls as the best value rises."""
-    from optuna_lcpruner.posterior.closed_form import ClosedForm
+    from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 
     beats: list[tuple[float, float]] = []
 

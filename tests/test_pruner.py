@@ -33,11 +33,12 @@ from helpers import (
 from optuna.pruners import BasePruner, PatientPruner
 from optuna.trial import TrialState, create_trial
 
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason, explain, ledger_writer
-from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason, explain
+from optuna_lcpruner.decision.self_check import Caution
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import Target
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.self_check import Caution
+from optuna_lcpruner.records import ledger_writer
 
 NAN, INF = math.nan, math.inf
 DOOMED = BAD[:12]
@@ -160,7 +161,9 @@ class TestConstructor:
     def test_by_default_the_threshold_follows_the_study(
         self, n_reports: int, more: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("optuna_lcpruner.pruner.self_check", lambda *_: Caution())
+        monkeypatch.setattr(
+            "optuna_lcpruner.pruners.learning_curve.self_check", lambda *_: Caution()
+        )
         pruned = [finished(reports(BAD[:4]), state=TrialState.PRUNED)] * 3
         without_reports = [finished({0: NAN}, value=0.2)]
         others = [finished(reports(saturating(0.7)))] * more
@@ -180,7 +183,9 @@ class TestConstructor:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As MultiMetricPruner of OptunaHub makes them up: it has no number, the others count."""
-        monkeypatch.setattr("optuna_lcpruner.pruner.self_check", lambda *_: Caution())
+        monkeypatch.setattr(
+            "optuna_lcpruner.pruners.learning_curve.self_check", lambda *_: Caution()
+        )
         study = make_study([*good_trials(), *[finished(reports(saturating(0.7)))] * 43])
         asked = create_trial(
             state=TrialState.RUNNING, intermediate_values=reports(saturating(0.8)[:5])

@@ -19,8 +19,9 @@ from helpers import BAD, N_STEPS, good_trials, judge, make_study, reports, satur
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason, publish
-from optuna_lcpruner.publish import AttributeWriter, attributes
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason
+from optuna_lcpruner.records import trial_attributes
+from optuna_lcpruner.records.trial_attributes import AttributeWriter, attributes
 
 DOOMED = BAD[:12]
 
@@ -40,7 +41,7 @@ def make_pruner(**settings: Any) -> LearningCurvePruner:
 def writer(monkeypatch: pytest.MonkeyPatch) -> AttributeWriter:
     """A writer of the test's own: the process's one warns only once."""
     fresh = AttributeWriter()
-    monkeypatch.setattr(publish, "_writer", fresh)
+    monkeypatch.setattr(trial_attributes, "_writer", fresh)
     return fresh
 
 
@@ -356,7 +357,7 @@ class TestPruner:
         def writer() -> AttributeWriter:
             raise RuntimeError("can't start new thread")
 
-        monkeypatch.setattr(publish, "writer", writer)
+        monkeypatch.setattr(trial_attributes, "writer", writer)
         study = make_study(good_trials())
         pruner = make_pruner()
         for _ in range(2):
@@ -368,7 +369,8 @@ PRELUDE = """
 import os, sys
 import numpy as np
 import optuna
-from optuna_lcpruner import LearningCurvePruner, publish
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.records import trial_attributes
 
 url = sys.argv[1]
 study = optuna.load_study(study_name="s", storage=url)
@@ -439,20 +441,21 @@ class TestProcesses:
         out = run_script(
             """
             run(study)
-            assert publish.writer().flush(20)
-            parents = publish.writer()
+            assert trial_attributes.writer().flush(20)
+            parents = trial_attributes.writer()
             child = os.fork()
             if child == 0:
                 status = 1
                 try:
                     study = optuna.load_study(study_name="s", storage=url, pruner=study.pruner)
                     run(study)
-                    own = publish.writer() is not parents and publish.writer() is publish.writer()
-                    status = 0 if publish.writer().flush(20) and own else 2
+                    own = trial_attributes.writer() is not parents and trial_attributes.writer() is
+                    trial_attributes.writer() status = 0 if trial_attributes.writer().flush(20) and
+                    own else 2
                 finally:
                     os._exit(status)
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-            assert publish.writer() is parents
+            assert trial_attributes.writer() is parents
             """,
             f"sqlite:///{tmp_path}/study.db",
         )

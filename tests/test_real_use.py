@@ -17,7 +17,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner, PruneIfAny, explain, report
-from optuna_lcpruner.decision import Reason
+from optuna_lcpruner.decision.decision import Reason
 
 Array = NDArray[np.float64]
 STORAGES = (None, "sqlite")

@@ -13,10 +13,11 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
 from sqlalchemy.exc import OperationalError
 
-from optuna_lcpruner import Forecaster, LearningCurvePruner, announce
-from optuna_lcpruner.ledger import LedgerError
-from optuna_lcpruner.ledger_address import Address, checked
-from optuna_lcpruner.redaction import without_passwords, words_of
+from optuna_lcpruner import Forecaster, LearningCurvePruner
+from optuna_lcpruner._util.redaction import without_passwords, words_of
+from optuna_lcpruner.records import recorder
+from optuna_lcpruner.records.ledger import LedgerError
+from optuna_lcpruner.records.location import Address, checked
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ class TestWhatPeopleSee:
         self, fails: str, warned: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         broken = OSError(f"cannot reach {URL}")
-        monkeypatch.setattr(announce, fails, lambda *arguments: raise_(broken))
+        monkeypatch.setattr(recorder, fails, lambda *arguments: raise_(broken))
         study = make_study(good_trials(), pruner=LearningCurvePruner(20))
         trial = study.ask()
         trial.report(0.1, 0)

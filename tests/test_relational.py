@@ -11,7 +11,7 @@ from helpers import sqlite
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from optuna_lcpruner.relational import is_in_memory, relational
+from optuna_lcpruner._util.optuna_storage import is_in_memory, relational
 
 
 def test_behind_optunas_cache(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason
-from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.remote_verdict import ATTRIBUTE, Heard, Listener, RemoteVerdict, write
+from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.records.remote_decision import ATTRIBUTE, Heard, Listener, RemoteVerdict, write
 
 HOPELESS = Decision(Reason.HOPELESS, "", 4, 0.01, 0.03, 0.9, 0.2, 0.1, 0.4)
 UNDECIDED = replace(HOPELESS, reason=Reason.UNDECIDED, p_beat=0.3)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from optuna_lcpruner.scale import Scale, oriented, spanning, typical_start
+from optuna_lcpruner.curves.scale import Scale, oriented, spanning, typical_start
 
 ordinary = st.floats(-1e9, 1e9)
 

@@ -20,8 +20,8 @@ from optuna.trial import TrialState, create_trial
 from test_study_report import History, judged
 
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, requeue
-from optuna_lcpruner.ledger import LedgerError
-from optuna_lcpruner.study_report import calls, second_chance_of
+from optuna_lcpruner.records.ledger import LedgerError
+from optuna_lcpruner.reporting.build_report import calls, second_chance_of
 
 ATTRIBUTE = "lcpruner_requeued_from"
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from optuna_lcpruner.decision import Rule
-from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.curves.scale import spanning
+from optuna_lcpruner.decision.decision import Rule
+from optuna_lcpruner.decision.self_check import Caution, self_check
 from optuna_lcpruner.posterior.interface import StudyKnowledge
-from optuna_lcpruner.scale import spanning
-from optuna_lcpruner.self_check import Caution, self_check
 
 T = 20
 

@@ -32,9 +32,10 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 from test_forecaster import Watching, running, verdict_of
 
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason, ledger_writer, publish
-from optuna_lcpruner.ledger import LedgerError, open_ledger
-from optuna_lcpruner.ledger_address import address
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason
+from optuna_lcpruner.records import ledger_writer, trial_attributes
+from optuna_lcpruner.records.ledger import LedgerError, open_ledger
+from optuna_lcpruner.records.location import address
 
 NAN = float("nan")
 
@@ -66,7 +67,7 @@ def objective(trial: optuna.Trial) -> float:
         trial.report(value, step)
         if trial.should_prune():
             raise optuna.TrialPruned
-    assert publish.writer().flush(20)
+    assert trial_attributes.writer().flush(20)
     if fate == "raises":
         raise ArithmeticError
     return float(curve[-1])
@@ -169,7 +170,7 @@ import json
 import sys
 import optuna
 from backends import open_storage
-from optuna_lcpruner.ledger import LedgerError, open_ledger
+from optuna_lcpruner.records.ledger import LedgerError, open_ledger
 
 kind, where, name = sys.argv[1:]
 study = optuna.load_study(study_name=name, storage=open_storage(kind, where))
@@ -305,7 +306,8 @@ import sys
 import numpy as np
 import optuna
 from backends import open_storage
-from optuna_lcpruner import LearningCurvePruner, publish
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.records import trial_attributes
 
 kind, where, name, n_trials = sys.argv[1:]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -320,7 +322,7 @@ def objective(trial):
         trial.report(value, step)
         if trial.should_prune():
             raise optuna.TrialPruned
-    assert publish.writer().flush(60)
+    assert trial_attributes.writer().flush(60)
     return curve[-1] + 1e-4 * trial.number
 
 print("ready", flush=True)

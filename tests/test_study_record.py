@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner import study_record
-from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.interface import Target
-from optuna_lcpruner.study_record import FinishedTrial, StudyRecord
-from optuna_lcpruner.study_summary import Ending, MetricProblem, StudySummary
+from optuna_lcpruner.study import history
+from optuna_lcpruner.study.history import FinishedTrial, StudyRecord
+from optuna_lcpruner.study.summary import Ending, MetricProblem, StudySummary
 
 NAN, INF = math.nan, math.inf
 
@@ -270,7 +270,7 @@ RETURNED = st.floats(-100, 100, width=32) | st.sampled_from([INF, -INF, 0.0])
 
 
 def test_only_the_newest_curves_are_compared_with() -> None:
-    newest = study_record.MAX_CURVES
+    newest = history.MAX_CURVES
     trials = [finished({0: 0.0, 1: float(i)}, value=float(i)) for i in range(newest + 5)]
     for number, trial in enumerate(trials):
         trial.number = number
@@ -286,7 +286,7 @@ def test_only_the_newest_curves_are_compared_with() -> None:
 def test_older_curves_are_forgotten_without_a_trace(
     monkeypatch: pytest.MonkeyPatch, late: int
 ) -> None:
-    monkeypatch.setattr(study_record, "MAX_CURVES", 10)
+    monkeypatch.setattr(history, "MAX_CURVES", 10)
     trials = [finished({0: 0.0, 1: float(i)}, value=float(i)) for i in range(57)]
     for number, trial in enumerate(trials):
         trial.number = number
@@ -400,13 +400,13 @@ class TestIncremental:
     def read(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """Numbers of the trials that have been read, filled as it goes."""
         read: list[int] = []
-        of = study_record.FinishedTrial.of
+        of = history.FinishedTrial.of
 
         def counted(trial: FrozenTrial, *settings: object) -> object:
             read.append(trial.number)
             return of(trial, *settings)
 
-        monkeypatch.setattr(study_record.FinishedTrial, "of", counted)
+        monkeypatch.setattr(history.FinishedTrial, "of", counted)
         return read
 
     def test_each_trial_is_read_once(self, read: list[int]) -> None:

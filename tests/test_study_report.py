@@ -27,12 +27,14 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 from test_explanation import entry
 
-from optuna_lcpruner import LearningCurvePruner, Reason, cli, ledger_writer
-from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.ledger import COLUMNS, Entry, Ledger
-from optuna_lcpruner.ledger_address import Address
-from optuna_lcpruner.report_text import Report
-from optuna_lcpruner.study_report import report
+from optuna_lcpruner import LearningCurvePruner, Reason
+from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.cli.main import main
+from optuna_lcpruner.records import ledger_writer
+from optuna_lcpruner.records.ledger import COLUMNS, Entry, Ledger
+from optuna_lcpruner.records.location import Address
+from optuna_lcpruner.reporting.build_report import report
+from optuna_lcpruner.reporting.report import Report
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5)
 SIGN = {"maximize": 1.0, "minimize": -1.0}
@@ -452,7 +454,7 @@ class TestCommand:
         self.study = study
 
         def run(*argv: str) -> tuple[int, str, str]:
-            code = cli.main(["report", "--storage", "study.db", *argv])
+            code = main.main(["report", "--storage", "study.db", *argv])
             return code, *capsys.readouterr()
 
         return run

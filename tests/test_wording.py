@@ -1,6 +1,6 @@
 import pytest
 
-from optuna_lcpruner.wording import count, number, probability, table, told_apart
+from optuna_lcpruner._util.formatting import count, number, probability, table, told_apart
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,33 @@
-"""Posterior engines: curve + what the study knows -> Forecast."""
+"""Posteriors: a curve and what the study knows -> Forecast."""
+
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
+from optuna_lcpruner.posterior.closed_form.regression import CurvePrior
+from optuna_lcpruner.posterior.forecast import Component, Forecast, Recalibration
+from optuna_lcpruner.posterior.interface import Engine, QuickEngine, StudyKnowledge, Target
+from optuna_lcpruner.posterior.opinion_pool import OpinionPool
+from optuna_lcpruner.posterior.weighted_sum.convergence import Diagnostics
+from optuna_lcpruner.posterior.weighted_sum.fixed_points import ClosedSum
+from optuna_lcpruner.posterior.weighted_sum.model import Member, WeightedCurves
+from optuna_lcpruner.posterior.weighted_sum.priors import free_member, lcpfn_prior, paper_prior
+from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
+
+__all__ = [
+    "MCMC",
+    "ClosedForm",
+    "ClosedSum",
+    "Component",
+    "CurvePrior",
+    "Diagnostics",
+    "Engine",
+    "Forecast",
+    "Member",
+    "OpinionPool",
+    "QuickEngine",
+    "Recalibration",
+    "StudyKnowledge",
+    "Target",
+    "WeightedCurves",
+    "free_member",
+    "lcpfn_prior",
+    "paper_prior",
+]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from optuna_lcpruner.checks import choice
-from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner._util.validation import choice
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import Engine
-from optuna_lcpruner.posterior.mcmc import MCMC
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
+from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
 
 _ENGINES: Mapping[str, Callable[[], Engine]] = {
     "pool": OpinionPool,

@@ -10,9 +10,9 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_lcpruner.learning_curve import LearningCurve
-from optuna_lcpruner.predictive import Forecast
-from optuna_lcpruner.scale import Scale, spanning
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.curves.scale import Scale, spanning
+from optuna_lcpruner.posterior.forecast import Forecast
 
 Array = NDArray[np.float64]
 

@@ -35,13 +35,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.curves.scale import spanning, typical_start
 from optuna_lcpruner.posterior import analogues
-from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
+from optuna_lcpruner.posterior.forecast import Component, Forecast, Recalibration
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.posterior.taming import FAR
-from optuna_lcpruner.predictive import Component, Forecast, Recalibration
-from optuna_lcpruner.scale import spanning, typical_start
+from optuna_lcpruner.posterior.normalization import FAR
 
 Array = NDArray[np.float64]
 
@@ -77,13 +77,13 @@ class OpinionPool:
     def __call__(
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> Forecast:
-        """See :class:`~optuna_lcpruner.posterior.interface.Engine`."""
+        """See :class:`~optuna_lcpruner.posterior.Engine`."""
         return self.quick(curve, knowledge, positions)[1]()
 
     def quick(
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> tuple[float, Callable[[], Forecast]]:
-        """See :class:`~optuna_lcpruner.posterior.interface.QuickEngine`."""
+        """See :class:`~optuna_lcpruner.posterior.QuickEngine`."""
         if knowledge.final.size == 0:
             return self.ensemble.quick(curve, _on_own_scale(curve, knowledge, 0.0), positions)
         peers = knowledge.once("peers", lambda: _peers(knowledge))
@@ -181,8 +181,8 @@ def _in_a_transient(
     """Return whether a curve is far below where trainings of the study count as begun, as others.
 
     Where trainings start is cut off for transients, see
-    :func:`~optuna_lcpruner.scale.typical_start`. Before that point the families say nothing; how
-    long the transient lasts, the others know.
+    :func:`~optuna_lcpruner.curves.scale.typical_start`. Before that point the families say nothing;
+    how long the transient lasts, the others know.
     """
     z = (float(curve.on_knots[1][-1]) - knowledge.scale.location) / knowledge.scale.unit
     return z < -1.0 and found.plausible > _CERTAINLY_PLAUSIBLE

@@ -10,8 +10,8 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner.checks import missing
-from optuna_lcpruner.ledger_address import Setting
+from optuna_lcpruner._util.validation import missing
+from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.visualization.charts import (
     Band,
     Chart,
@@ -40,7 +40,7 @@ def plot_forecast(study: Study, trial: int | FrozenTrial, *, ledger: Setting = N
         study: The study.
         trial: The trial or its number.
         ledger: Where the decisions are, as for
-            :class:`~optuna_lcpruner.pruner.LearningCurvePruner`; by default beside the study.
+            :class:`~optuna_lcpruner.LearningCurvePruner`; by default beside the study.
 
     Returns:
         A ``plotly.graph_objects.Figure``.

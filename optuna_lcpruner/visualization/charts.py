@@ -13,11 +13,11 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner.decision import Reason
-from optuna_lcpruner.explanation import explain
-from optuna_lcpruner.ledger_address import Setting
-from optuna_lcpruner.study_report import Row, left_out, on_record, report
-from optuna_lcpruner.wording import count, number, p_is, probability, told_apart
+from optuna_lcpruner._util.formatting import count, number, p_is, probability, told_apart
+from optuna_lcpruner.decision.decision import Reason
+from optuna_lcpruner.records.location import Setting
+from optuna_lcpruner.reporting.build_report import Row, left_out, on_record, report
+from optuna_lcpruner.reporting.explanation import explain
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#808080"
 

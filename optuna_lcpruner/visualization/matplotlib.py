@@ -9,8 +9,8 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner.checks import missing
-from optuna_lcpruner.ledger_address import Setting
+from optuna_lcpruner._util.validation import missing
+from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.visualization.charts import (
     Band,
     Chart,

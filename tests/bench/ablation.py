@@ -22,8 +22,8 @@ import optuna
 from replay import Replay, replay
 
 from optuna_lcpruner import LearningCurvePruner
-from optuna_lcpruner.decision import Rule
-from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
+from optuna_lcpruner.decision.decision import Rule
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 
 COSTS = (0.2, 0.25, 0.3, 0.35)

@@ -35,11 +35,11 @@ from replay import Arms, finish, in_turn, proposed
 from scipy import stats
 
 from optuna_lcpruner import LearningCurvePruner
-from optuna_lcpruner.learning_curve import LearningCurve
-from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.study_record import StudyRecord
+from optuna_lcpruner.study.history import StudyRecord
 
 ENGINES: dict[str, type] = {"pool": OpinionPool, "closed_form": ClosedForm}
 FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7)

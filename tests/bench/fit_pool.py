@@ -23,13 +23,13 @@ from calibration import completed, load
 from scipy.optimize import minimize
 from scipy.special import ndtri
 
-from optuna_lcpruner.decision import Rule
-from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.decision.decision import Rule
 from optuna_lcpruner.posterior import opinion_pool
-from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.study_record import StudyRecord
+from optuna_lcpruner.study.history import StudyRecord
 
 ORDERS = ("random", "pruned", "improving")
 FRACTIONS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 0.95)

@@ -21,16 +21,10 @@ import numpy as np
 import optuna
 from optuna.storages import RDBStorage
 
-from optuna_lcpruner import (
-    Decision,
-    LearningCurvePruner,
-    Reason,
-    __version__,
-    ledger_writer,
-    report,
-)
-from optuna_lcpruner.ledger import Circumstances, Entry, Ledger, entry
-from optuna_lcpruner.ledger_address import Address, address
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason, __version__, report
+from optuna_lcpruner.records import ledger_writer
+from optuna_lcpruner.records.ledger import Circumstances, Entry, Ledger, entry
+from optuna_lcpruner.records.location import Address, address
 
 N_STEPS = 50
 

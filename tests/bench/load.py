@@ -44,8 +44,9 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from speed import curve, filled
 
-from optuna_lcpruner import LearningCurvePruner, ledger_writer, publish
-from optuna_lcpruner.ledger import Entry
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.records import ledger_writer, trial_attributes
+from optuna_lcpruner.records.ledger import Entry
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -109,7 +110,7 @@ def worker(url: str, study_name: str, column: str, shape: Sequence[int]) -> None
     with ThreadPoolExecutor(n_threads) as pool:
         times = list(pool.map(partial(train, study, statements), first, curves))
     took = time.perf_counter() - start
-    publish.writer().flush(60)
+    trial_attributes.writer().flush(60)
     ledger_writer.flush(60)
     cpu = time.process_time() - cpu_start
     ms = list(chain.from_iterable(times))
@@ -267,7 +268,7 @@ def fill(storage: RDBStorage, study_id: int, trials: Sequence[optuna.trial.Froze
         connection.execute(sqlalchemy.insert(models.TrialIntermediateValueModel), reports)
 
 
-SERVE = "import sys; from optuna_lcpruner.cli import main; sys.exit(main())"
+SERVE = "import sys; from optuna_lcpruner.cli.main import main; sys.exit(main())"
 
 
 @contextmanager

@@ -45,18 +45,18 @@ from optuna.pruners import BasePruner
 from scipy import stats
 
 from optuna_lcpruner import LearningCurvePruner
-from optuna_lcpruner.background import worker_processes
-from optuna_lcpruner.learning_curve import Knots, LearningCurve
-from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
-from optuna_lcpruner.posterior.closed_sum import ClosedSum, gaussian
-from optuna_lcpruner.posterior.curve_priors import lcpfn_prior
-from optuna_lcpruner.posterior.curve_regression import sample_curves
+from optuna_lcpruner.curves.learning_curve import Knots, LearningCurve
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior
+from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
-from optuna_lcpruner.posterior.mcmc import MCMC
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.posterior.weighted_curves import WeightedCurves
-from optuna_lcpruner.predictive import Forecast
-from optuna_lcpruner.scale import Scale
+from optuna_lcpruner.posterior.weighted_sum.fixed_points import ClosedSum, gaussian
+from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import sample_curves
+from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
+from optuna_lcpruner.posterior.weighted_sum.priors import lcpfn_prior
+from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
+from optuna_lcpruner.pruners.executor import worker_processes
 
 UNIT = StudyKnowledge(Scale(0.0, 1.0, True))
 SEEN = (0.1, 0.2, 0.4, 0.8)

@@ -45,8 +45,8 @@ from optuna.pruners import (
 from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner
-from optuna_lcpruner.posterior.closed_form import ClosedForm
-from optuna_lcpruner.replay import KeepTopPruner
+from optuna_lcpruner.backtest.replay import KeepTopPruner
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 
 Factory = Callable[[int], BasePruner]
 CAREFUL = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.06, 0.08)

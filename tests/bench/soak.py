@@ -29,7 +29,10 @@ from optuna.trial import Trial, TrialState
 from optuna_lcpruner import LearningCurvePruner
 
 N_STEPS = 30
-SERVE = "import sys; from optuna_lcpruner.cli import main; sys.exit(main(['serve', *sys.argv[1:]]))"
+SERVE = (
+    "import sys; from optuna_lcpruner.cli.main import main; "
+    "sys.exit(main(['serve', *sys.argv[1:]]))"
+)
 
 
 def train(url: str, trainer: int, trials_a_study: int, pause: float, pruned: bool) -> None:

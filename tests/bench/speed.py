@@ -23,10 +23,11 @@ import optuna
 from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from optuna_lcpruner import LearningCurvePruner, ledger_writer, publish, remote_verdict
-from optuna_lcpruner.decision import Decision, Reason
-from optuna_lcpruner.families import FAMILIES
-from optuna_lcpruner.posterior.shapes import shape_grid
+from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner.curves.families import FAMILIES
+from optuna_lcpruner.decision.decision import Decision, Reason
+from optuna_lcpruner.posterior.closed_form.shapes import shape_grid
+from optuna_lcpruner.records import ledger_writer, remote_decision, trial_attributes
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -206,7 +207,7 @@ def _race(
                 trial.should_prune()
                 if step >= 2:
                     times[name].append(1e3 * (time.perf_counter() - start))
-        publish.writer().flush()
+        trial_attributes.writer().flush()
         ledger_writer.flush()
         for trial in running.values():
             trial.study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -217,8 +218,8 @@ def _forecast_elsewhere(storage: object, trial: optuna.Trial) -> None:
     """Write the verdict that a forecaster in another process would."""
     seen = storage.get_trial(trial._trial_id)
     decision = Decision(Reason.UNDECIDED, "", trial.number, 0.2, 0.04, 0.1, 0.2, 0.1, 0.3)
-    verdict = remote_verdict.RemoteVerdict.of(decision, seen, "bench")
-    remote_verdict.write(storage, trial._trial_id, verdict)
+    verdict = remote_decision.RemoteVerdict.of(decision, seen, "bench")
+    remote_decision.write(storage, trial._trial_id, verdict)
 
 
 def main() -> None:

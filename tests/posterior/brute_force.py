@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import stats
 
-from optuna_lcpruner.learning_curve import LearningCurve
-from optuna_lcpruner.posterior.shapes import shape_grid
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.posterior.closed_form.shapes import shape_grid
 
 
 def curve_of(values, horizon, positions=None):

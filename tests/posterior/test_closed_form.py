@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from optuna_lcpruner.families import FAMILIES
-from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
+from optuna_lcpruner.curves.families import FAMILIES
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.scale import Scale
 
 WORKING = StudyKnowledge(Scale(0.0, 1.0, True))
 BEST = StudyKnowledge(Scale(0.0, 1.0, True), Target.BEST)

@@ -9,14 +9,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from optuna_lcpruner import LearningCurvePruner
-from optuna_lcpruner.learning_curve import LearningCurve
-from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
-from optuna_lcpruner.posterior.closed_sum import ClosedSum, gaussian
-from optuna_lcpruner.posterior.curve_priors import END, RISE, SIGMA, lcpfn_prior, paper_prior
-from optuna_lcpruner.posterior.curve_regression import sample_curves
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.posterior.mcmc import MCMC
-from optuna_lcpruner.scale import Scale
+from optuna_lcpruner.posterior.weighted_sum.fixed_points import ClosedSum, gaussian
+from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import sample_curves
+from optuna_lcpruner.posterior.weighted_sum.priors import END, RISE, SIGMA, lcpfn_prior, paper_prior
+from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
 
 WORKING = StudyKnowledge(Scale(0.0, 1.0, True))
 

@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
-from optuna_lcpruner.families import FAMILIES
-from optuna_lcpruner.posterior.curve_priors import END, RISE, lcpfn_prior, paper_prior
-from optuna_lcpruner.posterior.curve_regression import (
+from optuna_lcpruner.curves.distributions import Exponential, LogNormal, Normal, Uniform
+from optuna_lcpruner.curves.families import FAMILIES
+from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import (
     Data,
     design,
     linear_part,
@@ -18,7 +18,7 @@ from optuna_lcpruner.posterior.curve_regression import (
     regress,
     sample_curves,
 )
-from optuna_lcpruner.posterior.distributions import Exponential, LogNormal, Normal, Uniform
+from optuna_lcpruner.posterior.weighted_sum.priors import END, RISE, lcpfn_prior, paper_prior
 
 T = 40
 POSITIONS = np.array([1.0, 2.0, 5.0, 17.0, 40.0])

@@ -13,16 +13,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from optuna_lcpruner import forecast
-from optuna_lcpruner.families import FAMILIES
-from optuna_lcpruner.learning_curve import LearningCurve
-from optuna_lcpruner.posterior import shapes
-from optuna_lcpruner.posterior.closed_form import ClosedForm, CurvePrior
-from optuna_lcpruner.posterior.curve_priors import SIGMA, lcpfn_prior, paper_prior
-from optuna_lcpruner.posterior.curve_regression import sample_curves
-from optuna_lcpruner.posterior.distributions import Normal, Uniform
+from optuna_lcpruner.curves.distributions import Normal, Uniform
+from optuna_lcpruner.curves.families import FAMILIES
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior, shapes
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.posterior.mcmc import MCMC
-from optuna_lcpruner.scale import Scale
+from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import sample_curves
+from optuna_lcpruner.posterior.weighted_sum.priors import SIGMA, lcpfn_prior, paper_prior
+from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
 
 WORKING = StudyKnowledge(Scale(0.0, 1.0, True))
 BEST = replace(WORKING, target=Target.BEST)

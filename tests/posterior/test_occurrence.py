@@ -6,13 +6,12 @@ import pytest
 from brute_force import curve_of, dense_posterior
 from numpy.testing import assert_allclose
 
-from optuna_lcpruner.posterior import occurrence
-from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior.closed_form.empirical_bayes import learned
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, empirical_bayes
+from optuna_lcpruner.posterior.closed_form.regression import CurvePrior
+from optuna_lcpruner.posterior.closed_form.shapes import shape_grid
 from optuna_lcpruner.posterior.interface import StudyKnowledge
-from optuna_lcpruner.posterior.occurrence import learned
-from optuna_lcpruner.posterior.regression import CurvePrior
-from optuna_lcpruner.posterior.shapes import shape_grid
-from optuna_lcpruner.scale import Scale
 
 T = 12
 SMALL = CurvePrior(sigma=(0.02, 0.2), rho=(0.0, 1.0), kappa=(0.0, 1.0))
@@ -40,12 +39,12 @@ def test_the_formula(n):
     level = np.exp(-0.5 * ((np.log(SMALL.sigma) - SMALL.log_sigma[0]) / SMALL.log_sigma[1]) ** 2)
     prior = np.broadcast_to(level[:, None] * mass, (4, 2, mass.size))
     prior = prior / prior.sum()
-    expected = occurrence.STRENGTH * prior
+    expected = empirical_bayes.STRENGTH * prior
     knots = np.arange(T)
     for curve in curves:
         weights = dense_posterior(SMALL, FAMILIES, T, knots, curve, knots[:0], 1.0)[0]
         expected = expected + (weights / weights.sum()).reshape(prior.shape)
-    expected /= occurrence.STRENGTH + n
+    expected /= empirical_bayes.STRENGTH + n
     found = learned(SMALL, FAMILIES, T, knowing(curves))
     assert_allclose(np.exp(found) * prior, expected, rtol=1e-6, atol=1e-12)
     assert_allclose(np.sum(np.exp(found) * prior), 1.0)
@@ -104,7 +103,7 @@ def test_nothing_is_learned_without_a_completed_curve():
 
 
 def test_the_newest_curves_count(monkeypatch):
-    monkeypatch.setattr(occurrence, "MOST_CURVES", 4)
+    monkeypatch.setattr(empirical_bayes, "MOST_CURVES", 4)
     curves = rising(np.random.default_rng(2), 9, "independent")
     found = learned(SMALL, FAMILIES, T, knowing(curves))
     assert_allclose(found, learned(SMALL, FAMILIES, T, knowing(curves[5:])), rtol=1e-12)
@@ -124,7 +123,9 @@ def test_it_is_worked_out_once_and_not_sent_along(monkeypatch):
     part = curve_of([0.1, 0.3, 0.4], T)
     before = ClosedForm()(part, known).quantile(0.5)
     sent = pickle.loads(pickle.dumps(known))
-    monkeypatch.setattr("optuna_lcpruner.posterior.closed_form.learned", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(
+        "optuna_lcpruner.posterior.closed_form.engine.learned", lambda *arguments: 1 / 0
+    )
     assert ClosedForm()(part, known).quantile(0.5) == before
     with pytest.raises(ZeroDivisionError):
         ClosedForm()(part, sent)

@@ -8,12 +8,12 @@ from numpy.testing import assert_allclose
 from scipy import stats
 from scipy.special import expit, logit
 
-from optuna_lcpruner.learning_curve import LearningCurve
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.curves.scale import spanning
 from optuna_lcpruner.posterior import analogues
-from optuna_lcpruner.posterior.closed_form import ClosedForm
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import QuickEngine, StudyKnowledge, Target
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.scale import spanning
 
 T = 30
 

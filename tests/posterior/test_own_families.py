@@ -8,15 +8,15 @@ import pytest
 from brute_force import curve_of
 from numpy.testing import assert_allclose, assert_array_equal
 
-from optuna_lcpruner.families import FAMILIES, Family
-from optuna_lcpruner.posterior.closed_form import ClosedForm
-from optuna_lcpruner.posterior.closed_sum import ClosedSum
-from optuna_lcpruner.posterior.curve_priors import free_member, paper_prior
-from optuna_lcpruner.posterior.distributions import LogNormal
+from optuna_lcpruner.curves.distributions import LogNormal
+from optuna_lcpruner.curves.families import FAMILIES, Family
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import StudyKnowledge
-from optuna_lcpruner.posterior.mcmc import MCMC
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.scale import Scale
+from optuna_lcpruner.posterior.weighted_sum.fixed_points import ClosedSum
+from optuna_lcpruner.posterior.weighted_sum.priors import free_member, paper_prior
+from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
 
 WORKING = StudyKnowledge(Scale(0.0, 1.0, True))
 SAME_AS_POW3 = replace(FAMILIES["pow3"], name="pow3 by another name")

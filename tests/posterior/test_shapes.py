@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from optuna_lcpruner.families import FAMILIES
-from optuna_lcpruner.learning_curve import MAX_KNOTS
-from optuna_lcpruner.posterior.shapes import MERGE_DISTANCE, shape_grid
+from optuna_lcpruner.curves.families import FAMILIES
+from optuna_lcpruner.curves.learning_curve import MAX_KNOTS
+from optuna_lcpruner.posterior.closed_form.shapes import MERGE_DISTANCE, shape_grid
 
 ALL = tuple(FAMILIES)
 HORIZONS = (2, 3, 4, 10, 50, 100, 1000, 10_000)

@@ -16,9 +16,9 @@ from optuna.trial import TrialState
 from test_study_report import History, judged
 
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, visualization
-from optuna_lcpruner.checks import InputError
-from optuna_lcpruner.ledger import Ledger, LedgerError
-from optuna_lcpruner.ledger_address import Address
+from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.records.ledger import Ledger, LedgerError
+from optuna_lcpruner.records.location import Address
 from optuna_lcpruner.visualization import matplotlib as with_matplotlib
 from optuna_lcpruner.visualization.charts import (
     Band,

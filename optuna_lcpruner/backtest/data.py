@@ -1,0 +1,404 @@
+"""What a back-test replays: finished trials, read from a study, a file or plain lists.
+
+Every way in ends in a `RecordedStudy`. Whatever cannot be used is an `InputError` whose message is
+one line for the person who gave it::
+
+    Optuna study    its COMPLETE trials, with their constraint values; pruned ones are censored and
+                    left out
+    .npz            ``curves`` (n_trials, n_steps), ``maximize``, ``name``; NaN: diverged
+    .csv, .parquet  long: columns ``trial``, ``step``, ``value``, or
+                    wide: a row a trial, a column a step, named by the step: ``0``, ``1``, ...;
+                    in both, a column ``final`` is the objective's value where it is not the last
+                    report; an empty cell was not reported, ``nan`` was reported as NaN
+    lists           one sequence of values a trial, of any lengths; steps are 0, 1, ...
+
+A trial's reports are taken in the order of their steps, which may have gaps and start anywhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import math
+import re
+import tokenize
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_lcpruner._util.validation import InputError, missing
+from optuna_lcpruner.curves.horizon import announced_n_steps
+from optuna_lcpruner.curves.learning_curve import ordered, typical_gap, usable
+from optuna_lcpruner.study.feasibility import constraint_values
+from optuna_lcpruner.study.summary import shown_n_steps
+
+MIN_TRIALS = 5
+"""Fewer trials with a curve and a value say nothing about a pruner: most wait for that many."""
+
+DIRECTIONS = ("minimize", "maximize")
+
+
+@dataclass(frozen=True)
+class RecordedTrial:
+    """One finished training.
+
+    Attributes:
+        number: Its number in the study, or its row in the file.
+        steps: The steps it reported at, increasing.
+        values: What it reported, NaN and infinite included.
+        value: What its objective returned; not finite if the training diverged.
+        n_steps: The horizon it announced, None without.
+        constraints: The values of the study's constraints, zero or less where it keeps them.
+    """
+
+    number: int
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    value: float
+    n_steps: float | None = None
+    constraints: tuple[float, ...] = ()
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended without a usable value."""
+        return not bool(usable(np.array(self.value)))
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it keeps the study's constraints; without any it does."""
+        return all(value <= 0.0 for value in self.constraints)
+
+
+@dataclass(frozen=True)
+class RecordedStudy:
+    """The finished trainings of a study, in their original order.
+
+    Attributes:
+        name: The study's name.
+        maximize: Its direction.
+        trials: The trainings, all with reports.
+        left_out: Why trials were left out, and how many each.
+        n_steps: Steps of a full training, in the unit of the steps reported.
+        stride: Typical gap between the steps of two reports.
+        announced: Whether trials carry the horizon as a user attribute, so that no pruner needs to
+            be told.
+    """
+
+    name: str
+    maximize: bool
+    trials: tuple[RecordedTrial, ...]
+    left_out: tuple[tuple[str, int], ...]
+    n_steps: int
+    stride: float
+    announced: bool = False
+
+    @property
+    def n_reports(self) -> int:
+        """Reports of a full training, the unit of a budget."""
+        return max(1, round(self.n_steps / self.stride))
+
+
+def recorded(
+    name: str,
+    maximize: bool,
+    trials: Iterable[RecordedTrial],
+    left_out: Mapping[str, int] | None = None,
+    n_steps: float | None = None,
+) -> RecordedStudy:
+    """Check the trainings and work out how long a full one is.
+
+    The horizon is ``n_steps``; else what most trials announced; else the 90th percentile of the
+    last steps (plus one report where steps begin at 0), as the pruner itself estimates it.
+
+    Raises:
+        InputError: If there are fewer than ``MIN_TRIALS`` trainings with reports and a value, or
+            none of them is feasible.
+    """
+    if n_steps is not None and not 1 <= n_steps < math.inf:
+        raise InputError(f"n_steps must be at least 1, but got {n_steps}.")
+    trials, left_out = list(trials), Counter(left_out or {})
+    reporting = [trial for trial in trials if trial.steps]
+    left_out["without reports"] += len(trials) - len(reporting)
+    if trials and not reporting:
+        raise InputError(
+            f"none of the {len(trials)} completed trials of {name!r} reported intermediate values, "
+            "so there is no curve to replay: call trial.report in the objective."
+        )
+    n_usable = sum(not trial.diverged for trial in reporting)
+    if n_usable < MIN_TRIALS:
+        others = ", ".join(f"{count} {why}" for why, count in left_out.items() if count)
+        raise InputError(
+            f"{name!r} has {n_usable} completed trials with reports and a finite value, but a "
+            f"back-test needs at least {MIN_TRIALS}"
+            + (f" (left out: {others})." if others else ".")
+        )
+    if not any(trial.feasible for trial in reporting if not trial.diverged):
+        raise InputError(
+            f"none of the {n_usable} completed trials of {name!r} with reports and a finite value "
+            "is feasible, so there is no best one that a pruner could keep."
+        )
+    steps = [np.array(trial.steps) for trial in reporting]
+    gaps = [gap for s in steps if (gap := typical_gap(s)) is not None]
+    stride = float(np.median(gaps)) if gaps else 1.0
+    announced = Counter(trial.n_steps for trial in reporting if trial.n_steps is not None)
+    if n_steps is None and announced:
+        n_steps = announced.most_common(1)[0][0]
+    if n_steps is None:
+        first = float(np.median([s[0] for s in steps]))
+        n_steps = shown_n_steps(first, np.array([s[-1] for s in steps]), stride) or 1.0
+    return RecordedStudy(
+        name,
+        maximize,
+        tuple(reporting),
+        tuple((why, count) for why, count in left_out.items() if count),
+        max(1, round(n_steps)),
+        stride,
+        bool(announced),
+    )
+
+
+def from_study(study: Study, n_steps: float | None = None) -> RecordedStudy:
+    """The completed trials of a study.
+
+    Args:
+        study: A single-objective study in any storage; it is only read.
+        n_steps: Steps of a full training; see :func:`recorded` for the default.
+
+    Raises:
+        InputError: If the study has several objectives, no reports, too few trials or no feasible
+            one.
+    """
+    if len(study.directions) > 1:
+        raise InputError(
+            f"study {study.study_name!r} has {len(study.directions)} objectives, but Optuna prunes "
+            "single-objective studies only."
+        )
+    left_out: Counter[str] = Counter()
+    trials = []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == TrialState.COMPLETE:
+            trials.append(_trial(trial))
+        else:
+            left_out[trial.state.name.lower()] += 1
+    if not trials:
+        states = ", ".join(f"{count} {state}" for state, count in left_out.items())
+        has = f"no completed trial (but {states})" if states else "no trials"
+        raise InputError(f"study {study.study_name!r} has {has}.")
+    if n_steps is None:
+        n_steps = announced_n_steps(study.user_attrs)
+    maximize = study.direction == StudyDirection.MAXIMIZE
+    return recorded(study.study_name, maximize, trials, left_out, n_steps)
+
+
+def _trial(trial: FrozenTrial) -> RecordedTrial:
+    steps, values = ordered(trial.intermediate_values)
+    return RecordedTrial(
+        trial.number,
+        tuple(steps.tolist()),
+        tuple(values.tolist()),
+        float("nan") if trial.value is None else float(trial.value),
+        announced_n_steps(trial.user_attrs),
+        tuple(float(value) for value in constraint_values(trial.system_attrs)),
+    )
+
+
+def from_curves(
+    curves: Iterable[Iterable[float]],
+    direction: str,
+    name: str = "curves",
+    n_steps: float | None = None,
+) -> RecordedStudy:
+    """Sequences of values, one a trial: reports at steps 0, 1, ...; the last is its final value.
+
+    Args:
+        curves: One sequence a trial, or an array of shape (n_trials, n_steps).
+        direction: ``"minimize"`` or ``"maximize"``.
+        name: What to call the study.
+        n_steps: Steps of a full training; see :func:`recorded` for the default.
+
+    Raises:
+        InputError: If something is not a number, or there are too few trials.
+    """
+    maximize = maximizes(direction)
+    trials = []
+    try:
+        for number, curve in enumerate(curves):
+            values = tuple(float(value) for value in curve)
+            final = values[-1] if values else float("nan")
+            trials.append(RecordedTrial(number, tuple(range(len(values))), values, final))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name!r}: curves must be one sequence of numbers a trial ({error})."
+        ) from error
+    return recorded(name, maximize, trials, n_steps=n_steps)
+
+
+def maximizes(direction: str | None) -> bool:
+    """Whether the direction is ``"maximize"``; an InputError if it is neither."""
+    if direction not in DIRECTIONS:
+        raise InputError(
+            f"direction must be 'minimize' or 'maximize', but got {direction!r}: curves alone do "
+            "not say which values are better."
+        )
+    return direction == "maximize"
+
+
+def read_file(
+    path: str | Path, direction: str | None = None, n_steps: float | None = None
+) -> RecordedStudy:
+    """Curves in a ``.npz``, ``.csv`` or ``.parquet`` file, laid out as this module's head says.
+
+    Args:
+        path: The file.
+        direction: ``"minimize"`` or ``"maximize"``; an .npz file may say it itself.
+        n_steps: Steps of a full training; see :func:`recorded` for the default.
+
+    Raises:
+        InputError: If the file is missing, malformed or holds too few trials.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        if path.suffix == ".npz":
+            return _read_npz(path, direction, n_steps)
+        if path.suffix == ".csv":
+            header, rows = _csv_table(path)
+        elif path.suffix == ".parquet":
+            header, rows = _parquet_table(path)
+        else:
+            raise InputError(f"{path}: must end in .npz, .csv or .parquet.")
+        maximize = maximizes(direction)
+        return recorded(path.stem, maximize, _from_table(header, rows, path), n_steps=n_steps)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)}).") from error
+
+
+def _read_npz(path: Path, direction: str | None, n_steps: float | None) -> RecordedStudy:
+    try:
+        with path.open("rb") as file, np.load(file) as data:  # numpy may leave its own open
+            if "curves" not in data:
+                raise InputError(f"{path}: holds no array 'curves', only {', '.join(data.files)}.")
+            curves = np.asarray(data["curves"], dtype=float)
+            if direction is None and "maximize" in data:
+                direction = DIRECTIONS[bool(data["maximize"])]
+            name = str(data["name"]) if "name" in data else path.stem
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        TypeError,
+        ValueError,
+        tokenize.TokenError,
+    ) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not an .npz file of numbers.") from error
+    if curves.ndim != 2:
+        raise InputError(f"{path}: curves must be (n_trials, n_steps), but got {curves.shape}.")
+    maximize = maximizes(direction)
+    return from_curves(curves.tolist(), DIRECTIONS[maximize], name, n_steps)
+
+
+Table = tuple[list[str], list[tuple[int, Sequence[Any]]]]
+"""Column names in lower case, and the rows, each with the number of its line."""
+
+
+def _csv_table(path: Path) -> Table:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        header = [name.strip().lower() for name in next(reader, [])]
+        rows: list[tuple[int, Sequence[Any]]] = []
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise InputError(
+                    f"{path}, line {reader.line_num}: {len(row)} cells, but the header has "
+                    f"{len(header)}."
+                )
+            rows.append((reader.line_num, row))
+    return header, rows
+
+
+def _parquet_table(path: Path) -> Table:
+    try:  # by name, so that type checks and imports do without it
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise missing(f"{path}: reading Parquet", "pyarrow") from error
+    try:
+        table = parquet.read_table(path)
+    except ValueError as error:  # pyarrow's ArrowInvalid
+        raise InputError(f"{path}: not a Parquet file ({first_line(error)}).") from error
+    columns = [column.to_pylist() for column in table.columns]
+    header = [str(name).strip().lower() for name in table.column_names]
+    return header, list(enumerate(zip(*columns, strict=True), start=1))
+
+
+def _from_table(
+    header: list[str], rows: list[tuple[int, Sequence[Any]]], path: Path
+) -> list[RecordedTrial]:
+    reports: dict[Any, dict[int, float]] = {}  # by trial, then step
+    finals: dict[Any, float] = {}
+    final_at = header.index("final") if "final" in header else None
+    if {"trial", "step", "value"} <= set(header):
+        trial_at, step_at, value_at = (header.index(name) for name in ("trial", "step", "value"))
+        cells = [(line, row, row[trial_at], [(row[step_at], row[value_at])]) for line, row in rows]
+    else:
+        step_columns = [i for i, name in enumerate(header) if re.fullmatch(r"\d+", name)]
+        if not step_columns:
+            raise InputError(
+                f"{path}: needs columns trial, step, value, or one column a step named 0, 1, ...; "
+                f"it has {', '.join(map(repr, header)) or 'nothing'}."
+            )
+        cells = [
+            (line, row, line, [(header[i], row[i]) for i in step_columns]) for line, row in rows
+        ]
+    for line, row, trial, pairs in cells:
+        where = f"{path}, line {line}"
+        curve = reports.setdefault(trial, {})
+        for step_cell, value_cell in pairs:
+            value = _number(value_cell, where)
+            if value is None:
+                continue
+            step = _number(step_cell, where)
+            if step is None or not (0 <= step < 2**53 and step % 1 == 0):
+                raise InputError(f"{where}: step must be 0, 1, 2, ..., but got {step_cell!r}.")
+            if int(step) in curve:
+                raise InputError(f"{where}: step {int(step)} of trial {trial} is there twice.")
+            curve[int(step)] = value
+        final = None if final_at is None else _number(row[final_at], where)
+        if final is not None:
+            finals[trial] = final
+    trials = []
+    for number, (trial, curve) in enumerate(reports.items()):
+        steps, values = ordered(curve)
+        final = finals.get(trial, float(values[-1]) if curve else float("nan"))
+        trials.append(
+            RecordedTrial(number, tuple(steps.tolist()), tuple(values.tolist()), float(final))
+        )
+    return trials
+
+
+def _number(cell: Any, where: str) -> float | None:
+    """The number in a cell, None if the cell is empty."""
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return None
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: {cell!r} is not a number.") from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,396 @@
+"""What a back-test reports: one outcome a replay, summed up as text, JSON, a figure and advice.
+
+Symbols, over the trials that a replay is about, larger being better:
+
+    cost     reports made / reports recorded
+    regret   (best final - best final kept) / (best final - median final), at most 1; 0: kept
+    kept     whether a trial with the best final value ran to its end
+
+Finals are those of feasible trials: an infeasible one is never the best, whatever its value. The
+symbols are given for a number of trials (all, unless told) and for a budget: a trial is begun as
+long as fewer than ``budget`` full trainings' worth of reports are spent, and regret is against the
+best of the whole study. An interval [a, b] is what nine in ten random orders lie in; that of a
+share of the orders is Wilson's 95 % confidence interval.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from optuna_lcpruner._util.formatting import table
+from optuna_lcpruner._util.validation import missing
+from optuna_lcpruner.backtest.data import RecordedStudy
+
+KEEP = 0.95
+"""Share of the orders in which a setting must keep the best trial to be advised."""
+
+_CONFIDENCE = 1.96  # normal quantile of a two-sided 95 % interval
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One replay in numbers; the symbols are this module's.
+
+    Attributes:
+        order: 0 is the original order.
+        cost: Share of the reports that were made.
+        regret: Of the best value kept.
+        kept: Whether the best value was kept.
+        n_pruned: Trials stopped.
+        budget_regret: Regret once the budget is spent.
+        budget_kept: Whether the study's best value was found within the budget.
+        ran_out: Whether all trials were run before the budget was spent.
+        stopped: For each of the study's top trials the reports it had made when it was stopped;
+            None if it ran to its end, 0 if it was not run.
+        ms: Mean time of a decision, milliseconds.
+    """
+
+    order: int
+    cost: float
+    regret: float
+    kept: bool
+    n_pruned: int
+    budget_regret: float
+    budget_kept: bool
+    ran_out: bool
+    stopped: tuple[int | None, ...]
+    ms: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over the random orders, and the 5 % and 95 % quantiles."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """Of one value an order."""
+        low, high = np.quantile(values, [0.05, 0.95])
+        return cls(float(np.mean(values)), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Share:
+    """In how many of the random orders, with Wilson's 95 % interval of the share."""
+
+    count: int
+    n: int
+
+    @property
+    def share(self) -> float:
+        """Count / n."""
+        return self.count / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's interval, within [0, 1]."""
+        z2 = _CONFIDENCE**2
+        middle = (self.count + z2 / 2) / (self.n + z2)
+        half = (_CONFIDENCE / (self.n + z2)) * math.sqrt(
+            self.count * (self.n - self.count) / self.n + z2 / 4
+        )
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True)
+class PrunerResult:
+    """All replays of one pruner.
+
+    Attributes:
+        pruner: Its name and settings.
+        ours: Whether it is a LearningCurvePruner.
+        original: The replay in the original order.
+        orders: Those in random orders, on which the intervals rest.
+    """
+
+    pruner: str
+    ours: bool
+    original: Outcome
+    orders: tuple[Outcome, ...]
+
+    def interval(self, measure: str) -> Interval:
+        """Mean and interval of one of an Outcome's numbers."""
+        return Interval.of([float(getattr(outcome, measure)) for outcome in self.orders])
+
+    def share(self, measure: str) -> Share:
+        """In how many orders one of an Outcome's truths holds."""
+        return Share(sum(bool(getattr(o, measure)) for o in self.orders), len(self.orders))
+
+    def top_stopped(self, i: int) -> tuple[Share, float]:
+        """Of the orders that ran the i-th best trial, those that stopped it, and when.
+
+        Returns:
+            The share (n = 0 orders: never run) and the median number of reports it had made, NaN
+            if it was never stopped.
+        """
+        ran = [outcome.stopped[i] for outcome in self.orders if outcome.stopped[i] != 0]
+        reports = [n for n in ran if n is not None]
+        return Share(len(reports), len(ran)), float(np.median(reports)) if reports else math.nan
+
+
+@dataclass(frozen=True)
+class BacktestReport:
+    """What each pruner would have done to a finished study.
+
+    Attributes:
+        study: The trials that were replayed.
+        n_trials: Trials of a replay.
+        budget: Full trainings' worth of reports in the budget.
+        top: Indices of the study's best feasible trials, best first.
+        results: One a pruner.
+    """
+
+    study: RecordedStudy
+    n_trials: int
+    budget: float
+    top: tuple[int, ...]
+    results: tuple[PrunerResult, ...]
+
+    @property
+    def advice(self) -> str:
+        """Which of our settings would have kept the best trial in 95 % of the orders for least."""
+        ours = [(r, r.share("kept"), r.interval("cost").mean) for r in self.results if r.ours]
+        if not ours:
+            return "No setting of lcpruner was among the pruners, so there is none to advise."
+        safe = [entry for entry in ours if entry[1].share >= KEEP]
+        if not safe:
+            result, kept, cost = max(ours, key=lambda entry: (entry[1].count, -entry[2]))
+            return (
+                f"No lcpruner setting here would have kept the best trial in {KEEP:.0%} of the "
+                f"random orders; closest is {result.pruner}, in {kept.count} of {kept.n} for "
+                f"{cost:.0%} of the steps: try lower risks."
+            )
+        result, kept, cost = min(safe, key=lambda entry: entry[2])
+        cheaper = [
+            (r.interval("cost").mean, r.pruner)
+            for r in self.results
+            if r.share("kept").share >= KEEP and r.interval("cost").mean < cost
+        ]
+        others = "" if result.original.kept else ", but not in the original order"
+        if cheaper:
+            less, name = min(cheaper)
+            others += f", though {name} would have done so for {less:.0%}"
+        return (
+            f"Use {result.pruner}: of the lcpruner settings here that would have kept the best "
+            f"trial in at least {KEEP:.0%} of the random orders ({kept.count} of {kept.n}) it is "
+            f"the cheapest, at {cost:.0%} of the steps{others}."
+        )
+
+    def table(self) -> str:
+        """The report as text."""
+        return "\n".join((*self._head(), "", *self._measures(), "", *self._top(), "", self.advice))
+
+    def _head(self) -> Iterator[str]:
+        study, n = self.study, len(self.study.trials)
+        direction = "maximize" if study.maximize else "minimize"
+        yield f"{study.name}: {n} trials, {direction}, a full training is {study.n_steps} steps"
+        if study.left_out:
+            why = ", ".join(f"{count} {reason}" for reason, count in study.left_out)
+            yield f"left out: {why}"
+            if dict(study.left_out).get("pruned"):
+                yield "  how the pruned would have ended is unknown; less can be saved on the rest"
+        diverged = sum(trial.diverged for trial in study.trials)
+        if diverged:
+            yield f"{diverged} of the trials diverged: they fail unless a pruner stops them"
+        if self._n_infeasible:
+            yield f"{self._n_infeasible} of the trials are infeasible: none of them is the best"
+        n_orders = len(self.results[0].orders)
+        which = f"the first {self.n_trials}" if self.n_trials < n else "all"
+        yield (
+            f"replayed in {n_orders} random orders, {which} trials of each, and in the original one"
+        )
+        yield "in brackets: nine in ten orders; of best kept and best found, 95 % interval in %"
+
+    @property
+    def _n_infeasible(self) -> int:
+        return sum(not trial.feasible for trial in self.study.trials)
+
+    def _measures(self) -> Iterator[str]:
+        tail = ("regret", "ms/decision")
+        whole, part = f"{self.n_trials} trials", f"{self.budget:g} full trainings"
+        rows = [
+            ("", whole, "", "", "", part, "", ""),
+            ("pruner", "steps spent", "pruned", "best kept", "regret", "best found", *tail),
+        ]
+        ran_out = False
+        for r in self.results:
+            cost = r.interval("cost")
+            mark = "*" if r.share("ran_out").share > 0.5 else ""
+            ran_out |= bool(mark)
+            rows.append(
+                (
+                    r.pruner,
+                    f"{cost.mean:.0%} [{100 * cost.low:.0f}, {100 * cost.high:.0f}]",
+                    f"{r.interval('n_pruned').mean:.0f}",
+                    _share_cell(r.share("kept")),
+                    _regret_cell(r.interval("regret")),
+                    _share_cell(r.share("budget_kept")) + mark,
+                    _regret_cell(r.interval("budget_regret")),
+                    f"{r.interval('ms').mean:.2f}",
+                )
+            )
+        yield _aligned(rows)
+        if ran_out:
+            yield "* ran all trials before the budget was spent; with more it would have gone on"
+
+    def _top(self) -> Iterator[str]:
+        trials = [self.study.trials[index] for index in self.top]
+        yield "when the best trials would have been stopped: original order; random orders"
+        rows = [
+            ("pruner", *(f"trial {trial.number} ({trial.value:.5g})" for trial in trials)),
+        ]
+        for r in self.results:
+            cells = [r.pruner]
+            for i, trial in enumerate(trials):
+                share, median = r.top_stopped(i)
+                now = r.original.stopped[i]
+                first = "kept" if now is None else "not run" if now == 0 else _at(trial.steps, now)
+                later = "not run" if share.n == 0 else f"{share.count}/{share.n}"
+                if share.count:
+                    later += f" {_at(trial.steps, median)}"
+                cells.append(f"{first}; {later}")
+            rows.append(tuple(cells))
+        yield _aligned(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types: all replays, and the numbers of the table."""
+        study = self.study
+        return {
+            "study": study.name,
+            "direction": "maximize" if study.maximize else "minimize",
+            "n_trials_recorded": len(study.trials),
+            "n_infeasible": self._n_infeasible,
+            "left_out": dict(study.left_out),
+            "n_steps": study.n_steps,
+            "n_trials": self.n_trials,
+            "budget": self.budget,
+            "top_trials": [
+                {"number": study.trials[i].number, "value": study.trials[i].value} for i in self.top
+            ],
+            "advice": self.advice,
+            "pruners": [
+                {
+                    "pruner": r.pruner,
+                    **{m: asdict(r.interval(m)) for m in _NUMBERS},
+                    **{
+                        m: {**asdict(r.share(m)), "interval": list(r.share(m).interval)}
+                        for m in _TRUTHS
+                    },
+                    "original": asdict(r.original),
+                    "orders": [asdict(outcome) for outcome in r.orders],
+                }
+                for r in self.results
+            ],
+        }
+
+    def figure(self) -> Any:
+        """Cost against regret, and regret within the budget; a matplotlib Figure.
+
+        Raises:
+            InputError: If matplotlib is not installed.
+        """
+        return _draw(self)
+
+
+_NUMBERS = ("cost", "regret", "n_pruned", "budget_regret", "ms")
+_TRUTHS = ("kept", "budget_kept", "ran_out")
+
+
+def _at(steps: Sequence[int], n_reports: float) -> str:
+    return f"at step {steps[max(0, math.ceil(n_reports) - 1)]}"
+
+
+def _share_cell(share: Share) -> str:
+    low, high = share.interval
+    return f"{share.count}/{share.n} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _regret_cell(regret: Interval) -> str:
+    return f"{regret.mean:.3f} [{regret.low:.2f}, {regret.high:.2f}]"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    return table(rows[0], rows[1:], left=range(len(rows[0])))
+
+
+def require_matplotlib() -> None:
+    """An InputError, instead of an ImportError, where matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise missing("a figure", "matplotlib")
+
+
+def _draw(report: BacktestReport) -> Any:
+    require_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    n_ours = sum(r.ours for r in report.results)
+    blues = iter([(0.7 - 0.7 * d, 0.82 - 0.5 * d, 1 - 0.3 * d) for d in _depths(n_ours)])
+    markers = iter("^sDvP*X<>hpd" * len(report.results))
+    path = []
+    for i, r in enumerate(report.results):
+        cost, regret, late = (r.interval(m) for m in ("cost", "regret", "budget_regret"))
+        style: dict[str, Any] = {"ms": 7, "elinewidth": 0.8}
+        if r.ours:
+            style |= {"fmt": "o", "color": next(blues)}
+            path.append((cost.mean, regret.mean))
+        else:
+            style |= {"fmt": next(markers), "color": f"C{1 + i % 9}"}
+        kept, found = r.share("kept"), r.share("budget_kept")
+        left.errorbar(
+            cost.mean,
+            regret.mean,
+            _bars(regret),
+            _bars(cost),
+            label=f"{r.pruner}, best kept {kept.count}/{kept.n}",
+            **style,
+        )
+        right.errorbar(late.mean, i, None, _bars(late), **style)
+        right.annotate(
+            f"{found.count}/{found.n}",
+            (1.01, i),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize="small",
+        )
+    if len(path) > 1:
+        left.plot(*zip(*sorted(path), strict=True), color="0.8", lw=1, zorder=0)
+    left.set(xlabel="steps spent", ylabel="regret", title=f"{report.n_trials} trials")
+    left.xaxis.set_major_formatter(PercentFormatter(1.0))
+    left.set_xlim(0, None)
+    left.legend(frameon=False, fontsize="small", loc="best")
+    right.set_yticks(range(len(report.results)), [r.pruner for r in report.results])
+    right.invert_yaxis()
+    right.set(
+        xlabel="regret; right: best found, in how many orders",
+        title=f"budget of {report.budget:g} full trainings",
+    )
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    orders = len(report.results[0].orders)
+    figure.suptitle(
+        f"{report.study.name}: mean and 5 %-95 % range over {orders} random orders",
+        fontsize="medium",
+    )
+    return figure
+
+
+def _depths(n: int) -> list[float]:
+    return np.linspace(0.4, 1.0, n).tolist() if n > 1 else [0.8] * n
+
+
+def _bars(interval: Interval) -> list[list[float]]:
+    """Lengths of the error bars to either side of the mean, which may lie outside the range."""
+    below, above = interval.mean - interval.low, interval.high - interval.mean
+    return [[max(0.0, below)], [max(0.0, above)]]

@@ -1,0 +1,89 @@
+"""From what a command line says to an Optuna storage."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from optuna_lcpruner._util.optuna_storage import is_in_memory, is_sqlite
+from optuna_lcpruner._util.redaction import without_passwords, words_of
+from optuna_lcpruner._util.validation import InputError
+
+
+def open_storage(storage: str, engine_kwargs: dict[str, Any] | None = None) -> BaseStorage:
+    """Open a storage that exists; nothing is created.
+
+    Args:
+        storage: A database URL, ``redis://...`` of a Redis journal, ``grpc://HOST:PORT`` of a
+            storage proxy, or the path of an SQLite or a journal file.
+        engine_kwargs: For the engine of a relational database.
+
+    Raises:
+        InputError: If it is none of these, or a package that it needs is not installed.
+        Exception: Whatever a storage raises that cannot be reached.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # Redis, gRPC: the user's choice
+            return _open(storage, engine_kwargs)
+    except InputError:
+        raise
+    except (ArgumentError, ImportError, RuntimeError, ValueError) as error:
+        # No such dialect, no driver, tables of another Optuna, a port that is no number.
+        if isinstance(error, StorageInternalError):
+            raise
+        shown = without_passwords(storage, [storage])
+        raise InputError(f"cannot read storage {shown!r}: {words_of(error, [storage])}") from None
+
+
+def _open(storage: str, engine_kwargs: dict[str, Any] | None) -> BaseStorage:
+    if re.match(r"rediss?://", storage):
+        return JournalStorage(JournalRedisBackend(storage))
+    if storage.startswith("grpc://"):
+        return _proxy(storage)
+    url = make_url(storage) if "://" in storage else sqlite_url(storage)
+    file = url.database if is_sqlite(url) and not is_in_memory(url) else None
+    if file is not None and not file.startswith("file:"):  # an URI of SQLite's own it may open
+        path = Path(file)
+        if not path.is_file():  # SQLite would make an empty database
+            raise InputError(f"no such file: {path}")
+        with path.open("rb") as opened:
+            right = opened.read(15) == b"SQLite format 3"
+        if "://" not in storage and not right:
+            try:
+                return JournalStorage(JournalFileBackend(str(path)))
+            except ValueError as error:
+                raise InputError(f"{path} is neither an SQLite nor a journal file.") from error
+        if not right:
+            raise InputError(f"{path} is not an SQLite database.")
+    text = url.render_as_string(hide_password=False)
+    return RDBStorage(text, skip_table_creation=True, engine_kwargs=engine_kwargs)
+
+
+def sqlite_url(path: str) -> URL:
+    """The URL of an SQLite file, whatever its name."""
+    return URL.create("sqlite", database=path)
+
+
+def _proxy(storage: str) -> BaseStorage:
+    try:
+        from optuna.storages import GrpcStorageProxy  # since Optuna 4.2
+    except ImportError as error:
+        raise InputError("grpc:// needs Optuna 4.2 or newer.") from error
+    try:
+        host, port = urlsplit(storage).hostname, urlsplit(storage).port
+    except ValueError:
+        host = port = None
+    if host is None or port is None:
+        shown = without_passwords(storage, [storage])
+        raise InputError(f"the storage proxy's address is grpc://HOST:PORT, but got {shown!r}.")
+    return GrpcStorageProxy(host=host, port=port)

@@ -1,0 +1,48 @@
+"""``optuna-lcpruner report``: were the forecasts right, what did pruning cost and save?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.cli.explain import OpenStudy, add_source
+from optuna_lcpruner.reporting.build_report import report
+
+DEFAULT_HTML = "lcpruner-report.html"
+
+
+def add_report(commands: Any, open_study: OpenStudy) -> None:
+    """Add the command to the parsers of ``optuna-lcpruner``."""
+    parser = commands.add_parser(
+        "report",
+        help="were the forecasts right, what did pruning cost and save",
+        description=(
+            "Judge the decisions on record by how the trials ended; prints a report and writes it\n"
+            "as one HTML page. The study is only read."
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_source(parser)
+    parser.add_argument(
+        "--html", default=DEFAULT_HTML, metavar="FILE", help=f"the page ({DEFAULT_HTML})"
+    )
+    parser.add_argument("--no-html", action="store_true", help="no page")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON instead")
+    parser.set_defaults(run=lambda arguments: _report(arguments, open_study))
+
+
+def _report(arguments: argparse.Namespace, open_study: OpenStudy) -> None:
+    found = report(open_study(arguments.storage, arguments.study), ledger=arguments.ledger)
+    if not arguments.no_html:
+        try:
+            Path(arguments.html).write_text(found.to_html(), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write: {error}") from error
+    text = json.dumps(found.to_dict(), indent=1, allow_nan=False) if arguments.json else str(found)
+    sys.stdout.write(text + "\n")
+    if not arguments.no_html and not arguments.json:
+        sys.stdout.write(f"\nWritten: {arguments.html}\n")

@@ -1,0 +1,15 @@
+"""Learning curves, the scale they are on, and the families that describe them."""
+
+from optuna_lcpruner.curves.distributions import LogNormal
+from optuna_lcpruner.curves.families import FAMILIES, Family
+from optuna_lcpruner.curves.learning_curve import Knots, LearningCurve
+from optuna_lcpruner.curves.scale import Scale
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "Knots",
+    "LearningCurve",
+    "LogNormal",
+    "Scale",
+]

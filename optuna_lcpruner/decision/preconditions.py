@@ -1,0 +1,201 @@
+"""What stands before a forecast: which reports are looked at, and reasons to make none. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_lcpruner.curves.horizon import announced_n_steps
+from optuna_lcpruner.curves.learning_curve import LearningCurve, StepMap, usable
+from optuna_lcpruner.decision.decision import Decision, Reason, abstain
+from optuna_lcpruner.posterior.interface import StudyKnowledge
+from optuna_lcpruner.study.summary import MIN_REPORTS, MetricProblem, StudySummary
+
+Array = NDArray[np.float64]
+Steps = NDArray[np.int64]
+Warn = Callable[[str, str], None]
+"""Called with ``(topic, message)`` about what should be said once."""
+
+
+@dataclass(frozen=True)
+class Guards:
+    """The settings of :class:`~optuna_lcpruner.LearningCurvePruner` that need no forecast.
+
+    Attributes:
+        n_steps: Steps of a full training; None: as announced or shown by completed trials.
+        n_startup_trials: Completed trials needed.
+        n_warmup_steps: The first step that may be looked at.
+        interval_steps: Steps between two looks.
+        nan_policy: ``"prune"`` or ``"ignore"``.
+        check_metric: Whether reports that do not fit the returned values or the study's direction
+            keep trials from being pruned.
+    """
+
+    n_steps: int | None
+    n_startup_trials: int
+    n_warmup_steps: int
+    interval_steps: int
+    nan_policy: str
+    check_metric: bool = True
+
+    def looks(self, steps: Steps) -> NDArray[np.bool_]:
+        """Which of the ordered steps are looks: the first report of each interval after warm-up."""
+        interval = (steps - self.n_warmup_steps) // self.interval_steps
+        first = np.ones(steps.size, dtype=bool)
+        first[1:] = interval[1:] > interval[:-1]
+        return first & (steps >= self.n_warmup_steps)
+
+    def without_storage(
+        self, values: Array, step: int, n_finite: int, is_look: bool
+    ) -> Decision | None:
+        """The decision that needs the trial's reports alone, if there is one.
+
+        Args:
+            values: All reported values in the order of their steps.
+            step: The newest step.
+            n_finite: How many of the values are finite.
+            is_look: Whether the newest report is looked at.
+        """
+        if step < self.n_warmup_steps:
+            return abstain(
+                Reason.WARM_UP, f"step {step} is before n_warmup_steps={self.n_warmup_steps}", step
+            )
+        if not usable(values[-1:])[0] and self.nan_policy == "prune":
+            return abstain(Reason.DIVERGED, f"{values[-1]} reported at step {step}", step)
+        if not is_look:
+            return abstain(Reason.BETWEEN_LOOKS, f"interval_steps={self.interval_steps}", step)
+        if n_finite < MIN_REPORTS:
+            return abstain(Reason.TOO_FEW_REPORTS, f"{n_finite} of {MIN_REPORTS}", step)
+        return None
+
+    def counts_down(self, reported: Sequence[int], warn: Warn) -> Decision | None:
+        """The decision about a trial whose steps count down, if they do.
+
+        Its curve, in the order of its steps, runs backwards.
+
+        Args:
+            reported: Its steps in the order they were reported.
+            warn: Told if three or more count down; two may have arrived in the wrong order.
+        """
+        if len(reported) < MIN_REPORTS or any(b >= a for a, b in pairwise(reported)):
+            return None
+        if len(reported) > MIN_REPORTS:
+            warn(
+                "steps",
+                f"steps count down ({', '.join(map(str, reported[:3]))}, ...), so that curves run "
+                "backwards: report a step that grows as training goes on. No such trial is pruned "
+                "by forecast.",
+            )
+        detail = f"from {reported[0]} to {reported[-1]}; report a step that grows"
+        return abstain(Reason.STEPS_COUNT_DOWN, detail, reported[-1])
+
+    def with_study(self, summary: StudySummary, step: int, warn: Warn) -> Decision | None:
+        """The decision that the completed trials make, if they do."""
+        doubt = summary.doubt_about(self.n_steps)
+        if doubt is not None:
+            warn("length", doubt)
+        if summary.n_told_to_stop:
+            warn(
+                "told to stop",
+                "a trial that was told to stop returned a value all the same. Such trials are "
+                "values to beat, but no full trainings: raise optuna.TrialPruned where "
+                "should_prune() is true.",
+            )
+        if summary.n_completed == 0:
+            return abstain(Reason.NO_BEST_VALUE, "no completed trial yet", step)
+        if summary.n_feasible == 0:
+            return abstain(
+                Reason.NO_BEST_VALUE,
+                f"none of {summary.n_completed} completed trials keeps the constraints",
+                step,
+            )
+        if summary.n_curves < self.n_startup_trials:
+            without = summary.n_completed - summary.n_curves
+            detail = f"{summary.n_curves} of n_startup_trials={self.n_startup_trials} completed"
+            if without:
+                detail += f" with a curve, {without} without"
+            return abstain(Reason.STARTUP, detail, step)
+        if summary.counter_goes_on:
+            return abstain(Reason.COUNTER_GOES_ON, "let it begin anew with each trial", step)
+        if summary.problem is not None and self.check_metric:
+            warn("metric", f"no trial is pruned by forecast, because {summary.problem.value}.")
+            reason = (
+                Reason.WRONG_DIRECTION
+                if summary.problem is MetricProblem.WRONG_DIRECTION
+                else Reason.METRIC_MISMATCH
+            )
+            return abstain(reason, summary.problem.value, step)
+        return None
+
+    def curve(
+        self,
+        steps: Steps,
+        values: Array,
+        first_step: int,
+        user_attrs: Mapping[str, Any],
+        summary: StudySummary,
+        warn: Warn,
+    ) -> LearningCurve | Decision:
+        """The curve to forecast, or why there is none.
+
+        Args:
+            steps: Steps with finite values, increasing, shape (n,).
+            values: Their oriented values, shape (n,).
+            first_step: The trial's first reported step, finite or not.
+            user_attrs: The trial's user attributes; one may announce the horizon.
+            summary: What the completed trials say.
+            warn: Told if the horizon is unknown.
+        """
+        step = int(steps[-1])
+        n_steps = self.n_steps or announced_n_steps(user_attrs) or summary.n_steps
+        if n_steps is None:
+            warn(
+                "horizon",
+                "the length of a training is unknown: pass n_steps=... or call "
+                "set_n_steps(trial, ...) in the objective.",
+            )
+            return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
+        if self.n_steps is not None:
+            n_steps = summary.horizon_of(n_steps, step)
+        step_map = StepMap.in_study(steps, first_step, summary.stride, summary.first_step)
+        positions = step_map.position(steps)
+        horizon = step_map.horizon(n_steps)
+        begins_at_0 = step_map.offset == 1.0
+        is_last = step >= n_steps - begins_at_0  # after a gap shorter than the others, too
+        if positions[-1] > horizon and step > n_steps:
+            shown = f"n_steps={n_steps:g}" if self.n_steps else f"the {n_steps:g} of a training"
+            detail = f"step {step} is beyond {shown}; is it in the unit of the steps, and does the "
+            return abstain(Reason.LONGER, f"{detail}step counter begin anew with each trial?", step)
+        if positions[-1] >= horizon or is_last:
+            return abstain(Reason.BEYOND_HORIZON, f"report {positions[-1]:g} of {horizon}", step)
+        return LearningCurve(positions, values, horizon, step_map.stride)
+
+    def whole_trainings(self, knowledge: StudyKnowledge, step: int) -> Decision | None:
+        """The decision for want of completed trainings that went as far as this one may, if so."""
+        n = knowledge.final.size
+        if n >= self.n_startup_trials:
+            return None
+        return abstain(
+            Reason.STARTUP,
+            f"{n} of n_startup_trials={self.n_startup_trials} completed trainings show how one of "
+            "this length ends",
+            step,
+        )
+
+    def earlier(self, curve: LearningCurve, steps: Steps, n: int) -> list[LearningCurve]:
+        """The curve as it was at the n looks before this one, newest first."""
+        if n == 0:
+            return []
+        looks = np.flatnonzero(self.looks(steps)[:-1])[::-1][:n]
+        return [
+            LearningCurve(
+                curve.positions[: i + 1], curve.values[: i + 1], curve.horizon, curve.stride
+            )
+            for i in looks
+            if i + 1 >= MIN_REPORTS
+        ]

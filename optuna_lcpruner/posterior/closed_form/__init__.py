@@ -1,0 +1,1 @@
+"""Shapes and noise on a grid, the linear part integrated exactly."""

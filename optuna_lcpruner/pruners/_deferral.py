@@ -1,0 +1,62 @@
+"""Who tells of a verdict: the pruner that gave it, or the combination of pruners that asked it.
+
+A pruner among others does not know what becomes of the trial: it would say "pruned" of one that
+runs on. So it leaves its verdict, and the way to tell of it, to the combination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from optuna_lcpruner.decision.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A verdict that nobody has been told of.
+
+    Attributes:
+        verdict: What the pruner says by itself.
+        tell: Tells the log, the trial's attributes and the ledger of this verdict, or of what was
+            made of it.
+    """
+
+    verdict: Verdict
+    tell: Callable[[Verdict], None]
+
+
+_voices: ContextVar[list[Voice] | None] = ContextVar("lcpruner_voices", default=None)
+
+
+def left_to_combination(verdict: Verdict, tell: Callable[[Verdict], None]) -> bool:
+    """Leave it to the combination that is asking, on this thread, to tell of a verdict.
+
+    Returns:
+        Whether there is one; if not, it is the pruner's own to tell.
+    """
+    voices = _voices.get()
+    if voices is None:
+        return False
+    voices.append(Voice(verdict, tell))
+    return True
+
+
+@contextmanager
+def listening() -> Iterator[list[Voice] | None]:
+    """Collect the verdicts of the pruners that are asked inside.
+
+    Yields:
+        The list that they come into; None within another combination, which then tells of them.
+    """
+    if _voices.get() is not None:
+        yield None
+        return
+    voices: list[Voice] = []
+    token = _voices.set(voices)
+    try:
+        yield voices
+    finally:
+        _voices.reset(token)

@@ -1,0 +1,187 @@
+"""Several pruners as one: prune if any of them would, or only if all of them would."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+
+from optuna.logging import get_logger
+from optuna.pruners import BasePruner
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_lcpruner._util.redaction import without_passwords
+from optuna_lcpruner.decision.decision import Decision, Reason
+from optuna_lcpruner.decision.verdict import Verdict
+from optuna_lcpruner.pruners._deferral import listening
+from optuna_lcpruner.records import trial_attributes
+from optuna_lcpruner.records.location import Setting
+
+_logger = get_logger("optuna.lcpruner")
+
+_OURS = "LearningCurvePruner"
+
+
+class _Combination(BasePruner):
+    """Asks all of its pruners at each check and tells who decided.
+
+    None is spared the question once the answer is known: some of Optuna's pruners
+    (SuccessiveHalvingPruner, HyperbandPruner) keep a trial's rungs as they are asked, and compare
+    later trials with them; LearningCurvePruner keeps its ledger.
+    """
+
+    def __init__(self, pruners: Sequence[BasePruner]) -> None:
+        if not isinstance(pruners, (list, tuple)):
+            raise TypeError(f"pruners must be a list of pruners, but got {pruners!r}.")
+        for pruner in pruners:
+            if not isinstance(pruner, BasePruner):
+                raise TypeError(f"pruners must be Optuna pruners, but one is {pruner!r}.")
+        if not pruners:
+            raise ValueError("pruners must have at least one pruner, but got none.")
+        self._pruners = tuple(pruners)
+        self._said: set[str] = set()
+
+    @staticmethod
+    @abstractmethod
+    def _joined(answers: Sequence[bool]) -> bool:
+        """The answer to these answers."""
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises.
+
+        A pruner that raises is left out: it counts as one that would not prune, and the log says so
+        once.
+        """
+        with listening() as voices:
+            answers = [self._ask(pruner, study, trial) for pruner in self._pruners]
+        prune = self._joined([answer is True for answer in answers])
+        if voices is None:  # the combination around this one tells
+            return prune
+        if prune and not voices:
+            self._show(study, trial, f"pruned by {self._names(answers, True)}")
+        for voice in voices:
+            voice.tell(self._outcome(voice.verdict, prune, answers))
+        return prune
+
+    def _ask(self, pruner: BasePruner, study: Study, trial: FrozenTrial) -> bool | None:
+        """A pruner's answer; None if it raises."""
+        try:
+            return bool(pruner.prune(study, trial))
+        except Exception as error:
+            name = _name(pruner)
+            if name not in self._said:
+                self._said.add(name)
+                words = without_passwords(repr(error))
+                _logger.warning(f"{type(self).__name__}: {name} raised, so it is left out: {words}")
+            return None
+
+    def _outcome(self, own: Verdict, prune: bool, answers: Sequence[bool | None]) -> Verdict:
+        """What became of a verdict of LearningCurvePruner."""
+        if prune:
+            reason = own.reason if own.prune else Reason.OTHER_PRUNER
+            words = f"pruned by {self._names(answers, True)}"
+        elif own.prune:
+            reason = Reason.OVERRULED
+            words = f"{reason.value}: not pruned by {self._names(answers, False)}"
+        else:
+            return own
+
+        def describe() -> Decision:
+            said = own.decision.message
+            if own.prune and words == f"pruned by {_OURS}":
+                message = f"{words}: {said.removeprefix('pruned: ')}"
+            else:
+                message = f"{words} ({_OURS}: {said})"
+            return replace(own.decision, reason=reason, message=message)
+
+        return Verdict(reason, describe, told=own.told and reason is own.reason)
+
+    def _names(self, answers: Sequence[bool | None], prune: bool) -> str:
+        """The pruners that would prune, or those that would not."""
+        named = [
+            _name(pruner) + (", which raised" if answer is None else "")
+            for pruner, answer in zip(self._pruners, answers, strict=True)
+            if (answer is True) is prune
+        ]
+        return " and ".join(named)
+
+    def _show(self, study: Study, trial: FrozenTrial, words: str) -> None:
+        """Tell of a prune that no LearningCurvePruner was asked about."""
+        step = trial.last_step
+        where = "" if step is None else f" at step {step}"
+        decision = Decision(Reason.OTHER_PRUNER, words + where, step)
+        _logger.info(f"Trial {trial.number}: {decision.message}")
+        if trial.number >= 0:
+            shown = trial_attributes.attributes(decision)
+            trial_attributes.writer().write(study._storage, trial._trial_id, shown)
+
+    @property
+    def ledger(self) -> Setting:
+        """The setting ``ledger`` of the first pruner in it that has one."""
+        settings = (getattr(pruner, "ledger", None) for pruner in self._pruners)
+        return next((setting for setting in settings if setting is not None), None)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}([{', '.join(map(repr, self._pruners))}])"
+
+
+class PruneIfAny(_Combination):
+    """Stop a trial as soon as one of several pruners would.
+
+    Each is asked at each check. Where one of them is a
+    :class:`~optuna_lcpruner.LearningCurvePruner`, the trial attribute ``lcpruner_reason``
+    and its ledger say who stopped the trial, and what it would have done itself.
+
+    Args:
+        pruners: The pruners; wrappers like ``PatientPruner`` and other combinations may be among
+            them.
+
+    Raises:
+        TypeError: If they are no pruners.
+        ValueError: If there are none.
+
+    Example:
+        >>> import optuna
+        >>> from optuna.pruners import ThresholdPruner
+        >>> from optuna_lcpruner import LearningCurvePruner
+        >>> pruner = PruneIfAny([LearningCurvePruner(40), ThresholdPruner(upper=100.0)])
+        >>> study = optuna.create_study(pruner=pruner)
+        >>> trial = study.ask()
+        >>> trial.report(1000.0, 0)
+        >>> trial.should_prune()
+        True
+        >>> study.trials[0].user_attrs["lcpruner_reason"]
+        'pruned by ThresholdPruner (LearningCurvePruner: too few reports: 1 of 2)'
+    """
+
+    @staticmethod
+    def _joined(answers: Sequence[bool]) -> bool:
+        return any(answers)
+
+
+class PruneIfAll(_Combination):
+    """Stop a trial only when all of several pruners would at the same check.
+
+    Otherwise as :class:`PruneIfAny`. Where a
+    :class:`~optuna_lcpruner.LearningCurvePruner` would stop a trial that runs on,
+    ``lcpruner_reason`` and its ledger say who kept the trial.
+
+    Args:
+        pruners: The pruners, see :class:`PruneIfAny`.
+
+    Raises:
+        TypeError: If they are no pruners.
+        ValueError: If there are none.
+    """
+
+    @staticmethod
+    def _joined(answers: Sequence[bool]) -> bool:
+        return all(answers)
+
+
+def _name(pruner: BasePruner) -> str:
+    name = type(pruner).__name__
+    if isinstance(pruner, _Combination):
+        return f"{name}({', '.join(map(_name, pruner._pruners))})"
+    return name

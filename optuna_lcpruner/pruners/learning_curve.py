@@ -1,0 +1,493 @@
+"""LearningCurvePruner: (study, trial) -> Decision -> bool. The door to Optuna."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from typing import Any, Literal, cast
+
+import numpy as np
+from optuna.logging import get_logger
+from optuna.pruners import BasePruner
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
+
+from optuna_lcpruner._util.attributes import SECOND_CHANCE_ATTRIBUTE
+from optuna_lcpruner._util.redaction import without_passwords
+from optuna_lcpruner._util.validation import InputError, boolean, choice, integer, real
+from optuna_lcpruner.curves.learning_curve import LearningCurve, ordered, usable
+from optuna_lcpruner.curves.scale import oriented
+from optuna_lcpruner.decision.control_group import in_control_group
+from optuna_lcpruner.decision.decision import Decision, Reason, Rule, abstain, describe
+from optuna_lcpruner.decision.preconditions import Guards
+from optuna_lcpruner.decision.self_check import Caution, self_check
+from optuna_lcpruner.decision.verdict import Verdict, key_of
+from optuna_lcpruner.posterior.engines import engine_of
+from optuna_lcpruner.posterior.forecast import Forecast
+from optuna_lcpruner.posterior.interface import Engine, QuickEngine, StudyKnowledge, Target
+from optuna_lcpruner.pruners import _deferral
+from optuna_lcpruner.pruners.executor import Background, Question
+from optuna_lcpruner.records import recorder
+from optuna_lcpruner.records.ledger import Circumstances
+from optuna_lcpruner.records.location import checked
+from optuna_lcpruner.records.remote_decision import Heard, Listener
+from optuna_lcpruner.study.feasibility import is_feasible
+from optuna_lcpruner.study.reader import CompletedTrials
+from optuna_lcpruner.study.stand_in import CompletedReports
+
+_logger = get_logger("optuna.lcpruner")
+
+
+_MAX_REMEMBERED = 512
+_MAX_STUDIES = 16
+
+_MAY_COME = (Reason.UNDER_WAY, Reason.NO_FORECASTER)
+"""Not remembered: asked again about the same reports, there may be a forecast."""
+
+
+class LearningCurvePruner(BasePruner):
+    """Stop a trial when its learning curve is unlikely to end better than the study's best value.
+
+    At each report the values so far, ``y_1..y_n`` of a training of ``T`` reports, are extrapolated
+    to its end by a Bayesian ensemble of eleven parametric curves and by what similar earlier trials
+    went on to gain. The ``M``-th trial of the study is pruned iff::
+
+        P(y_T beats the best value | y_1..y_n, the study)
+            <  min(risk, 20 sqrt(risk) / M) * (1 - n / T),
+
+    or, if ``threshold`` is given, iff that probability is below it.
+
+    Values may be on any scale and in either direction; steps may start at 0 or 1, have gaps and
+    arrive in any order. The pruner never raises: where it cannot judge it lets the trial run and
+    says why (:meth:`decide`, and the trial attribute ``lcpruner_reason``).
+
+    Not promised: the probability is that of a model. A late jump that neither the curve nor an
+    earlier trial shows (a first learning-rate drop) is not foreseen, and with a sampler that keeps
+    improving later trials have better chances than it says.
+
+    Args:
+        n_steps: Steps of a full training, in the unit of the steps given to ``trial.report``
+            (epochs: the number of epochs). By default what the objective announces with
+            :func:`~optuna_lcpruner.set_n_steps`, else what completed trials show.
+        risk: From careful to aggressive, in [0, 1]: bounds the chance that a trial which is stopped
+            would have become the best, as far as P is right (measured in docs/benchmarks.md); 0
+            never prunes by forecast.
+        threshold: Prune below this fixed probability instead; in [0, 1]. The paper's rule is
+            ``threshold=0.05`` with ``engine="mcmc"``.
+        n_startup_trials: Completed trials needed before anything is pruned by forecast.
+        n_warmup_steps: No pruning while the step is below this.
+        interval_steps: Steps between two looks, counted from ``n_warmup_steps``.
+        patience: Consecutive looks below the threshold that it takes to prune.
+        target: Which report the objective returns: ``"last"``, ``"best"``, or ``"auto"`` to learn
+            it from completed trials.
+        nan_policy: ``"prune"`` stops a trial whose newest report is NaN or infinite, after warm-up;
+            ``"ignore"`` leaves such reports out.
+        check_metric: Whether to prune nothing by forecast, with a warning, where completed trials'
+            reports do not fit what they returned or get worse from the first one on; False where
+            that is as it should be.
+        prune_infeasible: Whether to stop a trial as soon as one of its constraints is known to be
+            broken (``trial.set_constraint``, Optuna 5). The best value is that of the best feasible
+            trial either way.
+        stop_below_std: Also prune once the forecast's standard deviation, in metric units, is below
+            this and its median is not better than the best (the paper's optimistic rule, there
+            0.005 for accuracies). Off by default.
+        publish: Show each decision as user attributes of the trial: ``lcpruner_p_beat_best``,
+            ``lcpruner_forecast``, ``lcpruner_forecast_low``, ``lcpruner_forecast_high``,
+            ``lcpruner_decided_at_step``, ``lcpruner_reason``.
+        control_fraction: Share of the trials, in [0, 1], that run on although they would be pruned
+            by forecast, so that what pruning costs can be estimated; 0.05 is a good value, by
+            default 0. Which ones depends on the study's name and the trial's number alone. They
+            have the user attribute ``lcpruner_control_since_step``.
+        ledger: Keeps every decision, those that do not prune too, in this database (an SQLAlchemy
+            URL). By default, for a study in an SQLite file, in a file of that name with
+            ``.lcpruner`` after it; for one in another database there, in tables of our own; for
+            one in memory or in a journal nowhere. False: nowhere.
+        dashboard: Show the figures of the decisions on optuna-dashboard, drawn anew in the
+            background, of all processes by one, once a minute and as a process ends. Needs plotly,
+            optuna-dashboard and a ledger.
+        engine: The posterior: ``"pool"`` as above, ``"closed_form"`` for the ensemble of curves
+            without the likes, ``"mcmc"`` for the paper's weighted combination (a second or two a
+            look), or any callable like :class:`~optuna_lcpruner.posterior.Engine`.
+        executor: Makes the forecasts while training goes on, a ``concurrent.futures.Executor``: a
+            check hands over the curve and judges the newest forecast that is ready. By default a
+            check waits for its forecast. A copy made by pickle has no executor.
+        executor_timeout: Seconds after which a forecast counts as lost.
+        remote: Leave the forecasts to ``optuna-lcpruner serve`` on another machine: a check reads
+            the trial's newest verdict from the storage. What is decided by forecast is then set
+            there, not here.
+        stale_after: With ``remote``: how far a trial may be ahead of a verdict that counts, as a
+            share of the reports it rests on.
+        forecaster_timeout: With ``remote``: seconds without a verdict after which one warning says
+            that trials go on unpruned.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+        TypeError: If a setting is of the wrong type.
+        InputError: If ``dashboard`` is wanted and what it needs is not there.
+
+    Source: Domhan, Springenberg & Hutter 2015, "Speeding up automatic hyperparameter optimization
+    of deep neural networks by extrapolation of learning curves", section 3.
+    """
+
+    def __init__(
+        self,
+        n_steps: int | None = None,
+        *,
+        risk: float = 0.04,
+        threshold: float | None = None,
+        n_startup_trials: int = 3,
+        n_warmup_steps: int = 0,
+        interval_steps: int = 1,
+        patience: int = 1,
+        target: str = "auto",
+        nan_policy: str = "prune",
+        check_metric: bool = True,
+        prune_infeasible: bool = False,
+        stop_below_std: float | None = None,
+        publish: bool = True,
+        control_fraction: float = 0.0,
+        ledger: str | Literal[False] | None = None,
+        dashboard: bool = False,
+        engine: str | Engine = "pool",
+        executor: Executor | None = None,
+        executor_timeout: float = 60.0,
+        remote: bool = False,
+        stale_after: float = 0.5,
+        forecaster_timeout: float = 60.0,
+    ) -> None:
+        self._listener = Listener.checked(locals(), LearningCurvePruner.__init__)
+        self._guards = Guards(
+            None if n_steps is None else integer("n_steps", n_steps, 1),
+            integer("n_startup_trials", n_startup_trials, 0),
+            integer("n_warmup_steps", n_warmup_steps, 0),
+            integer("interval_steps", interval_steps, 1),
+            choice("nan_policy", nan_policy, ("prune", "ignore")),
+            boolean("check_metric", check_metric),
+        )
+        self._prune_infeasible = boolean("prune_infeasible", prune_infeasible)
+        self._rule = Rule(
+            real("risk", risk, 0.0, 1.0),
+            None if threshold is None else real("threshold", threshold, 0.0, 1.0),
+            integer("patience", patience, 1),
+            None
+            if stop_below_std is None
+            else real("stop_below_std", stop_below_std, 0.0, math.inf),
+        )
+        self._target = choice("target", target, ("auto", "last", "best"))
+        self._publish = boolean("publish", publish)
+        self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
+        self._ledger = checked(ledger)
+        self._dashboard = recorder.wanted(dashboard, self._ledger)
+        self._engine = engine_of(engine)
+        self._engine_name = _name_of(engine)
+        if executor is not None and not isinstance(executor, Executor):
+            raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}.")
+        timeout = real("executor_timeout", executor_timeout, 0.0, math.inf)
+        self._forget()
+        self._background = (
+            None
+            if executor is None
+            else Background(self._engine, executor, timeout, self._say_once)
+        )
+
+    def _forget(self) -> None:
+        """Start with empty memos; all of them can be rebuilt from the storage."""
+        self._lock = threading.RLock()
+        self._memos: weakref.WeakKeyDictionary[
+            BaseStorage, OrderedDict[tuple[int, StudyDirection], _Memo]
+        ] = weakref.WeakKeyDictionary()
+        self._said: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        forgotten = ("_lock", "_memos", "_said", "_background")
+        return {key: value for key, value in self.__dict__.items() if key not in forgotten}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._background = None
+        self._forget()
+
+    @property
+    def ledger(self) -> str | Literal[False] | None:
+        """The setting ``ledger``."""
+        return self._ledger
+
+    @property
+    def cannot_serve(self) -> str | None:
+        """The setting, if any, with which it cannot decide for the trials of other processes."""
+        if self._listener is not None:
+            return "remote=True"
+        if self._background is not None:
+            return "an executor"
+        return "interval_steps, which is the trainer's" if self._guards.interval_steps > 1 else None
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises."""
+        return self._verdict(study, trial).prune
+
+    def decide(self, study: Study, trial: FrozenTrial) -> Decision:
+        """The decision behind :meth:`prune`, with its reason and numbers. Never raises.
+
+        The same reports get the same decision, however often it is asked. A trial that has ended
+        is judged by what the study says today, and nobody is told of it.
+        """
+        try:
+            return self._verdict(study, trial).decision
+        except Exception as error:
+            return self._failed(error)
+
+    def _verdict(self, study: Study, trial: FrozenTrial) -> Verdict:
+        facts = None
+        try:
+            memo, key = self._memo(study), key_of(trial)
+            known = memo.verdicts.get(key)
+            if known is not None:
+                _deferral.left_to_combination(known, partial(self._tell, study, trial, None))
+                return known
+            facts = Circumstances(self._engine_name)
+            start = time.perf_counter()
+            with np.errstate(all="ignore"):  # whatever the caller has made errors
+                verdict = self._judge(study, trial, memo, facts)
+            facts.milliseconds = 1e3 * (time.perf_counter() - start)
+            if verdict.prune:
+                verdict.decision  # noqa: B018 - a trial is not stopped without a reason in words
+                if trial.number >= 0 and trial.last_step is not None:
+                    memo.completed.stopped[trial.number] = trial.last_step
+            if verdict.reason not in _MAY_COME:
+                with self._lock:
+                    # Two threads may have decided at once; both take the first answer.
+                    mine, verdict = verdict, memo.verdicts.setdefault(key, verdict)
+                    if len(memo.verdicts) > _MAX_REMEMBERED:
+                        memo.verdicts.popitem(last=False)
+                facts = facts if verdict is mine else None
+        except Exception as error:
+            verdict = Verdict.of(self._failed(error))
+            facts = facts or Circumstances(self._engine_name)
+        tell = partial(self._tell, study, trial, facts)
+        if not _deferral.left_to_combination(verdict, tell):
+            tell(verdict)
+        return verdict
+
+    def _tell(
+        self, study: Study, trial: FrozenTrial, facts: Circumstances | None, verdict: Verdict
+    ) -> None:
+        """Tell of a verdict; without facts it is on record already."""
+        if verdict.reason in _MAY_COME or trial.state.is_finished():
+            return
+        if verdict.reason is not Reason.FAILED:
+            self._show(study, trial, verdict)
+        if facts is not None:
+            self._record(study, trial, verdict, facts)
+
+    def _failed(self, error: Exception) -> Decision:
+        self._say_once("error", f"could not decide, so the trial goes on: {error!r}")
+        return abstain(Reason.FAILED, without_passwords(repr(error)))
+
+    def _memo(self, study: Study) -> _Memo:
+        with self._lock:
+            studies = self._memos.setdefault(study._storage, OrderedDict())
+            key = (study._study_id, study.directions[0])
+            if key not in studies:  # a length that the user gave holds whatever trials announce
+                studies[key] = _Memo(CompletedTrials(announced=self._guards.n_steps is None))
+            studies.move_to_end(key)
+            while len(studies) > _MAX_STUDIES:
+                studies.popitem(last=False)
+            return studies[key]
+
+    def _judge(
+        self, study: Study, trial: FrozenTrial, memo: _Memo, facts: Circumstances
+    ) -> Verdict:
+        """The ladder: guards that need no storage, guards that need the study, the forecast."""
+        if len(study.directions) > 1:
+            return Verdict.of(abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective"))
+        if not trial.intermediate_values:
+            return Verdict.of(abstain(Reason.NOTHING_REPORTED))
+        if self._prune_infeasible and not is_feasible(trial):
+            return Verdict.of(abstain(Reason.INFEASIBLE, "", max(trial.intermediate_values)))
+        reported, raw = ordered(trial.intermediate_values)
+        step = int(reported[-1])
+        finite = usable(raw)
+        facts.n_points = int(np.count_nonzero(finite))
+        facts.value = float(raw[finite][-1]) if facts.n_points else None
+        looked = self._guards.looks(reported)
+        facts.look = int(np.count_nonzero(looked))
+        early = self._guards.without_storage(raw, step, facts.n_points, bool(looked[-1]))
+        early = early or self._guards.counts_down(list(trial.intermediate_values), self._say_once)
+        if self._listener is not None:
+            return self._listener.verdict(study, trial, early, memo.heard, self._say_once)
+        if early is not None:
+            return Verdict.of(early)
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        steps, values = reported[finite], oriented(raw[finite], maximize)
+
+        completed: CompletedTrials | CompletedReports = memo.completed
+        if trial.number < 0:
+            completed = CompletedReports(trial, self._target, self._guards.n_steps is None)
+        record, summary = completed.summed_up(study, maximize, self._lock)
+        facts.incumbent_trial = summary.incumbent_trial
+        refusal = self._guards.with_study(summary, step, self._say_once)
+        if refusal is not None:
+            return Verdict.of(refusal)
+        target = summary.target if self._target == "auto" else Target(self._target)
+        reached = float(values[-1] if target is Target.LAST else values.max())
+        incumbent = summary.incumbent if maximize else -summary.incumbent
+        curve = self._guards.curve(
+            steps, values, int(reported[0]), trial.user_attrs, summary, self._say_once
+        )
+        if isinstance(curve, Decision):
+            return Verdict.of(curve)
+        with self._lock:
+            knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
+        refusal = self._guards.whole_trainings(knowledge, step)
+        if refusal is not None:
+            return Verdict.of(refusal)
+        looks = [curve, *self._guards.earlier(curve, steps, self._rule.patience - 1)]
+        if self._background is None or trial.number < 0:  # it could not be told from another one
+            answers = [self._ask(look, knowledge, incumbent) for look in looks]
+        else:
+            question = Question(tuple(looks), knowledge, step)
+            key = (study._study_id, trial._trial_id, trial.datetime_start)
+            answer = self._background.exchange(key, question)
+            if answer is None:
+                return Verdict.of(abstain(Reason.UNDER_WAY, "", step))
+            looks, step = list(answer.question.curves), answer.question.step
+            answers = [_answer(forecast, incumbent) for forecast in answer.forecasts]
+        facts.horizon = curve.horizon
+        doubt = next((answer.doubt for answer in answers if answer.doubt), "")
+        if doubt:
+            return Verdict.of(abstain(Reason.NOT_CONVERGED, doubt, step))
+        facts.forecast = answers[0].forecast
+        made_up = trial.number < 0  # by another pruner: no trial of this study, none has its number
+        n_begun = 1 + (len(study.get_trials(deepcopy=False)) if made_up else trial.number)
+        caution = self._caution(knowledge, curve.horizon)
+        facts.caution = caution.factor
+        thresholds = [self._rule.threshold_at(n_begun, look.seen, caution.factor) for look in looks]
+        judgement = self._rule.judge(
+            answers[0].p,
+            thresholds[0],
+            ahead=reached > summary.incumbent,
+            earlier=[(a.p, t) for a, t in zip(answers[1:], thresholds[1:], strict=True)],
+            forecast=answers[0].forecast,
+            incumbent=incumbent,
+        )
+        if judgement.reason.prunes:
+            judgement = replace(judgement, reason=self._spared(study, trial) or judgement.reason)
+        return Verdict(
+            judgement.reason,
+            lambda: describe(
+                judgement, answers[0].forecast(), incumbent, step, thresholds[0], _said_of(caution)
+            ),
+        )
+
+    def _caution(self, knowledge: StudyKnowledge, horizon: int) -> Caution:
+        """Return how careful to be, worked out anew when another trial has completed."""
+        if getattr(self._engine, "quick", None) is None:  # a second or two a look
+            return Caution()
+        engine, n = cast(QuickEngine, self._engine), self._guards.n_startup_trials
+        return knowledge.once(
+            ("caution", horizon),
+            lambda: self_check(engine, self._rule, knowledge, horizon, n),
+        )
+
+    def _spared(self, study: Study, trial: FrozenTrial) -> Reason | None:
+        """Why a trial runs on although the forecast is against it, if so."""
+        if SECOND_CHANCE_ATTRIBUTE in trial.user_attrs:
+            return Reason.SECOND_CHANCE
+        if in_control_group(study.study_name, trial.number, self._control_fraction):
+            return Reason.CONTROL
+        return None
+
+    def _ask(self, curve: LearningCurve, knowledge: StudyKnowledge, incumbent: float) -> _Answer:
+        """P(beat) and the forecast, which most decisions need not wait for."""
+        quick = getattr(self._engine, "quick", None)  # isinstance of a protocol takes longer
+        if quick is not None:
+            p, forecast = quick(curve, knowledge)
+            return _Answer(_checked(p), cache(forecast))
+        return _answer(self._engine(curve, knowledge), incumbent)
+
+    def _show(self, study: Study, trial: FrozenTrial, verdict: Verdict) -> None:
+        try:
+            recorder.show(study, trial, verdict, self._publish)
+        except Exception as error:
+            self._say_once("publish", f"cannot publish decisions: {error!r}")
+
+    def _record(
+        self, study: Study, trial: FrozenTrial, verdict: Verdict, facts: Circumstances
+    ) -> None:
+        if self._ledger is False:
+            return
+        try:
+            told = self._memo(study).told
+            recorder.record(study, trial, verdict, facts, told, self._ledger, self._dashboard)
+        except InputError as error:
+            self._say_once("ledger", str(error))
+        except Exception as error:
+            self._say_once("ledger", f"cannot keep a ledger: {error!r}")
+
+    def _say_once(self, topic: str, message: str) -> None:
+        with self._lock:
+            if topic in self._said:
+                return
+            self._said.add(topic)
+        _logger.warning(without_passwords(f"LearningCurvePruner: {message}"))
+
+    def __repr__(self) -> str:
+        guards = self._guards
+        return (
+            f"LearningCurvePruner(n_steps={guards.n_steps}, risk={self._rule.risk}, "
+            f"threshold={self._rule.threshold}, "
+            f"n_startup_trials={guards.n_startup_trials}, n_warmup_steps={guards.n_warmup_steps}, "
+            f"interval_steps={guards.interval_steps}, patience={self._rule.patience})"
+        )
+
+
+@dataclass
+class _Memo:
+    """What is remembered of one study; all of it can be rebuilt from the storage."""
+
+    completed: CompletedTrials
+    verdicts: OrderedDict[tuple[Any, ...], Verdict] = field(default_factory=OrderedDict)
+    told: recorder.Told = field(default_factory=recorder.Told)
+    heard: Heard = field(default_factory=Heard)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """P(beat), its forecast when wanted, and why neither can be trusted, if so."""
+
+    p: float
+    forecast: Callable[[], Forecast]
+    doubt: str = ""
+
+
+def _answer(forecast: Forecast, incumbent: float) -> _Answer:
+    found = forecast.diagnostics
+    doubt = "" if found is None or found.converged else found.status
+    return _Answer(_checked(forecast.p_beats(incumbent)), lambda: forecast, doubt)
+
+
+def _checked(p: float) -> float:
+    if not math.isfinite(p):  # of an engine that is not ours
+        raise ArithmeticError(f"the engine's P(beat) is {p}")
+    return p
+
+
+def _said_of(caution: Caution) -> str:
+    if caution.position is None:
+        return ""
+    return (
+        f"threshold lowered to {caution.factor:.2g} of itself, since the study's best trial would "
+        f"have been stopped at report {caution.position:g}"
+    )
+
+
+def _name_of(engine: str | Engine) -> str:
+    return engine if isinstance(engine, str) else getattr(engine, "__name__", type(engine).__name__)

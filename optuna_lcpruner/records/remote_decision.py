@@ -1,0 +1,402 @@
+"""What a forecaster tells a trainer: a verdict in the trial's system attributes.
+
+The forecaster writes it through the study's storage, :func:`write`; the trainer finds it with one
+read of its own trial, :meth:`Listener.verdict`. Nobody else vouches for what stands there, so it is
+data to be checked: a verdict counts if every field is of its type and range and it fits the reports
+that this trial has made. A verdict copied with the attributes of a trial that is run again, one of
+another format, half a row: none of them stops a trial.
+
+No two machines' clocks are compared. How old a verdict is counts in reports; how long none has come
+is measured by the trainer's own monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from inspect import signature
+from typing import Any
+
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_lcpruner._util.formatting import count, p_is, probability, told_apart
+from optuna_lcpruner._util.optuna_storage import uncached
+from optuna_lcpruner._util.validation import InputError, finite_or_none, real
+from optuna_lcpruner.decision.decision import Decision, Reason, abstain, sentence
+from optuna_lcpruner.decision.verdict import Verdict
+from optuna_lcpruner.version import __version__
+
+ATTRIBUTE = "lcpruner_verdict"
+"""Trial system attribute that holds the newest verdict, a JSON object of a few hundred bytes."""
+
+FORMAT = 1
+"""Version of that object: whoever knows another one ignores it."""
+
+_OF_THE_FORECASTER = (
+    "n_steps",
+    "risk",
+    "threshold",
+    "n_startup_trials",
+    "patience",
+    "target",
+    "check_metric",
+    "stop_below_std",
+    "control_fraction",
+    "dashboard",
+    "engine",
+    "executor",
+    "executor_timeout",
+)
+_NUMBERS = ("p_beat", "threshold", "incumbent", "forecast", "low", "high")
+"""Of a verdict and of a decision, in the order of their fields."""
+
+_LONGEST_NAME = 64
+_ASKED_IN_VAIN = 3
+"""Checks without an answer, at least, before a forecaster counts as absent: a study may rest."""
+
+
+class MalformedVerdictError(ValueError):
+    """What stands in the attribute is no verdict."""
+
+
+class OtherFormatError(MalformedVerdictError):
+    """It may be a verdict, in a format that this version of the package does not know."""
+
+
+@dataclass(frozen=True)
+class RemoteVerdict:
+    """A decision about a trial, and which reports it rests on.
+
+    Attributes:
+        trial: The trial's number.
+        step: The step of its newest report then, by the trainer's numbering.
+        n_reports: Reports it had made.
+        value: The report at ``step``; None if that is not finite.
+        reason: Why.
+        p_beat: Probability that the trial ends better than the incumbent, in [0, 1].
+        threshold: What it was compared with, in [0, 1].
+        incumbent: Best objective value of the completed trials.
+        forecast: Median of the forecast final value.
+        low: Lower end of its 90 % interval.
+        high: Upper end of its 90 % interval.
+        version: Version of the forecaster's package.
+        forecaster: Its name.
+    """
+
+    trial: int
+    step: int
+    n_reports: int
+    value: float | None
+    reason: Reason
+    p_beat: float | None = None
+    threshold: float | None = None
+    incumbent: float | None = None
+    forecast: float | None = None
+    low: float | None = None
+    high: float | None = None
+    version: str = __version__
+    forecaster: str = ""
+
+    @classmethod
+    def of(cls, decision: Decision, trial: FrozenTrial, forecaster: str) -> RemoteVerdict:
+        """A decision about a trial as it is; the trial has reported.
+
+        Args:
+            decision: What was decided.
+            trial: The trial decided about.
+            forecaster: Who decided.
+        """
+        step = max(trial.intermediate_values)
+        numbers: dict[str, Any] = {
+            name: finite_or_none(getattr(decision, name)) for name in _NUMBERS
+        }
+        return cls(
+            trial.number,
+            step,
+            len(trial.intermediate_values),
+            finite_or_none(trial.intermediate_values[step]),
+            decision.reason,
+            forecaster=forecaster[:_LONGEST_NAME],
+            **numbers,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that is stored: plain Python numbers, strings and None."""
+        return {
+            "format": FORMAT,
+            **{item.name: getattr(self, item.name) for item in fields(self)},
+            "reason": self.reason.name,
+            "prune": self.reason.prunes,
+        }
+
+    @classmethod
+    def from_json(cls, found: object) -> RemoteVerdict:
+        """Read what a storage holds.
+
+        Args:
+            found: Anything.
+
+        Raises:
+            OtherFormatError: If it is of another format.
+            MalformedVerdictError: If it is no verdict.
+        """
+        if not isinstance(found, dict) or not _is_integer(found.get("format")):
+            raise MalformedVerdictError("not an object with a format")
+        if found["format"] != FORMAT:
+            raise OtherFormatError(f"format {found['format']}")
+        for name in ("trial", "step", "n_reports"):
+            if not _is_integer(found.get(name)) or found[name] < 0:
+                raise MalformedVerdictError(f"{name} is no count")
+        numbers = {name: _number(name, found.get(name)) for name in ("value", *_NUMBERS)}
+        for name in ("version", "forecaster"):
+            if not isinstance(found.get(name), str) or len(found[name]) > _LONGEST_NAME:
+                raise MalformedVerdictError(f"{name} is no name")
+        reason = found.get("reason")
+        if not isinstance(reason, str) or reason not in Reason.__members__:
+            raise MalformedVerdictError("an unknown reason")
+        verdict = cls(
+            found["trial"],
+            found["step"],
+            found["n_reports"],
+            reason=Reason[reason],
+            version=found["version"],
+            forecaster=found["forecaster"],
+            **numbers,
+        )
+        if found.get("prune") is not verdict.reason.prunes or not verdict._adds_up():
+            raise MalformedVerdictError("its parts contradict each other")
+        return verdict
+
+    def _adds_up(self) -> bool:
+        """Whether the numbers are possible and, if it stops the trial, say why."""
+        chances = (p for p in (self.p_beat, self.threshold) if p is not None)
+        if not all(0.0 <= p <= 1.0 for p in chances):
+            return False
+        if self.reason in (Reason.OTHER_PRUNER, Reason.OVERRULED):
+            return False  # a forecaster is asked alone
+        if self.reason is Reason.DIVERGED:
+            return self.value is None
+        if not self.reason.prunes:
+            return True
+        if self.p_beat is None or self.threshold is None or self.incumbent is None:
+            return False
+        return self.reason is not Reason.HOPELESS or self.p_beat < self.threshold
+
+    def is_about(self, trial: FrozenTrial) -> bool:
+        """Whether it rests on reports that this trial has made."""
+        reports = trial.intermediate_values
+        if self.trial != trial.number or self.step not in reports:
+            return False
+        if not 1 <= self.n_reports <= len(reports):
+            return False
+        value = finite_or_none(reports[self.step])
+        if value is None or self.value is None:
+            return value is self.value
+        return math.isclose(value, self.value, rel_tol=1e-6)  # some databases drop digits
+
+    def covers(self, trial: FrozenTrial) -> bool:
+        """Whether it rests on all the reports that this trial has made."""
+        return self.is_about(trial) and self.n_reports == len(trial.intermediate_values)
+
+    def decision(self, behind: int) -> Decision:
+        """The decision, in words.
+
+        Args:
+            behind: Reports that the trial has made since.
+        """
+        detail = ""
+        if self.p_beat is not None:
+            detail = p_is(probability(self.p_beat))
+            if self.threshold is not None and self.p_beat < self.threshold:
+                p, threshold = told_apart(self.p_beat, self.threshold)
+                detail = f"{p_is(p)} < {threshold}"
+        numbers = [getattr(self, name) for name in _NUMBERS]
+        words = sentence(self.reason, detail, self.step, *numbers[2:])
+        if behind:
+            words += f", {count(behind, 'report')} ago"
+        return Decision(self.reason, words, self.step, *numbers)
+
+
+def newest(trial: FrozenTrial) -> RemoteVerdict | None:
+    """The verdict among the attributes of a trial that was read from its storage, if it is one."""
+    try:
+        return RemoteVerdict.from_json(trial.system_attrs.get(ATTRIBUTE))
+    except MalformedVerdictError:
+        return None
+
+
+def write(storage: BaseStorage, trial_id: int, verdict: RemoteVerdict) -> None:
+    """Make it the trial's newest verdict.
+
+    Raises:
+        RuntimeError: If the trial has ended.
+        KeyError: If it is not there any more.
+        Exception: Whatever the storage raises when it is out of reach.
+    """
+    storage.set_trial_system_attr(trial_id, ATTRIBUTE, verdict.to_json())
+
+
+def attributes(storage: BaseStorage, trial_id: int) -> Mapping[str, Any]:
+    """A trial's system attributes, read now.
+
+    On a relational database two short selects: Optuna's cache before it would read the trial with
+    all its reports and parameters.
+    """
+    return uncached(storage).get_trial_system_attrs(trial_id)
+
+
+@dataclass
+class Heard:
+    """Since when checks about a study have had no answer, by this process's clock."""
+
+    since: float | None = None
+    in_vain: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def answered(self) -> None:
+        """A forecaster is there."""
+        with self.lock:
+            self.since, self.in_vain = None, 0
+
+    def unanswered(self, now: float) -> tuple[float, int]:
+        """Seconds and checks without an answer, this one included."""
+        with self.lock:
+            if self.since is None:
+                self.since = now
+            self.in_vain += 1
+            return now - self.since, self.in_vain
+
+
+@dataclass(frozen=True)
+class Listener:
+    """The trainer's side.
+
+    Attributes:
+        stale_after: How far a trial may be ahead of a verdict that counts, as a share of the
+            reports it rests on; one report at least.
+        timeout: Seconds without a verdict that counts after which the forecaster counts as absent.
+        clock: Seconds from any origin; never goes back.
+    """
+
+    stale_after: float
+    timeout: float
+    clock: Callable[[], float] = time.monotonic
+
+    @classmethod
+    def checked(
+        cls, settings: Mapping[str, object], constructor: Callable[..., object]
+    ) -> Listener | None:
+        """From a pruner's settings; None if it forecasts itself.
+
+        Args:
+            settings: Its arguments by name.
+            constructor: The function that has their defaults.
+
+        Raises:
+            TypeError: If a setting is of the wrong type.
+            InputError: If a setting is not the trainer's to make.
+            ValueError: If a setting is out of its range.
+        """
+        listener = cls(
+            real("stale_after", settings["stale_after"], 0.0, math.inf),
+            real("forecaster_timeout", settings["forecaster_timeout"], 0.0, math.inf),
+        )
+        if not isinstance(settings["remote"], bool):
+            raise TypeError(f"remote must be True or False, but got {settings['remote']!r}.")
+        if not settings["remote"]:
+            return None
+        defaults = signature(constructor).parameters
+        for name in _OF_THE_FORECASTER:
+            given, default = settings[name], defaults[name].default
+            if given is not default and (type(given) is not type(default) or given != default):
+                raise InputError(
+                    f"{name} is the forecaster's with remote=True, and has no effect here: "
+                    "give it to the forecaster (optuna-lcpruner serve)."
+                )
+        return listener
+
+    def verdict(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        early: Decision | None,
+        heard: Heard,
+        warn: Callable[[str, str], None],
+    ) -> Verdict:
+        """The newest verdict on a trial, or why there is none.
+
+        Args:
+            study: The study.
+            trial: The trial with the trainer's own reports.
+            early: What was decided without asking anybody, if anything.
+            heard: What is remembered of the study's forecasters; changed.
+            warn: Called with ``(topic, message)`` about what should be said once.
+
+        Raises:
+            Exception: Whatever the storage raises when it is out of reach.
+        """
+        if early is not None:
+            return Verdict(early.reason, lambda: early, told=not early.prune)
+        found = attributes(study._storage, trial._trial_id).get(ATTRIBUTE)
+        n_reports = len(trial.intermediate_values)
+        late = "no verdict yet"
+        try:
+            verdict = None if found is None else RemoteVerdict.from_json(found)
+        except OtherFormatError as error:
+            warn(
+                "format",
+                f"the forecaster's verdicts are of {error}, this package reads format {FORMAT}: "
+                "install the same version on both sides. Trials go on.",
+            )
+            verdict = None
+        except MalformedVerdictError:
+            verdict = None
+        if verdict is not None and verdict.is_about(trial):
+            behind = n_reports - verdict.n_reports
+            if behind <= max(1.0, self.stale_after * verdict.n_reports):
+                heard.answered()
+                if verdict.reason is Reason.DIVERGED:  # the trainer has judged that, see early
+                    goes_on = abstain(Reason.UNDER_WAY, "the forecaster left it", verdict.step)
+                    return Verdict.of(goes_on)
+                return Verdict(verdict.reason, lambda: verdict.decision(behind), told=True)
+            late = f"the newest verdict is {behind} reports old, of step {verdict.step}"
+        return Verdict.of(self._without(late, trial, heard, warn))
+
+    def _without(
+        self, why: str, trial: FrozenTrial, heard: Heard, warn: Callable[[str, str], None]
+    ) -> Decision:
+        """Keep training, and say whether that has been so for long."""
+        step = max(trial.intermediate_values)
+        waited, times = heard.unanswered(self.clock())
+        if waited < self.timeout or times < _ASKED_IN_VAIN:
+            return abstain(Reason.UNDER_WAY, why, step)
+        warn(
+            "forecaster",
+            f"no verdict that counts has come for {waited:.0f} s ({why}), so trials go on "
+            "unpruned. Is 'optuna-lcpruner serve' running for this study, and fast enough?",
+        )
+        return abstain(Reason.NO_FORECASTER, why, step)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(name: str, value: object) -> float | None:
+    """A finite number or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise MalformedVerdictError(f"{name} is no number")
+    try:
+        x = float(value)
+    except OverflowError:
+        x = math.inf
+    if not math.isfinite(x):
+        raise MalformedVerdictError(f"{name} is not finite")
+    return x

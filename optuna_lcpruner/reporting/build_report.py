@@ -1,0 +1,354 @@
+"""``report(study)``: were the forecasts right, what did pruning cost, what did it save?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_lcpruner._util.attributes import SECOND_CHANCE_ATTRIBUTE
+from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.curves.learning_curve import StepMap, ordered, usable
+from optuna_lcpruner.decision.decision import Reason
+from optuna_lcpruner.records.ledger import open_ledger, same_start
+from optuna_lcpruner.records.ledger_writer import flush
+from optuna_lcpruner.records.location import Setting
+from optuna_lcpruner.reporting.report import Call, Report, Savings, SecondChance
+from optuna_lcpruner.reporting.scoring import (
+    Looks,
+    PruningCost,
+    Stops,
+    accuracy,
+    log_scores,
+    pruning_cost,
+    reliability,
+)
+from optuna_lcpruner.study.feasibility import is_feasible
+from optuna_lcpruner.study.history import StudyRecord
+
+_READ = (
+    "trial",
+    "trial_started",
+    "step",
+    "n_points",
+    "value",
+    "horizon",
+    "incumbent",
+    "p_beat",
+    "threshold",
+    "caution",
+    "q05",
+    "q25",
+    "q50",
+    "q75",
+    "q95",
+    "reason",
+    "action",
+    "milliseconds",
+)
+
+_BY_FORECAST = (Reason.HOPELESS.name, Reason.SETTLED.name, Reason.CONTROL.name)
+
+N_CLOSEST = 5
+"""Closest calls that a report lists."""
+
+
+def report(study: Study, *, ledger: Setting = None) -> Report:
+    """Judge the decisions about a study by how its trials ended.
+
+    Args:
+        study: The study.
+        ledger: Where its decisions are, as for
+            :class:`~optuna_lcpruner.LearningCurvePruner`; by default beside the study.
+
+    Raises:
+        InputError: If the study has several objectives.
+        LedgerError: If there is no ledger or it cannot be read.
+    """
+    trials, rows = on_record(study, ledger)
+    maximize = study.direction == StudyDirection.MAXIMIZE
+    pruned, control = _stops(rows, trials)
+    ended = [row for row in control if _has_ended(trials[row["trial"]])]
+    # A member of the control group stands for all trials that would be pruned.
+    stand_for = (len(pruned) + len(control)) / len(ended) if ended else 1.0
+    looks = _looks(rows, trials, {row["trial"]: stand_for for row in ended}, maximize)
+    states = Counter(trial.state.name for trial in trials)
+    return Report(
+        study=study.study_name,
+        maximize=maximize,
+        states=dict(sorted(states.items())),
+        n_infeasible=sum(t.state == TrialState.COMPLETE and not is_feasible(t) for t in trials),
+        n_decisions=len(rows),
+        n_careful=sum(row["caution"] is not None and row["caution"] < 1.0 for row in rows),
+        reasons=dict(Counter(row["reason"] for row in rows).most_common()),
+        milliseconds=float(np.median([row["milliseconds"] for row in rows])) if rows else None,
+        accuracy=accuracy(looks),
+        reliability=reliability(looks),
+        log_scores=log_scores(looks),
+        n_pruned=len(pruned),
+        n_control=len(control),
+        cost=_cost_of(pruned, control, ended, trials, maximize),
+        savings=_saved(rows, trials),
+        closest=_calls(pruned)[:N_CLOSEST],
+        second_chances=_second_chances(pruned, trials, maximize),
+        ledger=open_ledger(ledger, study).shown,
+        n_without=_without(rows, trials),
+    )
+
+
+def calls(study: Study, *, ledger: Setting = None) -> list[Call]:
+    """All prunes by forecast, the closest calls first: by their chance to beat the best.
+
+    Args:
+        study: The study.
+        ledger: As for :func:`report`.
+
+    Raises:
+        InputError: If the study has several objectives.
+        LedgerError: If there is no ledger or it cannot be read.
+    """
+    trials, rows = on_record(study, ledger)
+    return _calls(_stops(rows, trials)[0])
+
+
+Row = Mapping[str, Any]
+"""A decision on record: column name -> value."""
+
+
+def on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[Row]]:
+    """The study's trials and the decisions about them, in the order these were made.
+
+    Args:
+        study: The study.
+        ledger: As for :func:`report`.
+
+    Returns:
+        The trials, and one row a decision with its columns by name, see
+        :class:`~optuna_lcpruner.records.Entry`.
+
+    Raises:
+        InputError: If the study has several objectives.
+        LedgerError: If there is no ledger or it cannot be read.
+    """
+    if len(study.directions) > 1:
+        raise InputError(f"study {study.study_name!r} has {len(study.directions)} objectives.")
+    flush()
+    trials = study.get_trials(deepcopy=False)
+    columns = open_ledger(ledger, study).of_study(study.study_name, _READ)
+    found = (
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    )
+    return trials, [
+        row
+        for row in found
+        if row["trial"] < len(trials)
+        and same_start(row["trial_started"], trials[row["trial"]].datetime_start)
+    ]
+
+
+def _stops(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> tuple[list[Row], list[Row]]:
+    """The first look that condemned a trial by forecast: of pruned trials, of the control group."""
+    first: dict[int, Row] = {}
+    overruled = {(r["trial"], r["step"]) for r in rows if r["reason"] == Reason.OVERRULED.name}
+    for row in rows:
+        condemned = row["action"] in ("prune", "control") and row["reason"] in _BY_FORECAST
+        if condemned and (row["trial"], row["step"]) not in overruled:
+            first.setdefault(row["trial"], row)
+    pruned = [
+        row
+        for trial, row in first.items()
+        if row["action"] == "prune" and trials[trial].state == TrialState.PRUNED
+    ]
+    return pruned, [row for row in first.values() if row["action"] == "control"]
+
+
+def _cost_of(
+    pruned: Sequence[Row],
+    control: Sequence[Row],
+    ended: Sequence[Row],
+    trials: Sequence[FrozenTrial],
+    maximize: bool,
+) -> PruningCost:
+    sign = 1.0 if maximize else -1.0
+    final = np.array([trials[row["trial"]].value for row in ended], dtype=float)
+    best = np.array([row["incumbent"] for row in ended], dtype=float)
+    feasible = np.array([is_feasible(trials[row["trial"]]) for row in ended], dtype=bool)
+    # Of all reports, as in what is saved: row["n_points"] counts the finite ones.
+    made = [(trials[row["trial"]].intermediate_values, row["step"]) for row in ended]
+    steps = [sum(step > stop for step in reports) for reports, stop in made]
+    return pruning_cost(
+        Stops(
+            np.array([row["p_beat"] for row in (*pruned, *control)], dtype=float),
+            len(pruned),
+            len(control),
+            feasible & (sign * final > sign * best),
+            np.array(steps, dtype=float),
+        )
+    )
+
+
+def _without(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> int:
+    """Finished trials that reported, but have no decision on record."""
+    decided = {row["trial"] for row in rows}
+    reported = {t.number for t in trials if t.state.is_finished() and t.intermediate_values}
+    return len(reported - decided)
+
+
+def _has_ended(trial: FrozenTrial) -> bool:
+    return (
+        trial.state == TrialState.COMPLETE
+        and trial.value is not None
+        and math.isfinite(trial.value)
+    )
+
+
+def _looks(
+    rows: Sequence[Row],
+    trials: Sequence[FrozenTrial],
+    weights: Mapping[int, float],
+    maximize: bool,
+) -> Looks:
+    """Looks with a forecast at trials that ran to their end, oriented.
+
+    Second chances are left out: they were chosen for their high P(beat).
+    """
+    needed = ("p_beat", "value", "incumbent", "horizon", "q05", "q25", "q50", "q75", "q95")
+    scored = [
+        row
+        for row in rows
+        if _has_ended(trials[row["trial"]])
+        and SECOND_CHANCE_ATTRIBUTE not in trials[row["trial"]].user_attrs
+        and all(row[name] is not None for name in needed)
+    ]
+    sign = 1.0 if maximize else -1.0
+    column = {name: np.array([row[name] for row in scored], dtype=float) for name in needed}
+    ends = [sign * column[name] for name in ("q05", "q25", "q50", "q75", "q95")]
+    low, q25, median, q75, high = ends if maximize else ends[::-1]
+    trial = np.array([row["trial"] for row in scored], dtype=np.int64)
+    positions = _positions(scored, trials, maximize)
+    return Looks(
+        trial=trial,
+        seen=np.clip(positions / np.maximum(column["horizon"], 1.0), 0.0, 1.0),
+        value=sign * column["value"],
+        low=low,
+        q25=q25,
+        median=median,
+        q75=q75,
+        high=high,
+        p_beat=column["p_beat"],
+        incumbent=sign * column["incumbent"],
+        final=sign * np.array([trials[i].value for i in trial], dtype=float),
+        feasible=np.array([is_feasible(trials[i]) for i in trial], dtype=bool),
+        weight=np.array([weights.get(i, 1.0) for i in trial.tolist()], dtype=float),
+    )
+
+
+def _positions(
+    rows: Sequence[Row], trials: Sequence[FrozenTrial], maximize: bool
+) -> NDArray[np.float64]:
+    """How far each look was into its training, shape (n,), in reports.
+
+    By its step, as when it was made: a resumed training has reported less than it has trained.
+    """
+    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    summary = StudyRecord(maximize).update(completed)
+    maps = {}
+    for number in {row["trial"] for row in rows}:
+        reported, raw = ordered(trials[number].intermediate_values)
+        finite = reported[usable(raw)]
+        if finite.size:
+            maps[number] = StepMap.in_study(
+                finite, float(reported[0]), summary.stride, summary.first_step
+            )
+    return np.array(
+        [
+            float(maps[row["trial"]].position(row["step"]))
+            if row["trial"] in maps
+            else row["n_points"]
+            for row in rows
+        ],
+        dtype=float,
+    )
+
+
+def left_out(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> dict[int, int]:
+    """Reports that each trial pruned on record did not make; a diverged one had the usual horizon.
+
+    Args:
+        rows: The decisions about the study, see :func:`on_record`.
+        trials: Its trials.
+    """
+    horizons = {row["trial"]: row["horizon"] for row in rows if row["horizon"] is not None}
+    usual = int(np.median(list(horizons.values()))) if horizons else 0
+    stopped = {row["trial"] for row in rows if row["action"] == "prune"}
+    return {
+        trial: max(0, horizons.get(trial, usual) - len(trials[trial].intermediate_values))
+        for trial in sorted(stopped)
+        if trials[trial].state == TrialState.PRUNED
+    }
+
+
+def _saved(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> Savings:
+    left = left_out(rows, trials)
+    seconds = None
+    for i, reports in left.items():
+        trial = trials[i]
+        if trial.duration is not None and trial.intermediate_values:
+            pace = trial.duration.total_seconds() / len(trial.intermediate_values)
+            seconds = (seconds or 0.0) + pace * reports
+    made = sum(len(trial.intermediate_values) for trial in trials)
+    return Savings(made, sum(left.values()), seconds)
+
+
+def _calls(pruned: Sequence[Row]) -> list[Call]:
+    names = ("trial", "step", "p_beat", "threshold", "q50", "q05", "q95", "incumbent")
+    ordered = sorted(pruned, key=lambda row: -row["p_beat"])
+    return [Call(*(row[name] for name in names)) for row in ordered]
+
+
+def second_chance_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
+    """The number of the trial that a second chance runs again; None if it is none of this study's.
+
+    Trials that came from another study keep their attributes, where a number means a trial of that
+    one: so the parameters have to agree as well.
+
+    Args:
+        trial: The trial.
+        trials: All trials of its study.
+    """
+    first = trial.user_attrs.get(SECOND_CHANCE_ATTRIBUTE)
+    if not isinstance(first, int) or not 0 <= first < trial.number:
+        return None
+    # As it was enqueued: a parameter comes into trial.params when the objective asks for it.
+    given = trial.system_attrs.get("fixed_params", trial.params)
+    asked = trials[first].params
+    agree = all(name in given and _same(given[name], value) for name, value in asked.items())
+    return first if agree else None
+
+
+def _same(one: object, other: object) -> bool:
+    """Equal, NaN with NaN too."""
+    return one == other or (one != one and other != other)
+
+
+def _second_chances(
+    pruned: Sequence[Row], trials: Sequence[FrozenTrial], maximize: bool
+) -> list[SecondChance]:
+    incumbents = {row["trial"]: row["incumbent"] for row in pruned}
+    found = []
+    for trial in trials:
+        first = second_chance_of(trial, trials)
+        if first is not None and first in incumbents:
+            best, value = incumbents[first], trial.value if _has_ended(trial) else None
+            feasible = is_feasible(trial)
+            better = value is not None and (value > best if maximize else value < best)
+            beat = None if value is None else better and feasible
+            state = trial.state.name
+            found.append(SecondChance(first, trial.number, state, value, best, beat, feasible))
+    return found

@@ -1,0 +1,1 @@
+"""Forecasts on another machine than the training."""

@@ -1,0 +1,115 @@
+"""A study's completed trials, read again only when one more has completed.
+
+Reading the completed trials, Optuna reads those that are running again too, with all their reports
+and attributes. Where many train at once that is most of the work of a decision, and most of the
+time no trial has completed since the last one: a database tells so in one statement.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any
+
+import sqlalchemy
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from optuna_lcpruner._util.fork_safety import LONGEST_WAIT
+from optuna_lcpruner._util.optuna_storage import relational
+from optuna_lcpruner.study.history import StudyRecord
+from optuna_lcpruner.study.summary import StudySummary
+
+Mark = tuple[Any, ...]
+"""Number, latest id and latest end of the completed trials."""
+
+
+class CompletedTrials:
+    """What one study's completed trials say, for all threads of a process.
+
+    Args:
+        announced: Whether the lengths that trials announce count.
+    """
+
+    def __init__(self, announced: bool = True) -> None:
+        self._announced = announced
+        self.stopped: dict[int, int] = {}  # number -> last step at which it was told to stop
+        self._record: StudyRecord | None = None
+        self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
+        self._reading = threading.Lock()
+
+    def summed_up(
+        self, study: Study, maximize: bool, guard: AbstractContextManager[Any]
+    ) -> tuple[StudyRecord, StudySummary]:
+        """The record as it is now, and its summary.
+
+        Args:
+            study: The study.
+            maximize: Its direction.
+            guard: The lock under which the record is used.
+        """
+        mark = completion_mark(study)
+        if mark is None:
+            return self._update(study, maximize, guard, None)
+        known = self._known(mark)
+        if known is not None:
+            return known
+        # One thread reads for all; none waits for ever for one that a fork has left behind.
+        alone = self._reading.acquire(timeout=LONGEST_WAIT)
+        try:
+            mark = completion_mark(study)  # before the trials: what ends meanwhile changes the next
+            return self._known(mark) or self._update(study, maximize, guard, mark)
+        finally:
+            if alone:
+                self._reading.release()
+
+    def _known(self, mark: Mark | None) -> tuple[StudyRecord, StudySummary] | None:
+        read = self._read
+        return read[1:] if read is not None and read[0] == mark else None
+
+    def _update(
+        self, study: Study, maximize: bool, guard: AbstractContextManager[Any], mark: Mark | None
+    ) -> tuple[StudyRecord, StudySummary]:
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        with guard:
+            if self._record is None:
+                self._record = StudyRecord(maximize, self._announced)
+            # With a mark one thread reads at a time.
+            summary = self._record.update(trials, mark is not None, self.stopped)
+            self._read = None if mark is None else (mark, self._record, summary)
+            return self._record, summary
+
+
+def completion_mark(study: Study) -> Mark | None:
+    """What changes whenever a trial of the study completes, and when another takes its place.
+
+    None where it cannot be asked, or where reading the trials costs no more: in other storages than
+    a database. None too for a study that keeps the trials it has read: they may be older than the
+    mark.
+    """
+    if type(study).get_trials is not Study.get_trials:
+        return None
+    database = relational(study._storage)
+    if database is None:
+        return None
+    try:
+        with database.engine.connect() as connection:
+            return tuple(connection.execute(_question(), {"study": study._study_id}).one())
+    except Exception:  # whatever is wrong, reading the trials will tell
+        return None
+
+
+@cache
+def _question() -> sqlalchemy.Executable:
+    from optuna.storages._rdb.models import TrialModel  # not public; without it there is no mark
+
+    trials = TrialModel.__table__.c  # the columns: some attributes of the class are not
+    return sqlalchemy.select(
+        sqlalchemy.func.count(),
+        sqlalchemy.func.max(trials.trial_id),
+        sqlalchemy.func.max(trials.datetime_complete),
+    ).where(
+        trials.study_id == sqlalchemy.bindparam("study"),
+        trials.state == TrialState.COMPLETE,
+    )

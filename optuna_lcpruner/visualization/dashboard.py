@@ -1,0 +1,239 @@
+"""What optuna-dashboard shows of the decisions: the study's figures, a trial's forecast.
+
+Its storage is the study's: a figure is a study attribute, a picture an artifact of a trial. Of many
+workers one publishes the figures; which one is settled by a claim, an attribute too.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from optuna.artifacts import upload_artifact
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial
+
+from optuna_lcpruner._util.validation import InputError, missing, real
+from optuna_lcpruner.records.location import Setting
+from optuna_lcpruner.visualization import figure_of
+from optuna_lcpruner.visualization.charts import (
+    Band,
+    Chart,
+    Line,
+    Points,
+    calibration_chart,
+    decisions_chart,
+    forecast_chart,
+    forecasts_chart,
+    savings_chart,
+)
+from optuna_lcpruner.visualization.matplotlib import write_svg
+
+MAX_POINTS = 2000
+"""Points that a layer of a figure keeps; the page loads them all every few seconds."""
+
+FIGURES: dict[str, Callable[[Study, Setting], Chart]] = {
+    "lcpruner-forecasts": forecasts_chart,
+    "lcpruner-decisions": decisions_chart,
+    "lcpruner-savings": savings_chart,
+    "lcpruner-calibration": calibration_chart,
+}
+"""The figures of a study, by the name under which they are stored."""
+
+_CLAIM = "lcpruner_dashboard"
+"""Study system attribute: who published last, and when (seconds since 1970)."""
+
+Claim = dict[str, Any]
+
+
+def publish_to_dashboard(study: Study, *, every: float = 60.0, ledger: Setting = None) -> bool:
+    """Save the study's figures where optuna-dashboard shows them: on its page of the study.
+
+    Meant to be called often, by each of many workers, say as a callback of ``study.optimize``:
+    of all calls, in whatever process, one in ``every`` seconds publishes. Each figure replaces
+    its older self; one of many trials is cut to the newest of them, so that all four stay within
+    some 400 kB. ``LearningCurvePruner(dashboard=True)`` does the same in the background.
+
+    Args:
+        study: The study.
+        every: Seconds between two publications; 0 publishes now.
+        ledger: Where the decisions are, as for
+            :class:`~optuna_lcpruner.LearningCurvePruner`; by default beside the study.
+
+    Returns:
+        Whether this call published.
+
+    Raises:
+        ValueError: If ``every`` is negative.
+        InputError: If the study has several objectives, or plotly or optuna-dashboard are not
+            installed.
+        LedgerError: If there is no ledger or it cannot be read.
+    """
+    every = real("every", every, 0.0, float("inf"))
+    _check_installed("publish_to_dashboard")
+    mine = claim(study, every)
+    return mine is not None and all(save(name, study, ledger, mine) for name in FIGURES)
+
+
+def upload_forecast(
+    study: Study, trial: int | Trial | FrozenTrial, artifact_store: Any, *, ledger: Setting = None
+) -> str:
+    """Give a trial that still runs the figure of its forecast, which optuna-dashboard shows.
+
+    The figure, that of :func:`optuna_lcpruner.visualization.plot_forecast`, becomes an SVG artifact
+    of the trial. A trial that has ended takes none, so call it before raising ``TrialPruned`` or
+    returning the value. It waits for the decisions to be on record, a tenth of a second as a rule.
+
+    Args:
+        study: The study.
+        trial: The trial or its number.
+        artifact_store: Where the file goes, of :mod:`optuna.artifacts`; optuna-dashboard must be
+            started with the same, say ``--artifact-dir``.
+        ledger: Where the decisions are, as for
+            :class:`~optuna_lcpruner.LearningCurvePruner`; by default beside the study.
+
+    Returns:
+        The artifact's id.
+
+    Raises:
+        InputError: If there is no such trial, if it has ended, or matplotlib is not installed.
+        LedgerError: If there is no ledger or it cannot be read.
+    """
+    number = trial if isinstance(trial, int) else trial.number
+    chart = forecast_chart(study, number, ledger)
+    found = study.get_trials(deepcopy=False)[number]
+    if found.state.is_finished():
+        raise InputError(
+            f"trial {number} has ended, and Optuna gives artifacts to running trials only: "
+            "call upload_forecast before the objective returns or raises."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"forecast-of-trial-{number}.svg"
+        write_svg(chart, path)
+        return upload_artifact(
+            artifact_store=artifact_store,
+            file_path=str(path),
+            study_or_trial=found,
+            storage=study._storage,
+            mimetype="image/svg+xml",
+        )
+
+
+def check_ready(ledger: Setting) -> None:
+    """What ``LearningCurvePruner(dashboard=True)`` needs.
+
+    Args:
+        ledger: The argument ``ledger`` beside it.
+
+    Raises:
+        InputError: If there is no ledger, or something is not installed.
+    """
+    if ledger is False:
+        raise InputError("dashboard=True draws its figures from the ledger, but got ledger=False.")
+    _check_installed("dashboard=True")
+
+
+def _check_installed(what: str) -> None:
+    lacking = []
+    for package in ("plotly", "optuna-dashboard"):
+        try:
+            import_module(package.replace("-", "_"))
+        except ImportError:
+            lacking.append(package)
+    if lacking:
+        raise missing(what, *lacking)
+
+
+def claim(study: Study, every: float) -> Claim | None:
+    """Claim the publication; of two that claim at once, the one whose claim stands has it.
+
+    Args:
+        study: The study.
+        every: Seconds for which an older claim keeps others out.
+
+    Returns:
+        The claim, or None if the publication is another's.
+    """
+    last = standing(study)
+    if every > 0.0 and last is not None and expires_in(last, every) > 0.0:
+        return None
+    by = f"{_process()} {threading.get_ident()}"
+    mine: Claim = {"at": time.time(), "by": by}
+    study._storage.set_study_system_attr(study._study_id, _CLAIM, mine)
+    return mine if standing(study) == mine else None
+
+
+def standing(study: Study) -> Claim | None:
+    """The newest claim, None if nobody has published yet."""
+    last = study._storage.get_study_system_attrs(study._study_id).get(_CLAIM)
+    return last if isinstance(last, dict) else None
+
+
+def expires_in(last: Claim, every: float) -> float:
+    """Seconds until the publication may be claimed again."""
+    age = time.time() - float(last["at"])
+    # A clock that was set back must not stop all publishing.
+    return every - age if age >= 0.0 else 0.0
+
+
+def is_ours(last: Claim) -> bool:
+    """Whether a claim is of this process."""
+    return str(last["by"]).startswith(f"{_process()} ")
+
+
+def _process() -> str:
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def save(name: str, study: Study, ledger: Setting, mine: Claim) -> bool:
+    """Save one of :data:`FIGURES`; False if another has claimed the publication meanwhile.
+
+    Whoever claimed later saves them all, newer; two who write one figure at once would mix it up.
+    """
+    from optuna_dashboard import save_plotly_graph_object  # type: ignore[import-untyped]
+
+    figure = figure_of(bounded(FIGURES[name](study, ledger)))
+    if standing(study) != mine:
+        return False
+    save_plotly_graph_object(study, figure, graph_object_id=name)
+    return True
+
+
+def bounded(chart: Chart, n: int = MAX_POINTS) -> Chart:
+    """A chart of at most n points a layer, or a few more.
+
+    Lines and markers of many trials keep the newest; one line or band keeps every k-th point.
+    """
+    cut = any(len(layer.x) > n and _of_many(layer) for layer in chart.layers)
+    title = f"{chart.title} (newest)" if cut else chart.title
+    return replace(chart, layers=[_cut(layer, n) for layer in chart.layers], title=title)
+
+
+def _of_many(layer: Line | Band | Points) -> bool:
+    """Whether a layer is of many trials, one after the other."""
+    return isinstance(layer, Points) or None in layer.x
+
+
+def _cut(layer: Line | Band | Points, n: int) -> Line | Band | Points:
+    if len(layer.x) <= n:
+        return layer
+    kept = range(len(layer.x))[-n:] if _of_many(layer) else _every(len(layer.x), n)
+    columns: dict[str, Any] = {
+        name: [values[i] for i in kept]
+        for name, values in vars(layer).items()
+        if name in ("x", "y", "low", "high", "text") and len(values)
+    }
+    return replace(layer, **columns)
+
+
+def _every(size: int, n: int) -> list[int]:
+    """About n indices, evenly, the last among them."""
+    return [*range(0, size - 1, -(-size // n)), size - 1]
