@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ def plots(study: optuna.Study) -> dict[str, Any]:
 
     attrs = study._storage.get_study_system_attrs(study._study_id)
     return {name: json.loads(text) for name, text in get_plotly_graph_objects(attrs).items()}
+
+
+def titles(study: optuna.Study) -> dict[str, str]:
+    return {name: plot["layout"]["title"]["text"] for name, plot in plots(study).items()}
 
 
 def n_attributes(study: optuna.Study) -> int:
@@ -127,10 +132,6 @@ class TestPublish:
         assert not publish_to_dashboard(study)
         assert plots(study) == {}
 
-    def test_as_a_callback(self, study: optuna.Study) -> None:
-        study.optimize(objective, n_trials=1, callbacks=[lambda s, _: publish_to_dashboard(s)])  # type: ignore[list-item]
-        assert len(plots(study)) == 4
-
     def test_what_is_stored_is_bounded(self, tmp_path: Path) -> None:
         """A thousand trials of forty looks."""
         history = History(tmp_path)
@@ -157,6 +158,100 @@ class TestPublish:
         monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
         with pytest.raises(InputError, match="pip install optuna-dashboard"):
             publish_to_dashboard(study)
+
+
+class TestCallback:
+    """Of ``study.optimize``: what goes wrong with the figures never ends the search."""
+
+    def test_after_each_trial(self, study: optuna.Study) -> None:
+        every_time = partial(publish_to_dashboard, every=0)
+        study.optimize(objective, n_trials=2, callbacks=[every_time])
+        assert titles(study)["lcpruner-decisions"] == "Decisions About 14 Trials"
+        study.optimize(objective, n_trials=1, callbacks=[every_time])
+        assert titles(study)["lcpruner-decisions"] == "Decisions About 15 Trials"
+
+    def test_at_most_once_a_minute(self, study: optuna.Study) -> None:
+        study.optimize(objective, n_trials=3, callbacks=[publish_to_dashboard])
+        assert titles(study)["lcpruner-decisions"] == "Decisions About 13 Trials"
+
+    def test_from_the_first_trial_of_a_study_on(self, study_url: str, warned: list[str]) -> None:
+        study = optuna.load_study(
+            study_name="s", storage=sqlite(study_url), pruner=LearningCurvePruner(N_STEPS)
+        )
+        study.optimize(objective, n_trials=2, callbacks=[publish_to_dashboard])
+        assert titles(study)["lcpruner-savings"].startswith("Reports Saved by Pruning: 0 % of 2")
+        assert warned == []
+
+    def test_of_threads_one_publishes(
+        self, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        claims: list[dashboard.Claim | None] = []
+        claim = dashboard.claim
+
+        def noting(*given: Any) -> dashboard.Claim | None:
+            claims.append(claim(*given))
+            return claims[-1]
+
+        monkeypatch.setattr(dashboard, "claim", noting)
+        study.optimize(objective, n_trials=6, n_jobs=2, callbacks=[publish_to_dashboard])
+        assert len(claims) == 6
+        assert sum(mine is not None for mine in claims) == 1
+
+    def test_with_a_ledger_of_its_own(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path}/l.db"
+        study = make_study(good_trials(), pruner=LearningCurvePruner(N_STEPS, ledger=url))
+        callback = partial(publish_to_dashboard, ledger=url)
+        study.optimize(objective, n_trials=1, callbacks=[callback])
+        assert titles(study)["lcpruner-decisions"] == "Decisions About 1 Trial"
+
+    @pytest.mark.parametrize("broken", ["claim", "figure_of", "import_module"])
+    def test_a_failure_costs_one_warning(
+        self,
+        broken: str,
+        study: optuna.Study,
+        warned: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def fails(*_: Any) -> None:
+            raise ImportError("cannot reach postgresql://u:topsecret@h/db")
+
+        monkeypatch.setattr(dashboard, broken, fails)
+        always = partial(publish_to_dashboard, every=0)
+        study.optimize(objective, n_trials=3, callbacks=[always])
+        assert always(study, study.trials[-1]) is False
+        assert len(study.trials) == 20
+        assert len(warned) == 1
+        assert warned[0].startswith("Figures for optuna-dashboard: ")
+        assert "topsecret" not in warned[0]
+        with pytest.raises((ImportError, InputError)):
+            publish_to_dashboard(study, every=0)  # by hand
+
+    def test_a_failure_is_tried_again(
+        self, study: optuna.Study, warned: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr(dashboard, "figure_of", lambda _: 1 / 0)
+            study.optimize(objective, n_trials=1, callbacks=[publish_to_dashboard])
+        assert "division by zero" in warned[0]
+        assert plots(study) == {}
+        now = time.time() + 61.0
+        monkeypatch.setattr(dashboard.time, "time", lambda: now)
+        study.optimize(objective, n_trials=1, callbacks=[publish_to_dashboard])
+        assert len(plots(study)) == 4
+
+    def test_each_study_is_told_what_is_missing(self, warned: list[str]) -> None:
+        for _ in range(2):
+            study = make_study(good_trials(), pruner=LearningCurvePruner(N_STEPS))
+            study.optimize(objective, n_trials=2, callbacks=[publish_to_dashboard])
+        assert len(warned) == 2
+        assert "has no ledger beside it" in warned[0]
+        assert warned[0].endswith("give that URL; they are not up to date.")
+
+    def test_what_the_caller_gave_wrong_is_said_at_once(self, study: optuna.Study) -> None:
+        callback = partial(publish_to_dashboard, every=-1.0)
+        with pytest.raises(ValueError, match="every must be"):
+            study.optimize(objective, n_trials=2, callbacks=[callback])
+        assert len(study.trials) == 18
 
 
 class TestBounded:

@@ -15,12 +15,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+from weakref import WeakSet
 
 from optuna.artifacts import upload_artifact
+from optuna.logging import get_logger
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
+from optuna_lcpruner._util.redaction import words_of
 from optuna_lcpruner._util.validation import InputError, missing, real
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.visualization import figure_of
@@ -36,6 +39,8 @@ from optuna_lcpruner.visualization.charts import (
     savings_chart,
 )
 from optuna_lcpruner.visualization.matplotlib import write_svg
+
+_logger = get_logger("optuna.lcpruner")
 
 MAX_POINTS = 2000
 """Points that a layer of a figure keeps; the page loads them all every few seconds."""
@@ -53,17 +58,40 @@ _CLAIM = "lcpruner_dashboard"
 
 Claim = dict[str, Any]
 
+_warned: WeakSet[Study] = WeakSet()
+"""Studies of which a warning has said that figures are missing."""
 
-def publish_to_dashboard(study: Study, *, every: float = 60.0, ledger: Setting = None) -> bool:
+
+@overload
+def publish_to_dashboard(
+    study: Study, trial: FrozenTrial, *, every: float = 60.0, ledger: Setting = None
+) -> Any: ...  # a callback, whose type in Optuna does not allow a bool
+
+
+@overload
+def publish_to_dashboard(
+    study: Study, trial: None = None, *, every: float = 60.0, ledger: Setting = None
+) -> bool: ...
+
+
+def publish_to_dashboard(
+    study: Study,
+    trial: FrozenTrial | None = None,
+    *,
+    every: float = 60.0,
+    ledger: Setting = None,
+) -> bool:
     """Save the study's figures where optuna-dashboard shows them: on its page of the study.
 
-    Meant to be called often, by each of many workers, say as a callback of ``study.optimize``:
-    of all calls, in whatever process, one in ``every`` seconds publishes. Each figure replaces
-    its older self; one of many trials is cut to the newest of them, so that all four stay within
-    some 400 kB. ``LearningCurvePruner(dashboard=True)`` does the same in the background.
+    A callback, ``study.optimize(..., callbacks=[publish_to_dashboard])``, or called by hand. Of
+    all calls, in whatever process, one in ``every`` seconds publishes, and the training waits for
+    that one. Each figure replaces its older self; one of many trials is cut to the newest of them,
+    so that all four stay within some 400 kB.
 
     Args:
         study: The study.
+        trial: Given by Optuna to a callback. A search must not end because of a figure, so with it
+            a publication that fails costs one warning a study and is tried again later.
         every: Seconds between two publications; 0 publishes now.
         ledger: Where the decisions are, as for
             :class:`~optuna_lcpruner.LearningCurvePruner`; by default beside the study.
@@ -73,11 +101,24 @@ def publish_to_dashboard(study: Study, *, every: float = 60.0, ledger: Setting =
 
     Raises:
         ValueError: If ``every`` is negative.
-        InputError: If the study has several objectives, or plotly or optuna-dashboard are not
-            installed.
-        LedgerError: If there is no ledger or it cannot be read.
+        InputError: Without ``trial``, if the study has several objectives, or plotly or
+            optuna-dashboard are not installed.
+        LedgerError: Without ``trial``, if there is no ledger or it cannot be read.
     """
     every = real("every", every, 0.0, float("inf"))
+    try:
+        return _publish(study, every, ledger)
+    except Exception as error:
+        if trial is None:
+            raise
+        if study not in _warned:
+            _warned.add(study)
+            why = words_of(error).rstrip(".")
+            _logger.warning(f"Figures for optuna-dashboard: {why}; they are not up to date.")
+        return False
+
+
+def _publish(study: Study, every: float, ledger: Setting) -> bool:
     _check_installed("publish_to_dashboard")
     mine = claim(study, every)
     return mine is not None and all(save(name, study, ledger, mine) for name in FIGURES)
