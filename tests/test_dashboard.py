@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from xml.etree import ElementTree
 import optuna
 import pytest
 from browser import MissingError, TrialTable, chromium, serving
-from helpers import N_STEPS, good_trials, make_study, saturating, sqlite
+from helpers import N_STEPS, environment, good_trials, make_study, saturating, sqlite
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -24,10 +25,11 @@ from test_study_report import History, judged
 
 from optuna_lcpruner import LearningCurvePruner, Reason
 from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.records import ledger_writer
 from optuna_lcpruner.records import trial_attributes as publisher
 from optuna_lcpruner.records.ledger import Ledger, LedgerError
 from optuna_lcpruner.records.location import Address
-from optuna_lcpruner.visualization import dashboard, dashboard_writer
+from optuna_lcpruner.visualization import dashboard
 from optuna_lcpruner.visualization.charts import Band, Chart, Line, Points
 from optuna_lcpruner.visualization.dashboard import bounded, publish_to_dashboard, upload_forecast
 
@@ -132,6 +134,53 @@ class TestPublish:
         assert not publish_to_dashboard(study)
         assert plots(study) == {}
 
+    def test_one_who_is_overtaken_leaves_the_rest_to_the_other(
+        self, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        save = dashboard.save
+
+        def overtaken(name: str, *given: Any) -> bool:
+            saved = save(name, *given)
+            assert dashboard.claim(study, 0.0) is not None
+            return saved
+
+        monkeypatch.setattr(dashboard, "save", overtaken)
+        assert not publish_to_dashboard(study)
+        assert list(plots(study)) == ["lcpruner-forecasts"]
+
+    def test_another_process_keeps_us_out(
+        self, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = time.time()
+        monkeypatch.setattr(dashboard.time, "time", lambda: now)
+        said = {"at": now - 20.0, "by": "another-machine 1 1"}
+        study._storage.set_study_system_attr(study._study_id, "lcpruner_dashboard", said)
+        assert not publish_to_dashboard(study)
+        now += 39.0
+        assert not publish_to_dashboard(study)
+        assert plots(study) == {}
+        now += 1.0
+        assert publish_to_dashboard(study)
+        assert len(plots(study)) == 4
+
+    def test_how_a_trial_ended_is_shown_too(self, study: optuna.Study) -> None:
+        trial = study.ask()
+        trial.report(0.9, 0)
+        trial.should_prune()
+        assert publish_to_dashboard(study, every=0)
+        assert titles(study)["lcpruner-forecasts"] == "Forecasts of 1 Running Trial"
+        study.tell(trial, 0.9)
+        assert publish_to_dashboard(study, every=0)
+        assert titles(study)["lcpruner-forecasts"] == "Forecasts of 0 Running Trials"
+
+    def test_what_waits_for_the_ledger_is_shown_too(
+        self, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ledger_writer, "PERIOD", 60.0)
+        study.optimize(objective, n_trials=1)
+        assert publish_to_dashboard(study)
+        assert titles(study)["lcpruner-decisions"] == "Decisions About 13 Trials"
+
     def test_what_is_stored_is_bounded(self, tmp_path: Path) -> None:
         """A thousand trials of forty looks."""
         history = History(tmp_path)
@@ -150,14 +199,50 @@ class TestPublish:
         )
         assert "newest" not in plots(history.study)["lcpruner-savings"]["layout"]["title"]["text"]
 
-    def test_errors(self, study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_errors(self, study: optuna.Study) -> None:
         with pytest.raises(ValueError, match="every must be"):
             publish_to_dashboard(study, every=-1.0)
         with pytest.raises(LedgerError):
             publish_to_dashboard(make_study(good_trials()))
-        monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
-        with pytest.raises(InputError, match="pip install optuna-dashboard"):
-            publish_to_dashboard(study)
+
+    @pytest.mark.parametrize(
+        ("missing", "command"),
+        [
+            (["plotly"], "needs plotly: pip install plotly"),
+            (["optuna-dashboard"], "needs optuna-dashboard: pip install optuna-dashboard"),
+            (
+                ["plotly", "optuna-dashboard"],
+                "needs plotly and optuna-dashboard: pip install plotly optuna-dashboard",
+            ),
+        ],
+    )
+    def test_not_installed(
+        self, missing: list[str], command: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for package in missing:
+            monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)
+        with pytest.raises(InputError) as caught:
+            publish_to_dashboard(make_study(good_trials()))
+        assert str(caught.value) == f"publish_to_dashboard {command}"
+
+    def test_who_publishes_nothing_imports_nothing_that_draws(self) -> None:
+        unwanted = ["plotly", "optuna_dashboard", "matplotlib"]
+        script = f"""if True:
+            import sys
+            from optuna_lcpruner import LearningCurvePruner
+            LearningCurvePruner()
+            print([name for name in sys.modules if "visualization" in name])
+            from optuna_lcpruner import publish_to_dashboard
+            print([name for name in {unwanted} if name in sys.modules])
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == "[]\n[]\n"
 
 
 class TestCallback:
@@ -405,15 +490,15 @@ class TestBrowser:
                 page.get_by_text(title).first.wait_for()
             assert page.get_by_text("Stopped here").count() == 1
 
-    def test_the_figures_with_the_setting_alone(self, page: Any, tmp_path: Path) -> None:
+    def test_the_figures_by_a_callback(self, page: Any, tmp_path: Path) -> None:
         study = make_study(
             good_trials(),
             storage=sqlite(f"sqlite:///{tmp_path}/study.db"),
-            pruner=LearningCurvePruner(N_STEPS, dashboard=True),
+            pruner=LearningCurvePruner(N_STEPS),
         )
         study.sampler = optuna.samplers.RandomSampler(seed=0)
-        study.optimize(objective, n_trials=12)
-        assert dashboard_writer.flush(60)
+        study.optimize(objective, n_trials=12, callbacks=[publish_to_dashboard])
+        publish_to_dashboard(study, every=0)
         with serving(study._storage) as address:
             page.goto(f"{address}/studies/{study._study_id}")
             for title in ("Decisions About 12 Trials", "Reports Saved by Pruning"):

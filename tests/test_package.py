@@ -189,11 +189,13 @@ def test_the_command_says_its_version(installed: Installed) -> None:
 
 def test_what_an_extra_brings_is_asked_for(installed: Installed) -> None:
     script = """
-from optuna_lcpruner import LearningCurvePruner
+import optuna
+from optuna_lcpruner import publish_to_dashboard
 from optuna_lcpruner.backtest.report import require_matplotlib
 from optuna_lcpruner._util.validation import InputError
 
-for use in (lambda: LearningCurvePruner(dashboard=True), require_matplotlib):
+study = optuna.create_study()
+for use in (lambda: publish_to_dashboard(study), require_matplotlib):
     try:
         use()
     except InputError as error:

@@ -475,7 +475,6 @@ class TestSettings:
             {"target": "last"},
             {"stop_below_std": 0.1},
             {"control_fraction": 0.05},
-            {"dashboard": True},
             {"engine": "mcmc"},
             {"executor_timeout": 1.0},
         ],

@@ -104,7 +104,6 @@ def add_serve(commands: Any) -> None:
     out.add_argument(
         "--no-publish", action="store_true", help="no trial attributes but the verdict"
     )
-    out.add_argument("--dashboard", action="store_true", help="figures on optuna-dashboard")
     out.add_argument("--log-json", action="store_true", help="log in lines of JSON")
     out.add_argument("--verbose", action="store_true", help="log each verdict")
     parser.set_defaults(run=_serve)
@@ -168,7 +167,6 @@ def _pruner(arguments: argparse.Namespace) -> LearningCurvePruner:
         return LearningCurvePruner(
             ledger=False if arguments.no_ledger else arguments.ledger,
             publish=not arguments.no_publish,
-            dashboard=arguments.dashboard,
             **settings,
         )
     except (TypeError, ValueError) as error:

@@ -110,9 +110,6 @@ class LearningCurvePruner(BasePruner):
             URL). By default, for a study in an SQLite file, in a file of that name with
             ``.lcpruner`` after it; for one in another database there, in tables of our own; for
             one in memory or in a journal nowhere. False: nowhere.
-        dashboard: Show the figures of the decisions on optuna-dashboard, drawn anew in the
-            background, of all processes by one, once a minute and as a process ends. Needs plotly,
-            optuna-dashboard and a ledger.
         engine: The posterior: ``"pool"`` as above, ``"closed_form"`` for the ensemble of curves
             without the likes, ``"mcmc"`` for the paper's weighted combination (a second or two a
             look), or any callable like :class:`~optuna_lcpruner.posterior.Engine`.
@@ -131,7 +128,6 @@ class LearningCurvePruner(BasePruner):
     Raises:
         ValueError: If a setting is out of its range.
         TypeError: If a setting is of the wrong type.
-        InputError: If ``dashboard`` is wanted and what it needs is not there.
 
     Source: Domhan, Springenberg & Hutter 2015, "Speeding up automatic hyperparameter optimization
     of deep neural networks by extrapolation of learning curves", section 3.
@@ -155,7 +151,6 @@ class LearningCurvePruner(BasePruner):
         publish: bool = True,
         control_fraction: float = 0.0,
         ledger: str | Literal[False] | None = None,
-        dashboard: bool = False,
         engine: str | Engine = "pool",
         executor: Executor | None = None,
         executor_timeout: float = 60.0,
@@ -185,7 +180,6 @@ class LearningCurvePruner(BasePruner):
         self._publish = boolean("publish", publish)
         self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
         self._ledger = checked(ledger)
-        self._dashboard = recorder.wanted(dashboard, self._ledger)
         self._engine = engine_of(engine)
         self._engine_name = _name_of(engine)
         if executor is not None and not isinstance(executor, Executor):
@@ -426,7 +420,7 @@ class LearningCurvePruner(BasePruner):
             return
         try:
             told = self._memo(study).told
-            recorder.record(study, trial, verdict, facts, told, self._ledger, self._dashboard)
+            recorder.record(study, trial, verdict, facts, told, self._ledger)
         except InputError as error:
             self._say_once("ledger", str(error))
         except Exception as error:

@@ -47,22 +47,6 @@ class Told:
         return self.ledger[0]
 
 
-def wanted(dashboard: object, setting: Setting) -> bool:
-    """The argument ``dashboard``; the modules that draw are imported for those who want it.
-
-    Raises:
-        TypeError: If it is neither True nor False.
-        InputError: If it is True and there is no ledger, or something is not installed.
-    """
-    if not isinstance(dashboard, bool):
-        raise TypeError(f"dashboard must be True or False, but got {dashboard!r}.")
-    if dashboard:
-        from optuna_lcpruner.visualization.dashboard import check_ready
-
-        check_ready(setting)
-    return dashboard
-
-
 def show(study: Study, trial: FrozenTrial, verdict: Verdict, published: bool) -> None:
     """Tell the log and, if wanted, whoever looks at the trial's attributes."""
     level = logging.INFO if verdict.prune else logging.DEBUG
@@ -92,15 +76,11 @@ def record(
     facts: Circumstances,
     told: Told,
     setting: Setting,
-    dashboard: bool,
 ) -> None:
     """Hand the verdict to the ledger; its words and numbers are worked out there.
 
-    If wanted, the figures on optuna-dashboard follow.
-
     Raises:
-        InputError: If figures are wanted and there is no ledger to draw them from, or if a ledger
-            is and the trial has no number to find its decisions by.
+        InputError: If a ledger is wanted and the trial has no number to find its decisions by.
     """
     if verdict.told:
         return
@@ -110,11 +90,6 @@ def record(
         return
     where = told.ledger_of(setting, study._storage)
     if where is None:
-        if dashboard:
-            raise InputError(
-                "no figures on optuna-dashboard: they are drawn from the ledger, and a study in "
-                "memory or in a journal has none unless told, say ledger='sqlite:///decisions.db'."
-            )
         return
     name, number, started = study.study_name, trial.number, trial.datetime_start
     ledger_writer.writer(where).submit(
@@ -127,7 +102,3 @@ def record(
             version=__version__,
         )
     )
-    if dashboard:
-        from optuna_lcpruner.visualization import dashboard_writer
-
-        dashboard_writer.writer().submit(study, trial._trial_id, setting)

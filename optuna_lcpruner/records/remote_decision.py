@@ -47,7 +47,6 @@ _OF_THE_FORECASTER = (
     "check_metric",
     "stop_below_std",
     "control_fraction",
-    "dashboard",
     "engine",
     "executor",
     "executor_timeout",

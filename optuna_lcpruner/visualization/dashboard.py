@@ -119,7 +119,7 @@ def publish_to_dashboard(
 
 
 def _publish(study: Study, every: float, ledger: Setting) -> bool:
-    _check_installed("publish_to_dashboard")
+    _check_installed()
     mine = claim(study, every)
     return mine is not None and all(save(name, study, ledger, mine) for name in FIGURES)
 
@@ -168,21 +168,7 @@ def upload_forecast(
         )
 
 
-def check_ready(ledger: Setting) -> None:
-    """What ``LearningCurvePruner(dashboard=True)`` needs.
-
-    Args:
-        ledger: The argument ``ledger`` beside it.
-
-    Raises:
-        InputError: If there is no ledger, or something is not installed.
-    """
-    if ledger is False:
-        raise InputError("dashboard=True draws its figures from the ledger, but got ledger=False.")
-    _check_installed("dashboard=True")
-
-
-def _check_installed(what: str) -> None:
+def _check_installed() -> None:
     lacking = []
     for package in ("plotly", "optuna-dashboard"):
         try:
@@ -190,7 +176,7 @@ def _check_installed(what: str) -> None:
         except ImportError:
             lacking.append(package)
     if lacking:
-        raise missing(what, *lacking)
+        raise missing("publish_to_dashboard", *lacking)
 
 
 def claim(study: Study, every: float) -> Claim | None:
@@ -204,9 +190,10 @@ def claim(study: Study, every: float) -> Claim | None:
         The claim, or None if the publication is another's.
     """
     last = standing(study)
-    if every > 0.0 and last is not None and expires_in(last, every) > 0.0:
+    # A clock that was set back must not stop all publishing.
+    if last is not None and 0.0 <= time.time() - float(last["at"]) < every:
         return None
-    by = f"{_process()} {threading.get_ident()}"
+    by = f"{socket.gethostname()} {os.getpid()} {threading.get_ident()}"
     mine: Claim = {"at": time.time(), "by": by}
     study._storage.set_study_system_attr(study._study_id, _CLAIM, mine)
     return mine if standing(study) == mine else None
@@ -216,22 +203,6 @@ def standing(study: Study) -> Claim | None:
     """The newest claim, None if nobody has published yet."""
     last = study._storage.get_study_system_attrs(study._study_id).get(_CLAIM)
     return last if isinstance(last, dict) else None
-
-
-def expires_in(last: Claim, every: float) -> float:
-    """Seconds until the publication may be claimed again."""
-    age = time.time() - float(last["at"])
-    # A clock that was set back must not stop all publishing.
-    return every - age if age >= 0.0 else 0.0
-
-
-def is_ours(last: Claim) -> bool:
-    """Whether a claim is of this process."""
-    return str(last["by"]).startswith(f"{_process()} ")
-
-
-def _process() -> str:
-    return f"{socket.gethostname()} {os.getpid()}"
 
 
 def save(name: str, study: Study, ledger: Setting, mine: Claim) -> bool:
