@@ -153,9 +153,13 @@ class TestClopperPearson:
     @pytest.mark.parametrize(
         ("k", "n"), [(0, 1), (1, 1), (0, 20), (1, 20), (7, 20), (20, 20), (3, 1000)]
     )
-    def test_against_scipy(self, k: int, n: int) -> None:
-        expected = stats.binomtest(k, n).proportion_ci(0.95, "exact")
-        np.testing.assert_allclose(clopper_pearson(k, n), (expected.low, expected.high), rtol=1e-9)
+    def test_by_its_definition(self, k: int, n: int) -> None:
+        """At either end what was seen, or more of it, has a probability of 2.5 %."""
+        low, high = clopper_pearson(k, n)
+        as_many = stats.binom.sf(k - 1, n, low)
+        as_few = stats.binom.cdf(k, n, high)
+        np.testing.assert_allclose((low, as_many)[k > 0], 0.025 * (k > 0), rtol=1e-9)
+        np.testing.assert_allclose((1.0 - high, as_few)[k < n], 0.025 * (k < n), rtol=1e-9)
 
     def test_nothing_seen(self) -> None:
         assert clopper_pearson(0, 0) == (0.0, 1.0)

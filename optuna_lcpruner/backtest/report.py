@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from optuna_lcpruner._util.formatting import table
 from optuna_lcpruner._util.validation import missing
@@ -29,8 +30,6 @@ from optuna_lcpruner.backtest.data import RecordedStudy
 
 KEEP = 0.95
 """Share of the orders in which a setting must keep the best trial to be advised."""
-
-_CONFIDENCE = 1.96  # normal quantile of a two-sided 95 % interval
 
 
 @dataclass(frozen=True)
@@ -92,13 +91,11 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's interval, within [0, 1]."""
-        z2 = _CONFIDENCE**2
-        middle = (self.count + z2 / 2) / (self.n + z2)
-        half = (_CONFIDENCE / (self.n + z2)) * math.sqrt(
-            self.count * (self.n - self.count) / self.n + z2 / 4
-        )
-        return max(0.0, middle - half), min(1.0, middle + half)
+        """Wilson's interval; (0, 1) where there was no order."""
+        if self.n == 0:
+            return 0.0, 1.0
+        interval = stats.binomtest(self.count, self.n).proportion_ci(0.95, "wilson")
+        return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import special, stats
 
 Array = NDArray[np.float64]
 
@@ -272,16 +272,12 @@ def pruning_cost(stops: Stops) -> PruningCost:
     )
 
 
-def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a binomial probability after k of n; (0, 1) after none.
-
-    Source: Clopper & Pearson 1934, "The use of confidence or fiducial limits illustrated in the
-    case of the binomial", by quantiles of the beta distribution.
-    """
-    tail = (1.0 - level) / 2.0
-    low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, tail))
-    high = 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1.0 - tail))
-    return low, high
+def clopper_pearson(k: int, n: int) -> tuple[float, float]:
+    """Exact 95 % interval of a binomial probability after k of n; (0, 1) after none."""
+    if n == 0:
+        return 0.0, 1.0
+    interval = stats.binomtest(k, n).proportion_ci(0.95, "exact")
+    return float(interval.low), float(interval.high)
 
 
 def _between(values: Array, low: float, high: float) -> NDArray[np.bool_]:
