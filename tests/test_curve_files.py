@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import importlib
+import sys
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -218,25 +218,44 @@ def test_parquet_is_read_like_csv(tmp_path: Path) -> None:
     assert steps(read) == [(0, 1), (0,), (0, 1), (0, 1), (0, 1), (0, 1)]
     assert read.trials[2].diverged
 
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame(columns).set_index(["trial", "step"]).to_parquet(path)
+    assert steps(read_file(path, "maximize")) == [(1, 2, 3)] * 6
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_without_pandas_a_table_says_what_to_install(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match="pip install pandas"):
+        read_file(write(tmp_path / name, LONG), "maximize")
+
 
 def test_without_pyarrow_a_parquet_file_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(name)
+    pandas = pytest.importorskip("pandas")
 
-    monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(InputError, match="pip install pyarrow"):
+    def no_pyarrow(*args: object, **settings: object) -> None:
+        raise ImportError("Missing optional dependency 'pyarrow'.")
+
+    monkeypatch.setattr(pandas, "read_parquet", no_pyarrow)
+    with pytest.raises(InputError, match="pip install pandas pyarrow"):
         read_file(write(tmp_path / "a.parquet", "x"), "maximize")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "needs columns trial, step, value.*it has nothing"),
+        ("", "cannot be read.*No columns"),
+        ("\n", "needs columns trial, step, value.*it has nothing"),
         ("a,b\n1,2\n", "it has 'a', 'b'"),
         ("trial,step,value\n1,0,abc\n", "line 2: 'abc' is not a number"),
         ("trial,step,value\n1,0\n", "line 2: 2 cells, but the header has 3"),
+        ("trial,step,value\n1,0,2,3\n", "cannot be read .*3 fields in line 2, saw 4"),
+        ("trial,step,value\n\n1,0,a\n", "line 3: 'a' is not a number"),
+        ("0,1, 0\n1,2,3\n", "column '0' is there twice"),
         ("trial,step,value\n1,-1,0.5\n", "step must be 0, 1, 2, ..., but got '-1'"),
         ("trial,step,value\n1,0.5,0.5\n", "step must be 0, 1, 2, ..., but got '0.5'"),
         ("trial,step,value\n1,nan,0.5\n", "step must be 0, 1, 2, ..., but got 'nan'"),
@@ -280,7 +299,7 @@ def test_files_that_are_not_what_they_seem(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="direction must be"):
         read_file(write(tmp_path / "e.csv", LONG))
     pytest.importorskip("pyarrow")
-    with pytest.raises(InputError, match="not a Parquet file"):
+    with pytest.raises(InputError, match=r"cannot be read.*Parquet"):
         read_file(write(tmp_path / "f.parquet", "x"), "maximize")
 
 

@@ -17,15 +17,12 @@ A trial's reports are taken in the order of their steps, which may have gaps and
 
 from __future__ import annotations
 
-import csv
-import importlib
 import math
-import re
 import tokenize
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -270,16 +267,12 @@ def read_file(
     try:
         if path.suffix == ".npz":
             return _read_npz(path, direction, n_steps)
-        if path.suffix == ".csv":
-            header, rows = _csv_table(path)
-        elif path.suffix == ".parquet":
-            header, rows = _parquet_table(path)
-        else:
-            raise InputError(f"{path}: must end in .npz, .csv or .parquet.")
-        maximize = maximizes(direction)
-        return recorded(path.stem, maximize, _from_table(header, rows, path), n_steps=n_steps)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        if path.suffix in (".csv", ".parquet"):
+            maximize = maximizes(direction)
+            return recorded(path.stem, maximize, _trials(_table(path), path), n_steps=n_steps)
+    except OSError as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)}).") from error
+    raise InputError(f"{path}: must end in .npz, .csv or .parquet.")
 
 
 def _read_npz(path: Path, direction: str | None, n_steps: float | None) -> RecordedStudy:
@@ -308,89 +301,77 @@ def _read_npz(path: Path, direction: str | None, n_steps: float | None) -> Recor
     return from_curves(curves.tolist(), DIRECTIONS[maximize], name, n_steps)
 
 
-Table = tuple[list[str], list[tuple[int, Sequence[Any]]]]
-"""Column names in lower case, and the rows, each with the number of its line."""
-
-
-def _csv_table(path: Path) -> Table:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = [name.strip().lower() for name in next(reader, [])]
-        rows: list[tuple[int, Sequence[Any]]] = []
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise InputError(
-                    f"{path}, line {reader.line_num}: {len(row)} cells, but the header has "
-                    f"{len(header)}."
-                )
-            rows.append((reader.line_num, row))
-    return header, rows
-
-
-def _parquet_table(path: Path) -> Table:
-    try:  # by name, so that type checks and imports do without it
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise missing(f"{path}: reading Parquet", "pyarrow") from error
+def _table(path: Path) -> Any:
+    """The cells of a file as a data frame, its column names in lower case, its index the lines."""
+    is_csv = path.suffix == ".csv"
     try:
-        table = parquet.read_table(path)
-    except ValueError as error:  # pyarrow's ArrowInvalid
-        raise InputError(f"{path}: not a Parquet file ({first_line(error)}).") from error
-    columns = [column.to_pylist() for column in table.columns]
-    header = [str(name).strip().lower() for name in table.column_names]
-    return header, list(enumerate(zip(*columns, strict=True), start=1))
+        import pandas
+
+        if is_csv:
+            # The Python parser tells a cell that is missing (NaN) from an empty one ('').
+            cells = pandas.read_csv(
+                path, header=None, dtype=str, keep_default_na=False, skip_blank_lines=False,
+                encoding="utf-8-sig", engine="python",
+            )  # fmt: skip
+            table = cells.iloc[1:].set_axis(cells.head(1).to_numpy().ravel(), axis="columns")
+            table = table.dropna(how="all")  # blank lines
+        else:  # as Arrow has it: an empty cell (NA) is not a NaN
+            table = pandas.read_parquet(path, dtype_backend="pyarrow").reset_index()
+    except ImportError as error:
+        raise missing(f"reading {path}", "pandas", *([] if is_csv else ["pyarrow"])) from error
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)}).") from error
+    table.index += 1
+    lengths, width = table.count(axis="columns"), table.shape[1]
+    if is_csv and (lengths < width).any():
+        line = lengths.index[lengths < width][0]
+        raise InputError(f"{path}, line {line}: {lengths[line]} cells, but the header has {width}.")
+    return table.rename(columns=lambda name: str(name).strip().lower())
 
 
-def _from_table(
-    header: list[str], rows: list[tuple[int, Sequence[Any]]], path: Path
-) -> list[RecordedTrial]:
+def _trials(table: Any, path: Path) -> list[RecordedTrial]:
+    used = {"trial", "step", "value"}
+    if not used <= set(table):
+        used = {name for name in table if name.isdecimal()}
+    if not used:
+        raise InputError(
+            f"{path}: needs columns trial, step, value, or one column a step named 0, 1, ...; "
+            f"it has {', '.join(map(repr, table)) or 'nothing'}."
+        )
+    table = table.loc[:, table.columns.isin([*used, "final"])]
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise InputError(f"{path}: column {twice!r} is there twice.")
+    if "trial" not in table:  # wide
+        keys = ["trial", *(["final"] if "final" in table else [])]
+        table = table.assign(trial=table.index).melt(keys, var_name="step", ignore_index=False)
     reports: dict[Any, dict[int, float]] = {}  # by trial, then step
     finals: dict[Any, float] = {}
-    final_at = header.index("final") if "final" in header else None
-    if {"trial", "step", "value"} <= set(header):
-        trial_at, step_at, value_at = (header.index(name) for name in ("trial", "step", "value"))
-        cells = [(line, row, row[trial_at], [(row[step_at], row[value_at])]) for line, row in rows]
-    else:
-        step_columns = [i for i, name in enumerate(header) if re.fullmatch(r"\d+", name)]
-        if not step_columns:
-            raise InputError(
-                f"{path}: needs columns trial, step, value, or one column a step named 0, 1, ...; "
-                f"it has {', '.join(map(repr, header)) or 'nothing'}."
-            )
-        cells = [
-            (line, row, line, [(header[i], row[i]) for i in step_columns]) for line, row in rows
-        ]
-    for line, row, trial, pairs in cells:
+    for line, row in zip(table.index, table.to_dict("records"), strict=True):
         where = f"{path}, line {line}"
-        curve = reports.setdefault(trial, {})
-        for step_cell, value_cell in pairs:
-            value = _number(value_cell, where)
-            if value is None:
-                continue
-            step = _number(step_cell, where)
-            if step is None or not (0 <= step < 2**53 and step % 1 == 0):
-                raise InputError(f"{where}: step must be 0, 1, 2, ..., but got {step_cell!r}.")
-            if int(step) in curve:
-                raise InputError(f"{where}: step {int(step)} of trial {trial} is there twice.")
-            curve[int(step)] = value
-        final = None if final_at is None else _number(row[final_at], where)
+        curve = reports.setdefault(row["trial"], {})
+        value, final = _number(row["value"], where), _number(row.get("final"), where)
         if final is not None:
-            finals[trial] = final
+            finals[row["trial"]] = final
+        if value is None:
+            continue
+        step = _number(row["step"], where)
+        if step is None or not (0 <= step < 2**53 and step % 1 == 0):
+            raise InputError(f"{where}: step must be 0, 1, 2, ..., but got {row['step']!r}.")
+        if int(step) in curve:
+            raise InputError(f"{where}: step {int(step)} of trial {row['trial']} is there twice.")
+        curve[int(step)] = value
     trials = []
     for number, (trial, curve) in enumerate(reports.items()):
         steps, values = ordered(curve)
         final = finals.get(trial, float(values[-1]) if curve else float("nan"))
-        trials.append(
-            RecordedTrial(number, tuple(steps.tolist()), tuple(values.tolist()), float(final))
-        )
+        trials.append(RecordedTrial(number, tuple(steps.tolist()), tuple(values.tolist()), final))
     return trials
 
 
 def _number(cell: Any, where: str) -> float | None:
     """The number in a cell, None if the cell is empty."""
-    if cell is None or (isinstance(cell, str) and not cell.strip()):
+    if cell is None or str(cell).strip() in ("", "<NA>"):  # the latter is pandas.NA
         return None
     try:
         return float(cell)
