@@ -41,8 +41,6 @@ from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import RecordedStudy, from_curves, from_study
 from optuna_lcpruner.backtest.replay import (
     DEFAULT_PRUNERS,
-    KeepTopPruner,
-    LastValuePruner,
     make_pruner,
     pruner_names,
     replay,
@@ -409,7 +407,7 @@ def without_times(report: BacktestReport) -> Any:
     return report.top, results
 
 
-SOME = ("lcpruner:risk=0.8", "hyperband", "top:after=3")
+SOME = ("lcpruner:risk=0.8", "hyperband", "percentile:n_warmup_steps=3")
 
 
 def test_the_same_seed_gives_the_same_report_in_any_number_of_processes() -> None:
@@ -433,7 +431,7 @@ def test_a_pruner_that_fails_in_another_process_is_reported() -> None:
 
 
 def test_minimizing_the_negative_is_maximizing() -> None:
-    curves, pruners = noisy_curves(20), [*SOME, "median", "last", "halving"]
+    curves, pruners = noisy_curves(20), [*SOME, "median", "halving"]
     up = backtest(curves, pruners, direction="maximize", n_orders=2)
     down = backtest(-curves, pruners, direction="minimize", n_orders=2)
     for result, mirrored in zip(up.results, down.results, strict=True):
@@ -509,8 +507,6 @@ STUDY = from_curves(noisy_curves(n_steps=50), "maximize")
         ("hyperband", HyperbandPruner, {"_max_resource": 50, "_min_resource": 1}),
         ("hyperband:max_resource=auto", HyperbandPruner, {"_max_resource": "auto"}),
         ("patient:patience=3", PatientPruner, {"_patience": 3}),
-        ("top", KeepTopPruner, {"_after": 5, "_share": 0.2}),
-        ("last:margin=0.5", LastValuePruner, {"_after": 25, "_margin": 0.5}),
     ],
 )
 def test_a_name_and_its_settings(spec: str, kind: type, attributes: dict[str, Any]) -> None:
@@ -559,61 +555,11 @@ def test_every_name_makes_a_pruner_and_the_defaults_are_eight() -> None:
         ("lcpruner:engine=magic", "engine must be one of 'pool', .*, but got 'magic'"),
         ("patient:wrapped=medium", "unknown pruner 'medium'"),
         ("threshold", "Either lower or upper must be specified"),
-        ("top:share=0", "share must be above 0 and at most 1, but got 0"),
-        ("top:after=0", "after must be at least 1, but got 0"),
-        ("last:margin=-1", "margin must be at least 0, but got -1"),
-        ("last:after=0", "after must be at least 1, but got 0"),
     ],
 )
 def test_a_name_or_setting_that_cannot_be(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_pruner(spec, STUDY)
-
-
-@pytest.mark.parametrize("direction", ["maximize", "minimize"])
-@pytest.mark.parametrize(
-    ("pruner", "others", "curve", "stops"),
-    [
-        (KeepTopPruner(2, 0.5), [1, 2, 3, 4, 5], [9, 3.5, 9], False),  # third of six
-        (KeepTopPruner(2, 0.5), [1, 2, 3, 4, 5], [9, 2.5, 9], True),  # fourth
-        (KeepTopPruner(2, 0.5), [1, 2, 3, 4, 5], [9], False),  # too early
-        (KeepTopPruner(2, 0.01), [1, 2, 3, 4, 5], [0, 6], False),  # the best stays in any case
-        (KeepTopPruner(2, 1.0), [1, 2, 3, 4, 5], [9, NAN], True),
-        (KeepTopPruner(2, 0.5), [1, 2, 3, 4], [9, 0], False),  # startup
-        (LastValuePruner(2, 0.5), [1, 2, 3, 4, 5], [0, 4.1], False),  # best 5, median 3
-        (LastValuePruner(2, 0.5), [1, 2, 3, 4, 5], [0, 3.9], True),
-        (LastValuePruner(2, 0.5), [1, 2, 3, 4, 5], [0], False),
-        (LastValuePruner(2, 0.5), [1, 2, 3, 4, 5], [9, NAN], True),
-        (LastValuePruner(2, 0.5), [1, 2, 3, 4], [0, 0], False),
-    ],
-)
-def test_simple_rules(
-    pruner: BasePruner, others: list[float], curve: list[float], stops: bool, direction: str
-) -> None:
-    sign = 1 if direction == "maximize" else -1
-    study = make_study(
-        (finished(reports([0.0, sign * v])) for v in others), direction=direction, pruner=pruner
-    )
-    trial = study.ask()
-    assert not trial.should_prune()  # nothing reported
-    decisions = []
-    for step, value in enumerate(curve):
-        trial.report(sign * value, step)
-        decisions.append(trial.should_prune())
-    assert any(decisions) == stops
-
-
-@pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_the_last_value_rule_goes_by_feasible_trials(direction: str) -> None:
-    sign = 1 if direction == "maximize" else -1
-    trials = [finished(reports([0.0, sign * v])) for v in (1.0, 2.0, 3.0, 4.0, 5.0)]
-    trials += [constrained(finished(reports([0.0, sign * 9.0])), 1.0) for _ in range(2)]
-    rule = LastValuePruner(1, 0.5)
-    for n, value, stops in ((7, 4.1, False), (7, 3.9, True), (6, 0.0, False)):
-        study = make_study(trials[7 - n :], direction=direction, pruner=rule)
-        trial = study.ask()
-        trial.report(sign * value, 0)
-        assert trial.should_prune() == stops  # best 5, median 3; six are but four feasible ones
 
 
 def outcomes(kept: int, cost: float, n: int = 20) -> tuple[Outcome, ...]:

@@ -9,7 +9,6 @@ the value is not finite.
 from __future__ import annotations
 
 import inspect
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.pruners import (
     BasePruner,
@@ -33,97 +31,14 @@ from optuna.pruners import (
     WilcoxonPruner,
 )
 from optuna.samplers import RandomSampler
-from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
 
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import RecordedStudy, RecordedTrial, first_line
 from optuna_lcpruner.curves.horizon import N_STEPS_ATTRIBUTE
 from optuna_lcpruner.pruners._deferral import listening
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
-from optuna_lcpruner.study.feasibility import is_feasible
-
-
-class KeepTopPruner(BasePruner):
-    """Keep the best after ``after`` reports (i-Epoch); judged once, there.
-
-    A trial is kept iff at most ``share`` of the trials that reported at the same step, itself
-    among them, are at least as good. NaN is not good.
-
-    Args:
-        after: Reports after which a trial is judged.
-        share: Share of the trials to keep, in (0, 1].
-        n_startup_trials: Other trials that must have reported at that step.
-    """
-
-    def __init__(self, after: int, share: float = 0.2, n_startup_trials: int = 5) -> None:
-        if after < 1:
-            raise ValueError(f"after must be at least 1, but got {after}.")
-        if not 0 < share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1, but got {share}.")
-        self._after, self._share, self._n_startup_trials = after, share, n_startup_trials
-
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether the trial is judged now and not among the best."""
-        step = trial.last_step
-        if step is None or len(trial.intermediate_values) != self._after:
-            return False
-        sign = _sign(study)
-        value = sign * trial.intermediate_values[step]
-        others = [
-            sign * other.intermediate_values[step]
-            for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number and step in other.intermediate_values
-        ]
-        if len(others) < self._n_startup_trials:
-            return False
-        if math.isnan(value):
-            return True
-        rank = 1 + sum(other >= value for other in others)
-        return rank > max(1, math.floor(self._share * (len(others) + 1)))
-
-
-class LastValuePruner(BasePruner):
-    """Take the last report for the final value, once much of the training is done.
-
-    From report ``after`` on a trial is stopped iff
-
-        best - last > margin * (best - median)
-
-    where best and median are those of the feasible completed trials' values, larger is better. NaN
-    stops.
-
-    Args:
-        after: Reports from which on a trial is judged, at each of them.
-        margin: How far behind the best a trial may be, 1 being as far as the median trial.
-        n_startup_trials: Feasible completed trials needed.
-    """
-
-    def __init__(self, after: int, margin: float = 0.2, n_startup_trials: int = 5) -> None:
-        if after < 1:
-            raise ValueError(f"after must be at least 1, but got {after}.")
-        if not margin >= 0:
-            raise ValueError(f"margin must be at least 0, but got {margin}.")
-        self._after, self._margin, self._n_startup_trials = after, margin, n_startup_trials
-
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether the last report is too far behind the best trial."""
-        if trial.last_step is None or len(trial.intermediate_values) < self._after:
-            return False
-        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        completed = [other for other in ended if is_feasible(other)]
-        if len(completed) < max(1, self._n_startup_trials):
-            return False
-        sign = _sign(study)
-        finals = sign * np.array([other.value for other in completed], dtype=float)
-        best, median = float(finals.max()), float(np.median(finals))
-        last = sign * trial.intermediate_values[trial.last_step]
-        return not best - last <= self._margin * (best - median)
-
-
-def _sign(study: Study) -> float:
-    return 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-
 
 Build = Callable[..., BasePruner]
 
@@ -156,8 +71,6 @@ _KINDS: Mapping[str, _Kind] = {
     "patient": _Kind(PatientPruner, lambda study: {"wrapped": "median", "patience": 2}),
     "wilcoxon": _Kind(WilcoxonPruner),
     "threshold": _Kind(ThresholdPruner),
-    "top": _Kind(KeepTopPruner, lambda study: {"after": math.ceil(study.n_reports / 10)}),
-    "last": _Kind(LastValuePruner, lambda study: {"after": math.ceil(study.n_reports / 2)}),
 }
 
 DEFAULT_PRUNERS = (
@@ -199,8 +112,7 @@ def make_pruner(spec: str, study: RecordedStudy) -> BasePruner:
 
     Settings are those of the pruner's constructor. Where they are left out they are the
     constructor's defaults, except those that follow from the study: the horizon of ``lcpruner`` and
-    ``hyperband``, ``percentile`` 25, ``patient`` two steps around ``wrapped=median``, ``top`` after
-    a tenth and ``last`` after half of the reports of a full training.
+    ``hyperband``, ``percentile`` 25, and ``patient`` two steps around ``wrapped=median``.
 
     Raises:
         InputError: If there is no such name or setting, or a value is not allowed.

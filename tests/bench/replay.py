@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -43,9 +44,9 @@ from optuna.pruners import (
     SuccessiveHalvingPruner,
 )
 from optuna.trial import TrialState
+from simple_rules import KeepTopPruner, LastValuePruner
 
 from optuna_lcpruner import LearningCurvePruner
-from optuna_lcpruner.backtest.replay import KeepTopPruner
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 
 Factory = Callable[[int], BasePruner]
@@ -66,6 +67,7 @@ def peers() -> dict[str, Factory]:
     factories["patient_median"] = lambda n: PatientPruner(MedianPruner(5, 3), 2)
     for steps, share in ((3, 0.1), (3, 0.2), (10, 0.2)):
         factories[f"top{share:.0%}_after{steps}"] = lambda n, s=steps, q=share: KeepTopPruner(s, q)
+    factories["last_after_half"] = lambda n: LastValuePruner(math.ceil(n / 2))
     try:  # pip install surestop
         from surestop import ConformalPruner
     except ImportError:
