@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna_lcpruner.pruners.combined import PruneIfAll, PruneIfAny
     from optuna_lcpruner.pruners.executor import worker_processes
     from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
+    from optuna_lcpruner.pruners.remote import RemotePruner
     from optuna_lcpruner.reporting.build_report import report
     from optuna_lcpruner.reporting.explanation import Explanation, explain
     from optuna_lcpruner.reporting.report import Report
@@ -39,6 +40,7 @@ __all__ = [
     "PruneIfAll",
     "PruneIfAny",
     "Reason",
+    "RemotePruner",
     "Report",
     "__version__",
     "explain",
@@ -62,6 +64,7 @@ _HOMES = {
     "PruneIfAll": "pruners.combined",
     "PruneIfAny": "pruners.combined",
     "Reason": "decision.decision",
+    "RemotePruner": "pruners.remote",
     "Report": "reporting.report",
     "explain": "reporting.explanation",
     "forecast": "posterior.extrapolate",

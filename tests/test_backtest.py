@@ -249,8 +249,8 @@ def test_a_replay_leaves_the_pruner_and_the_study_as_they_were() -> None:
     before = study.trials
     backtest(study, [pruner, ours], n_orders=1)
     assert pruner._pruners == []
-    assert len(ours._memos) == 0
-    assert ours._publish
+    assert len(ours._verdicts._memos) == 0
+    assert ours._verdicts._publish
     assert study.trials == before
 
 

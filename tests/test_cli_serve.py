@@ -24,7 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from serving import Serving, wait
 
-from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner import RemotePruner
 from optuna_lcpruner.cli.main import main
 from optuna_lcpruner.cli.serve import Log, status
 from optuna_lcpruner.records import trial_attributes
@@ -333,7 +333,7 @@ def test_status() -> None:
 def test_a_trainer_and_a_forecaster(url: str) -> None:
     """The whole way, the forecaster looking now and then."""
     study = a_study(url)
-    study.pruner = LearningCurvePruner(remote=True)
+    study.pruner = RemotePruner()
 
     def objective(trial: optuna.Trial) -> float:
         for step in range(20):

@@ -30,7 +30,15 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from test_forecaster import Watching
 
-from optuna_lcpruner import LearningCurvePruner, PruneIfAll, PruneIfAny, Reason, explain, report
+from optuna_lcpruner import (
+    LearningCurvePruner,
+    PruneIfAll,
+    PruneIfAny,
+    Reason,
+    RemotePruner,
+    explain,
+    report,
+)
 from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import Entry, Ledger
 from optuna_lcpruner.records.location import address
@@ -366,7 +374,7 @@ class TestRemote:
     """The forecaster decides and tells; the trainer's combination has the last word."""
 
     def test_the_trainer_overrules(self, studies: Callable[[BasePruner], Study]) -> None:
-        study = studies(PruneIfAll([LearningCurvePruner(remote=True), FALSE]))
+        study = studies(PruneIfAll([RemotePruner(), FALSE]))
         watching = Watching(study._storage, [study.study_name])
         trial = study.ask()
         for step, value in reports(BAD).items():
@@ -385,7 +393,7 @@ class TestRemote:
         self, studies: Callable[[BasePruner], Study]
     ) -> None:
         """What counts is the look that stopped the trial, not an earlier one of the forecaster."""
-        study = studies(PruneIfAll([LearningCurvePruner(remote=True), Says(True, since=12)]))
+        study = studies(PruneIfAll([RemotePruner(), Says(True, since=12)]))
         watching = Watching(study._storage, [study.study_name])
         trial = study.ask()
         stopped = False
@@ -405,7 +413,7 @@ class TestRemote:
     def test_the_forecasters_prune_is_on_record_once(
         self, studies: Callable[[BasePruner], Study]
     ) -> None:
-        study = studies(PruneIfAny([LearningCurvePruner(remote=True), FALSE]))
+        study = studies(PruneIfAny([RemotePruner(), FALSE]))
         trial = study.ask()
         for step, value in reports(BAD[:8]).items():
             trial.report(value, step)
@@ -415,7 +423,7 @@ class TestRemote:
         assert [(row.step, row.action) for row in rows] == [(7, "prune")]
 
     def test_another_pruner_stops_it(self, studies: Callable[[BasePruner], Study]) -> None:
-        study = studies(PruneIfAny([LearningCurvePruner(remote=True), Says(True, since=4)]))
+        study = studies(PruneIfAny([RemotePruner(), Says(True, since=4)]))
         trial = train(study, GOOD)
         said = "pruned by Says (LearningCurvePruner: forecast under way: no verdict yet)"
         assert trial.user_attrs["lcpruner_reason"] == said

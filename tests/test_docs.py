@@ -166,11 +166,14 @@ def test_the_api_page_has_every_public_name(site: Path) -> None:
     assert {f"optuna_lcpruner.{name}" for name in optuna_lcpruner.__all__} <= entries
 
 
-def test_every_setting_of_the_pruner_is_explained(site: Path) -> None:
-    settings = inspect.signature(optuna_lcpruner.LearningCurvePruner).parameters
+OURS = (optuna_lcpruner.LearningCurvePruner, optuna_lcpruner.RemotePruner)
+
+
+def test_every_setting_of_the_pruners_is_explained(site: Path) -> None:
     text = (site / "api.html").read_text(encoding="utf-8")
-    for name in settings:
-        assert f"<strong>{name}</strong>" in text
+    for pruner in OURS:
+        for name in inspect.signature(pruner).parameters:
+            assert f"<strong>{name}</strong>" in text
 
 
 def test_formulas_are_formulas(site: Path) -> None:
@@ -294,20 +297,21 @@ def test_the_quick_start_shows_what_the_example_prints() -> None:
 
 
 def test_settings_named_in_the_pages_exist() -> None:
-    settings = inspect.signature(optuna_lcpruner.LearningCurvePruner).parameters
+    settings = {name for pruner in OURS for name in inspect.signature(pruner).parameters}
     text = (DOCS / "settings.md").read_text(encoding="utf-8")
     used = set(re.findall(r"`(\w+)=", text)) | set(re.findall(r"`(n_\w+|\w+_\w+)`", text))
     assert len(used) > 12
-    assert used <= set(settings) | {"report", "sampler", "set_n_steps"}
+    assert used <= settings | {"report", "sampler", "set_n_steps"}
 
 
 def test_all_settings_are_listed_with_their_defaults() -> None:
-    settings = inspect.signature(optuna_lcpruner.LearningCurvePruner).parameters
-    text = (DOCS / "settings.md").read_text(encoding="utf-8").partition("## All settings")[2]
-    listed = re.findall(r"^\| `(\w+)` \| `(\S+)` \| \S", text, re.M)
-    assert listed == [
-        (name, f"{setting.default!r}".replace("'", '"')) for name, setting in settings.items()
-    ]
+    _, *tables = (DOCS / "settings.md").read_text(encoding="utf-8").split("## All settings")
+    for pruner, text in zip(OURS, tables, strict=True):
+        settings = inspect.signature(pruner).parameters
+        listed = re.findall(r"^\| `(\w+)` \| `(\S+)` \| \S", text, re.M)
+        assert listed == [
+            (name, f"{setting.default!r}".replace("'", '"')) for name, setting in settings.items()
+        ]
 
 
 def test_the_table_of_risk_is_that_of_the_benchmarks() -> None:

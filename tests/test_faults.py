@@ -28,7 +28,7 @@ from serving import Serving, trains, wait
 from sqlalchemy.exc import OperationalError
 from test_forecaster import Clock, Watching, running, verdict_of
 
-from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason
+from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason, RemotePruner
 from optuna_lcpruner.records import ledger_writer, remote_decision, trial_attributes
 from optuna_lcpruner.records.remote_decision import ATTRIBUTE, RemoteVerdict
 
@@ -96,7 +96,7 @@ class TestDatabaseGone:
     def test_a_trainer_goes_on_and_listens_again(self, warned: list[str]) -> None:
         study = make_study(good_trials())
         cut = Cut(study._storage)
-        pruner = LearningCurvePruner(remote=True)
+        pruner = RemotePruner()
         seen_from_afar = optuna.load_study(study_name=study.study_name, storage=behind(cut))
         trial = running(study, BAD[:6])
         Forecaster(
@@ -144,7 +144,7 @@ class TestDatabaseGone:
 def test_killed_between_forecast_and_write(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     study = make_study(good_trials(), storage=sqlite(url))
-    study.pruner = LearningCurvePruner(remote=True)
+    study.pruner = RemotePruner()
     trial = running(study, BAD[:10])
     before = """
 import time
@@ -222,7 +222,7 @@ class TestNetworkCutBetweenOneForecasterAndTheStorage:
 def test_clocks_an_hour_apart(tmp_path: Path, warned: list[str]) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     study = make_study(good_trials(), storage=sqlite(url))
-    study.pruner = LearningCurvePruner(remote=True)
+    study.pruner = RemotePruner()
     ahead = """
 import time
 now = time.time
@@ -312,7 +312,7 @@ class TestFullDisk:
         """SQLite's own error: the forecaster's connections may not make the file larger."""
         path = tmp_path / "s.db"
         study = make_study(good_trials(), storage=sqlite(f"sqlite:///{path}"))
-        study.pruner = LearningCurvePruner(remote=True)
+        study.pruner = RemotePruner()
         trial = running(study, BAD[:6])
         storage = RDBStorage(f"sqlite:///{path}")
         is_full = True
@@ -418,7 +418,7 @@ class TestALineOfAJournalThatIsNone:
     ) -> None:
         path = tmp_path / "s.log"
         study = make_study(good_trials(), storage=JournalStorage(JournalFileBackend(str(path))))
-        study.pruner = LearningCurvePruner(remote=True)
+        study.pruner = RemotePruner()
         trial = running(study, BAD[:6])
         watching = Watching(
             JournalStorage(JournalFileBackend(str(path))), [study.study_name] if by_name else None
@@ -480,7 +480,7 @@ class TestVersions:
         self, monkeypatch: pytest.MonkeyPatch, warned: list[str]
     ) -> None:
         study = make_study(good_trials())
-        study.pruner = LearningCurvePruner(remote=True)
+        study.pruner = RemotePruner()
         trial = running(study, BAD[:6])
         monkeypatch.setattr(remote_decision, "FORMAT", 2)
         Watching(study._storage).look()
@@ -507,7 +507,7 @@ class TestVersions:
 
     def test_a_reason_of_a_newer_version(self) -> None:
         study = make_study(good_trials())
-        study.pruner = LearningCurvePruner(remote=True)
+        study.pruner = RemotePruner()
         trial = running(study, BAD[:6])
         Watching(study._storage).look()
         found = study._storage.get_trial(trial._trial_id).system_attrs[ATTRIBUTE]
@@ -521,7 +521,7 @@ class TestVersions:
 
 def test_a_trial_that_diverges_needs_no_forecaster() -> None:
     study = make_study(good_trials())
-    study.pruner = LearningCurvePruner(remote=True)
+    study.pruner = RemotePruner()
     trial = running(study, [0.1, 0.2, math.nan])
     assert trial.should_prune() is True
     watching = Watching(study._storage)
@@ -542,7 +542,7 @@ def test_memory_stays_flat(traced: None) -> None:
     """Trials and studies come and go on both sides; tests/bench/soak.py is the long version."""
     storage = InMemoryStorage()
     watching = Watching(storage, pruner=LearningCurvePruner(20, threshold=0.05, ledger=False))
-    pruner = LearningCurvePruner(remote=True)
+    pruner = RemotePruner()
 
     def a_study(name: str) -> None:
         study = optuna.create_study(

@@ -21,7 +21,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from serving import wait
 
-from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason
+from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason, RemotePruner
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.records import trial_attributes
 from optuna_lcpruner.records.remote_decision import ATTRIBUTE, RemoteVerdict
@@ -111,7 +111,7 @@ class TestOnEveryStorage:
 
     def test_to_the_trainer_and_back(self, opened: Callable[[], Any]) -> None:
         study = make_study(good_trials(), storage=opened())
-        study.pruner = LearningCurvePruner(remote=True)
+        study.pruner = RemotePruner()
         watching = Watching(opened())
         bad, good = running(study, BAD[:6]), running(study, saturating(0.95)[:6])
         watching.look()
@@ -303,14 +303,9 @@ class TestSettingsReachTheDecision:
 
 
 class TestRefused:
-    @pytest.mark.parametrize(
-        "pruner",
-        [LearningCurvePruner(remote=True), LearningCurvePruner(interval_steps=2)],
-        ids=["remote", "interval_steps"],
-    )
-    def test_a_pruner_that_cannot_serve(self, pruner: LearningCurvePruner) -> None:
-        with pytest.raises(InputError, match=r"must not have (remote=True|interval_steps)"):
-            Forecaster(InMemoryStorage(), pruner=pruner)
+    def test_a_pruner_that_looks_at_some_reports_only(self) -> None:
+        with pytest.raises(InputError, match="must not have interval_steps"):
+            Forecaster(InMemoryStorage(), pruner=LearningCurvePruner(interval_steps=2))
 
     def test_an_executor(self) -> None:
         from concurrent.futures import ThreadPoolExecutor
@@ -325,6 +320,7 @@ class TestRefused:
             ({"lease": 0.0}, ValueError),
             ({"studies": "s"}, TypeError),
             ({"pruner": optuna.pruners.NopPruner()}, TypeError),
+            ({"pruner": RemotePruner()}, TypeError),
         ],
     )
     def test_arguments(self, settings: dict[str, Any], error: type[Exception]) -> None:
@@ -579,7 +575,7 @@ class TestRun:
 
     def test_until_it_is_stopped(self) -> None:
         study = make_study(good_trials())
-        study.pruner = LearningCurvePruner(remote=True)
+        study.pruner = RemotePruner()
         forecaster = Forecaster(
             study._storage, pruner=LearningCurvePruner(20, threshold=0.05), interval=0.01
         )

@@ -13,7 +13,7 @@ import pytest
 from helpers import BAD, N_STEPS, good_trials, make_study, saturating, sqlite
 from optuna.trial import TrialState
 
-from optuna_lcpruner import Forecaster, LearningCurvePruner, requeue, set_n_steps
+from optuna_lcpruner import Forecaster, LearningCurvePruner, RemotePruner, requeue, set_n_steps
 from optuna_lcpruner.records import trial_attributes as publishing
 from optuna_lcpruner.visualization import dashboard
 
@@ -111,7 +111,8 @@ def studies(tmp_path: Path) -> list[optuna.Study]:
     control = searched(control_fraction=1.0)
     control.optimize(objective, n_trials=2)
 
-    remote = searched(remote=True)
+    remote = searched()
+    remote.pruner = RemotePruner()
     trial = remote.ask()
     trial.report(0.1, 0)
     now = [0.0]

@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 from serving import Serving, trains, wait
 from test_forecaster import running, verdict_of
 
-from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner import RemotePruner
 
 pytestmark = pytest.mark.slow
 
@@ -208,7 +208,7 @@ def test_the_database_is_gone_for_ten_seconds(url: sqlalchemy.URL, warned: list[
         trainer = optuna.load_study(
             study_name=study.study_name,
             storage=through,
-            pruner=LearningCurvePruner(remote=True, ledger=False),
+            pruner=RemotePruner(ledger=False),
         )
         trial = running(trainer, BAD[:2])
         options = ("--storage", through, "--interval", "0.1", "--n-steps", "20", "--no-ledger")

@@ -1,7 +1,9 @@
-"""A trainer with remote=True: which verdicts count, what it does without one."""
+"""A trainer with a RemotePruner: which verdicts count, what it does without one."""
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
 import math
 import pickle
@@ -22,9 +24,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason
-from optuna_lcpruner._util.validation import InputError
-from optuna_lcpruner.records.remote_decision import ATTRIBUTE, Heard, Listener, RemoteVerdict, write
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason, RemotePruner, explain
+from optuna_lcpruner.pruners.remote import Silence
+from optuna_lcpruner.records import ledger_writer, trial_attributes
+from optuna_lcpruner.records.remote_decision import ATTRIBUTE, RemoteVerdict, write
 
 HOPELESS = Decision(Reason.HOPELESS, "", 4, 0.01, 0.03, 0.9, 0.2, 0.1, 0.4)
 UNDECIDED = replace(HOPELESS, reason=Reason.UNDECIDED, p_beat=0.3)
@@ -54,8 +57,8 @@ def tell(
     write(study._storage, trial._trial_id, verdict)
 
 
-def trainer(**settings: Any) -> LearningCurvePruner:
-    return LearningCurvePruner(remote=True, **settings)
+def trainer(**settings: Any) -> RemotePruner:
+    return RemotePruner(**settings)
 
 
 class Clock:
@@ -66,10 +69,8 @@ class Clock:
         return self.now
 
 
-def with_clock(pruner: LearningCurvePruner) -> Clock:
-    assert pruner._listener is not None
-    clock = Clock()
-    pruner._listener = replace(pruner._listener, clock=clock)
+def with_clock(pruner: RemotePruner) -> Clock:
+    clock = pruner._clock = Clock()
     return clock
 
 
@@ -293,12 +294,12 @@ class TestWithoutForecaster:
         assert trial.should_prune() is True
         assert warned == []
 
-    def test_heard(self) -> None:
-        heard = Heard()
-        assert heard.unanswered(10.0) == (0.0, 1)
-        assert heard.unanswered(12.0) == (2.0, 2)
-        heard.answered()
-        assert heard.unanswered(20.0) == (0.0, 1)
+    def test_silence(self) -> None:
+        silence = Silence()
+        assert silence.goes_on(10.0) == (0.0, 1)
+        assert silence.goes_on(12.0) == (2.0, 2)
+        silence.ends()
+        assert silence.goes_on(20.0) == (0.0, 1)
 
 
 class TestOfAnotherTrial:
@@ -464,47 +465,74 @@ class TestUntrusted:
 
 
 class TestSettings:
-    @pytest.mark.parametrize(
-        "setting",
-        [
-            {"n_steps": 20},
-            {"risk": 0.02},
-            {"threshold": 0.05},
-            {"n_startup_trials": 5},
-            {"patience": 2},
-            {"target": "last"},
-            {"stop_below_std": 0.1},
-            {"control_fraction": 0.05},
-            {"engine": "mcmc"},
-            {"executor_timeout": 1.0},
-        ],
-    )
-    def test_what_is_the_forecasters_is_refused(self, setting: dict[str, Any]) -> None:
-        (name,) = setting
-        with pytest.raises(InputError, match=f"^{name} is the forecaster's.*serve"):
-            LearningCurvePruner(remote=True, **setting)
-        LearningCurvePruner(**setting)
-
-    @pytest.mark.parametrize(
-        "setting",
-        [{"n_warmup_steps": 3}, {"interval_steps": 2}, {"nan_policy": "ignore"}, {"publish": False},
-         {"ledger": False}, {"risk": 0.04}, {"stale_after": 0}],
-    )  # fmt: skip
-    def test_what_is_the_trainers_is_not(self, setting: dict[str, Any]) -> None:
-        LearningCurvePruner(remote=True, **setting)
+    def test_what_is_the_forecasters_there_is_not(self) -> None:
+        own = set(inspect.signature(RemotePruner).parameters)
+        shared = own & set(inspect.signature(LearningCurvePruner).parameters)
+        assert own - shared == {"stale_after", "forecaster_timeout"}
+        assert shared == {
+            "n_warmup_steps", "interval_steps", "nan_policy", "prune_infeasible", "publish",
+            "ledger",
+        }  # fmt: skip
 
     @pytest.mark.parametrize(
         ("setting", "error"),
         [
-            ({"remote": 1}, TypeError),
-            ({"remote": True, "stale_after": -0.1}, ValueError),
-            ({"remote": True, "stale_after": "x"}, TypeError),
-            ({"remote": True, "forecaster_timeout": math.nan}, ValueError),
+            ({"stale_after": -0.1}, ValueError),
+            ({"stale_after": "x"}, TypeError),
+            ({"forecaster_timeout": math.nan}, ValueError),
+            ({"n_warmup_steps": -1}, ValueError),
+            ({"interval_steps": 0}, ValueError),
+            ({"nan_policy": "raise"}, ValueError),
+            ({"prune_infeasible": 1}, TypeError),
+            ({"publish": None}, TypeError),
+            ({"ledger": True}, TypeError),
+            ({"ledger": "x"}, ValueError),
         ],
     )
     def test_out_of_range(self, setting: dict[str, Any], error: type[Exception]) -> None:
         with pytest.raises(error):
-            LearningCurvePruner(**setting)
+            RemotePruner(**setting)
+
+    def test_repr(self) -> None:
+        assert repr(RemotePruner(n_warmup_steps=3)) == (
+            "RemotePruner(stale_after=0.5, forecaster_timeout=60.0, n_warmup_steps=3, "
+            "interval_steps=1)"
+        )
+
+    @pytest.mark.parametrize("copied", [copy.copy, lambda p: pickle.loads(pickle.dumps(p))])
+    def test_a_copy_remembers_nothing(self, copied: Any, warned: list[str]) -> None:
+        study = make_study(good_trials())
+        study.pruner = first = trainer(forecaster_timeout=0, nan_policy="ignore")
+        trial = begun(study, BAD[:5])
+        for _ in range(3):
+            trial.should_prune()
+        assert len(warned) == 1
+        tell(study, trial, UNDECIDED)
+        assert trial.should_prune() is False
+        tell(study, trial)
+        assert trial.should_prune() is False  # the same reports
+        study.pruner = copied(first)
+        assert trial.should_prune() is True
+        trial = begun(study, [0.1, math.nan])
+        for _ in range(3):
+            assert trial.should_prune() is False
+        assert len(warned) == 2
+        study.pruner = first
+        assert trial.should_prune() is False
+
+    def test_what_it_decides_itself_is_shown_and_kept_if_wanted(self, tmp_path: Path) -> None:
+        study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/s.db"))
+        study.pruner = trainer(publish=False, ledger=False)
+        silent = begun(study, [0.1, math.nan])
+        assert silent.should_prune() is True
+        assert trial_attributes.writer().flush(20)
+        assert frozen(study, silent).user_attrs == {}
+        assert not (tmp_path / "s.db.lcpruner").exists()
+        study.pruner = trainer()
+        assert begun(study, [0.1, math.nan]).should_prune() is True
+        assert ledger_writer.flush(20)
+        (row,) = explain(study, 6).decisions
+        assert (row.reason, row.engine) == ("DIVERGED", "remote")
 
     def test_it_survives_pickle(self) -> None:
         study = make_study(good_trials())
@@ -520,14 +548,6 @@ class TestSettings:
         trial = begun(study, saturating(0.3)[::-1])
         tell(study, trial)
         assert trial.should_prune() is True
-
-    def test_default(self) -> None:
-        assert (
-            Listener.checked(
-                {"remote": False, "stale_after": 1, "forecaster_timeout": 1}, LearningCurvePruner
-            )
-            is None
-        )
 
 
 def statements(engine: sqlalchemy.Engine) -> list[str]:

@@ -53,10 +53,10 @@ def add_serve(commands: Any) -> None:
     """Add the command to the parsers of ``optuna-lcpruner``."""
     parser = commands.add_parser(
         "serve",
-        help="forecast running trials for trainers with LearningCurvePruner(remote=True)",
+        help="forecast running trials for trainers with RemotePruner()",
         description=(
             "Watch the running trials of studies, forecast them, and write verdicts to the\n"
-            "storage, where LearningCurvePruner(remote=True) reads them. Any number of these may\n"
+            "storage, where RemotePruner() reads them. Any number of these may\n"
             "run: they share the work. SIGTERM or Ctrl-C ends it after the trial in hand."
         ),
         epilog="exit code: 0 stopped as told, 1 the storage was out of reach, 2 wrong arguments",

@@ -15,12 +15,14 @@ from optuna_lcpruner._util.redaction import without_passwords
 from optuna_lcpruner.decision.decision import Decision, Reason
 from optuna_lcpruner.decision.verdict import Verdict
 from optuna_lcpruner.pruners._deferral import listening
+from optuna_lcpruner.pruners.remote import RemotePruner
 from optuna_lcpruner.records import trial_attributes
 from optuna_lcpruner.records.location import Setting
 
 _logger = get_logger("optuna.lcpruner")
 
 _OURS = "LearningCurvePruner"
+"""A RemotePruner goes by this name too: what it says one has said, where the forecaster runs."""
 
 
 class _Combination(BasePruner):
@@ -181,7 +183,7 @@ class PruneIfAll(_Combination):
 
 
 def _name(pruner: BasePruner) -> str:
-    name = type(pruner).__name__
+    name = _OURS if isinstance(pruner, RemotePruner) else type(pruner).__name__
     if isinstance(pruner, _Combination):
         return f"{name}({', '.join(map(_name, pruner._pruners))})"
     return name

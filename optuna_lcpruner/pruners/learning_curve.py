@@ -2,55 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import threading
-import time
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Literal, cast
 
-import numpy as np
-from optuna.logging import get_logger
 from optuna.pruners import BasePruner
-from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.attributes import SECOND_CHANCE_ATTRIBUTE
-from optuna_lcpruner._util.redaction import without_passwords
-from optuna_lcpruner._util.validation import InputError, boolean, choice, integer, real
-from optuna_lcpruner.curves.learning_curve import LearningCurve, ordered, usable
+from optuna_lcpruner._util.validation import boolean, choice, integer, real
+from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import oriented
 from optuna_lcpruner.decision.control_group import in_control_group
 from optuna_lcpruner.decision.decision import Decision, Reason, Rule, abstain, describe
 from optuna_lcpruner.decision.preconditions import Guards
 from optuna_lcpruner.decision.self_check import Caution, self_check
-from optuna_lcpruner.decision.verdict import Verdict, key_of
+from optuna_lcpruner.decision.verdict import Verdict
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import Engine, QuickEngine, StudyKnowledge, Target
-from optuna_lcpruner.pruners import _deferral
+from optuna_lcpruner.pruners._verdicts import Verdicts, check_reports
 from optuna_lcpruner.pruners.executor import Background, Question
-from optuna_lcpruner.records import recorder
 from optuna_lcpruner.records.ledger import Circumstances
-from optuna_lcpruner.records.location import checked
-from optuna_lcpruner.records.remote_decision import Heard, Listener
-from optuna_lcpruner.study.feasibility import is_feasible
+from optuna_lcpruner.records.location import Setting, checked
 from optuna_lcpruner.study.reader import CompletedTrials
 from optuna_lcpruner.study.stand_in import CompletedReports
-
-_logger = get_logger("optuna.lcpruner")
-
-
-_MAX_REMEMBERED = 512
-_MAX_STUDIES = 16
-
-_MAY_COME = (Reason.UNDER_WAY, Reason.NO_FORECASTER)
-"""Not remembered: asked again about the same reports, there may be a forecast."""
 
 
 class LearningCurvePruner(BasePruner):
@@ -117,13 +98,6 @@ class LearningCurvePruner(BasePruner):
             check hands over the curve and judges the newest forecast that is ready. By default a
             check waits for its forecast. A copy made by pickle has no executor.
         executor_timeout: Seconds after which a forecast counts as lost.
-        remote: Leave the forecasts to ``optuna-lcpruner serve`` on another machine: a check reads
-            the trial's newest verdict from the storage. What is decided by forecast is then set
-            there, not here.
-        stale_after: With ``remote``: how far a trial may be ahead of a verdict that counts, as a
-            share of the reports it rests on.
-        forecaster_timeout: With ``remote``: seconds without a verdict after which one warning says
-            that trials go on unpruned.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -154,11 +128,7 @@ class LearningCurvePruner(BasePruner):
         engine: str | Engine = "pool",
         executor: Executor | None = None,
         executor_timeout: float = 60.0,
-        remote: bool = False,
-        stale_after: float = 0.5,
-        forecaster_timeout: float = 60.0,
     ) -> None:
-        self._listener = Listener.checked(locals(), LearningCurvePruner.__init__)
         self._guards = Guards(
             None if n_steps is None else integer("n_steps", n_steps, 1),
             integer("n_startup_trials", n_startup_trials, 0),
@@ -177,48 +147,40 @@ class LearningCurvePruner(BasePruner):
             else real("stop_below_std", stop_below_std, 0.0, math.inf),
         )
         self._target = choice("target", target, ("auto", "last", "best"))
-        self._publish = boolean("publish", publish)
         self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
-        self._ledger = checked(ledger)
         self._engine = engine_of(engine)
-        self._engine_name = _name_of(engine)
+        self._verdicts = Verdicts(
+            "LearningCurvePruner",
+            _name_of(engine),
+            boolean("publish", publish),
+            checked(ledger),
+            # A length that the user gave holds whatever trials announce.
+            partial(CompletedTrials, announced=n_steps is None),
+        )
         if executor is not None and not isinstance(executor, Executor):
             raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}.")
         timeout = real("executor_timeout", executor_timeout, 0.0, math.inf)
-        self._forget()
         self._background = (
             None
             if executor is None
-            else Background(self._engine, executor, timeout, self._say_once)
+            else Background(self._engine, executor, timeout, self._verdicts.warn_once)
         )
 
-    def _forget(self) -> None:
-        """Start with empty memos; all of them can be rebuilt from the storage."""
-        self._lock = threading.RLock()
-        self._memos: weakref.WeakKeyDictionary[
-            BaseStorage, OrderedDict[tuple[int, StudyDirection], _Memo]
-        ] = weakref.WeakKeyDictionary()
-        self._said: set[str] = set()
-
     def __getstate__(self) -> dict[str, Any]:
-        forgotten = ("_lock", "_memos", "_said", "_background")
-        return {key: value for key, value in self.__dict__.items() if key not in forgotten}
+        return {**self.__dict__, "_background": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._background = None
-        self._forget()
+        self._verdicts = copy.copy(self._verdicts)
 
     @property
-    def ledger(self) -> str | Literal[False] | None:
+    def ledger(self) -> Setting:
         """The setting ``ledger``."""
-        return self._ledger
+        return self._verdicts.ledger
 
     @property
     def cannot_serve(self) -> str | None:
         """The setting, if any, with which it cannot decide for the trials of other processes."""
-        if self._listener is not None:
-            return "remote=True"
         if self._background is not None:
             return "an executor"
         return "interval_steps, which is the trainer's" if self._guards.interval_steps > 1 else None
@@ -233,112 +195,43 @@ class LearningCurvePruner(BasePruner):
         The same reports get the same decision, however often it is asked. A trial that has ended
         is judged by what the study says today, and nobody is told of it.
         """
-        try:
-            return self._verdict(study, trial).decision
-        except Exception as error:
-            return self._failed(error)
+        return self._verdicts.in_words(lambda: self._verdict(study, trial))
 
     def _verdict(self, study: Study, trial: FrozenTrial) -> Verdict:
-        facts = None
-        try:
-            memo, key = self._memo(study), key_of(trial)
-            known = memo.verdicts.get(key)
-            if known is not None:
-                _deferral.left_to_combination(known, partial(self._tell, study, trial, None))
-                return known
-            facts = Circumstances(self._engine_name)
-            start = time.perf_counter()
-            with np.errstate(all="ignore"):  # whatever the caller has made errors
-                verdict = self._judge(study, trial, memo, facts)
-            facts.milliseconds = 1e3 * (time.perf_counter() - start)
-            if verdict.prune:
-                verdict.decision  # noqa: B018 - a trial is not stopped without a reason in words
-                if trial.number >= 0 and trial.last_step is not None:
-                    memo.completed.stopped[trial.number] = trial.last_step
-            if verdict.reason not in _MAY_COME:
-                with self._lock:
-                    # Two threads may have decided at once; both take the first answer.
-                    mine, verdict = verdict, memo.verdicts.setdefault(key, verdict)
-                    if len(memo.verdicts) > _MAX_REMEMBERED:
-                        memo.verdicts.popitem(last=False)
-                facts = facts if verdict is mine else None
-        except Exception as error:
-            verdict = Verdict.of(self._failed(error))
-            facts = facts or Circumstances(self._engine_name)
-        tell = partial(self._tell, study, trial, facts)
-        if not _deferral.left_to_combination(verdict, tell):
-            tell(verdict)
+        verdict = self._verdicts.ask(
+            study, trial, lambda completed, facts: self._judge(study, trial, completed, facts)
+        )
+        if verdict.prune and trial.number >= 0 and trial.last_step is not None:
+            self._verdicts.memo(study).known.stopped[trial.number] = trial.last_step
         return verdict
 
-    def _tell(
-        self, study: Study, trial: FrozenTrial, facts: Circumstances | None, verdict: Verdict
-    ) -> None:
-        """Tell of a verdict; without facts it is on record already."""
-        if verdict.reason in _MAY_COME or trial.state.is_finished():
-            return
-        if verdict.reason is not Reason.FAILED:
-            self._show(study, trial, verdict)
-        if facts is not None:
-            self._record(study, trial, verdict, facts)
-
-    def _failed(self, error: Exception) -> Decision:
-        self._say_once("error", f"could not decide, so the trial goes on: {error!r}")
-        return abstain(Reason.FAILED, without_passwords(repr(error)))
-
-    def _memo(self, study: Study) -> _Memo:
-        with self._lock:
-            studies = self._memos.setdefault(study._storage, OrderedDict())
-            key = (study._study_id, study.directions[0])
-            if key not in studies:  # a length that the user gave holds whatever trials announce
-                studies[key] = _Memo(CompletedTrials(announced=self._guards.n_steps is None))
-            studies.move_to_end(key)
-            while len(studies) > _MAX_STUDIES:
-                studies.popitem(last=False)
-            return studies[key]
-
     def _judge(
-        self, study: Study, trial: FrozenTrial, memo: _Memo, facts: Circumstances
+        self, study: Study, trial: FrozenTrial, known: CompletedTrials, facts: Circumstances
     ) -> Verdict:
         """The ladder: guards that need no storage, guards that need the study, the forecast."""
-        if len(study.directions) > 1:
-            return Verdict.of(abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective"))
-        if not trial.intermediate_values:
-            return Verdict.of(abstain(Reason.NOTHING_REPORTED))
-        if self._prune_infeasible and not is_feasible(trial):
-            return Verdict.of(abstain(Reason.INFEASIBLE, "", max(trial.intermediate_values)))
-        reported, raw = ordered(trial.intermediate_values)
-        step = int(reported[-1])
-        finite = usable(raw)
-        facts.n_points = int(np.count_nonzero(finite))
-        facts.value = float(raw[finite][-1]) if facts.n_points else None
-        looked = self._guards.looks(reported)
-        facts.look = int(np.count_nonzero(looked))
-        early = self._guards.without_storage(raw, step, facts.n_points, bool(looked[-1]))
-        early = early or self._guards.counts_down(list(trial.intermediate_values), self._say_once)
-        if self._listener is not None:
-            return self._listener.verdict(study, trial, early, memo.heard, self._say_once)
-        if early is not None:
-            return Verdict.of(early)
+        warn = self._verdicts.warn_once
+        reports = check_reports(study, trial, self._guards, self._prune_infeasible, facts, warn)
+        if isinstance(reports, Decision):
+            return Verdict.of(reports)
+        reported, finite, step = reports.steps, reports.finite, reports.step
         maximize = study.direction == StudyDirection.MAXIMIZE
-        steps, values = reported[finite], oriented(raw[finite], maximize)
+        steps, values = reported[finite], oriented(reports.values[finite], maximize)
 
-        completed: CompletedTrials | CompletedReports = memo.completed
+        completed: CompletedTrials | CompletedReports = known
         if trial.number < 0:
             completed = CompletedReports(trial, self._target, self._guards.n_steps is None)
-        record, summary = completed.summed_up(study, maximize, self._lock)
+        record, summary = completed.summed_up(study, maximize, self._verdicts.lock)
         facts.incumbent_trial = summary.incumbent_trial
-        refusal = self._guards.with_study(summary, step, self._say_once)
+        refusal = self._guards.with_study(summary, step, warn)
         if refusal is not None:
             return Verdict.of(refusal)
         target = summary.target if self._target == "auto" else Target(self._target)
         reached = float(values[-1] if target is Target.LAST else values.max())
         incumbent = summary.incumbent if maximize else -summary.incumbent
-        curve = self._guards.curve(
-            steps, values, int(reported[0]), trial.user_attrs, summary, self._say_once
-        )
+        curve = self._guards.curve(steps, values, int(reported[0]), trial.user_attrs, summary, warn)
         if isinstance(curve, Decision):
             return Verdict.of(curve)
-        with self._lock:
+        with self._verdicts.lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
         refusal = self._guards.whole_trainings(knowledge, step)
         if refusal is not None:
@@ -407,32 +300,6 @@ class LearningCurvePruner(BasePruner):
             return _Answer(_checked(p), cache(forecast))
         return _answer(self._engine(curve, knowledge), incumbent)
 
-    def _show(self, study: Study, trial: FrozenTrial, verdict: Verdict) -> None:
-        try:
-            recorder.show(study, trial, verdict, self._publish)
-        except Exception as error:
-            self._say_once("publish", f"cannot publish decisions: {error!r}")
-
-    def _record(
-        self, study: Study, trial: FrozenTrial, verdict: Verdict, facts: Circumstances
-    ) -> None:
-        if self._ledger is False:
-            return
-        try:
-            told = self._memo(study).told
-            recorder.record(study, trial, verdict, facts, told, self._ledger)
-        except InputError as error:
-            self._say_once("ledger", str(error))
-        except Exception as error:
-            self._say_once("ledger", f"cannot keep a ledger: {error!r}")
-
-    def _say_once(self, topic: str, message: str) -> None:
-        with self._lock:
-            if topic in self._said:
-                return
-            self._said.add(topic)
-        _logger.warning(without_passwords(f"LearningCurvePruner: {message}"))
-
     def __repr__(self) -> str:
         guards = self._guards
         return (
@@ -441,16 +308,6 @@ class LearningCurvePruner(BasePruner):
             f"n_startup_trials={guards.n_startup_trials}, n_warmup_steps={guards.n_warmup_steps}, "
             f"interval_steps={guards.interval_steps}, patience={self._rule.patience})"
         )
-
-
-@dataclass
-class _Memo:
-    """What is remembered of one study; all of it can be rebuilt from the storage."""
-
-    completed: CompletedTrials
-    verdicts: OrderedDict[tuple[Any, ...], Verdict] = field(default_factory=OrderedDict)
-    told: recorder.Told = field(default_factory=recorder.Told)
-    heard: Heard = field(default_factory=Heard)
 
 
 @dataclass(frozen=True)

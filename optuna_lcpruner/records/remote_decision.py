@@ -1,7 +1,7 @@
 """What a forecaster tells a trainer: a verdict in the trial's system attributes.
 
 The forecaster writes it through the study's storage, :func:`write`; the trainer finds it with one
-read of its own trial, :meth:`Listener.verdict`. Nobody else vouches for what stands there, so it is
+read of its own trial, :func:`attributes`. Nobody else vouches for what stands there, so it is
 data to be checked: a verdict counts if every field is of its type and range and it fits the reports
 that this trial has made. A verdict copied with the attributes of a trial that is run again, one of
 another format, half a row: none of them stops a trial.
@@ -13,22 +13,17 @@ is measured by the trainer's own monotonic clock.
 from __future__ import annotations
 
 import math
-import threading
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from inspect import signature
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from optuna.storages import BaseStorage
-from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.formatting import count, p_is, probability, told_apart
 from optuna_lcpruner._util.optuna_storage import uncached
-from optuna_lcpruner._util.validation import InputError, finite_or_none, real
-from optuna_lcpruner.decision.decision import Decision, Reason, abstain, sentence
-from optuna_lcpruner.decision.verdict import Verdict
+from optuna_lcpruner._util.validation import finite_or_none
+from optuna_lcpruner.decision.decision import Decision, Reason, sentence
 from optuna_lcpruner.version import __version__
 
 ATTRIBUTE = "lcpruner_verdict"
@@ -37,26 +32,10 @@ ATTRIBUTE = "lcpruner_verdict"
 FORMAT = 1
 """Version of that object: whoever knows another one ignores it."""
 
-_OF_THE_FORECASTER = (
-    "n_steps",
-    "risk",
-    "threshold",
-    "n_startup_trials",
-    "patience",
-    "target",
-    "check_metric",
-    "stop_below_std",
-    "control_fraction",
-    "engine",
-    "executor",
-    "executor_timeout",
-)
 _NUMBERS = ("p_beat", "threshold", "incumbent", "forecast", "low", "high")
 """Of a verdict and of a decision, in the order of their fields."""
 
 _LONGEST_NAME = 64
-_ASKED_IN_VAIN = 3
-"""Checks without an answer, at least, before a forecaster counts as absent: a study may rest."""
 
 
 class MalformedVerdictError(ValueError):
@@ -247,139 +226,6 @@ def attributes(storage: BaseStorage, trial_id: int) -> Mapping[str, Any]:
     all its reports and parameters.
     """
     return uncached(storage).get_trial_system_attrs(trial_id)
-
-
-@dataclass
-class Heard:
-    """Since when checks about a study have had no answer, by this process's clock."""
-
-    since: float | None = None
-    in_vain: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def answered(self) -> None:
-        """A forecaster is there."""
-        with self.lock:
-            self.since, self.in_vain = None, 0
-
-    def unanswered(self, now: float) -> tuple[float, int]:
-        """Seconds and checks without an answer, this one included."""
-        with self.lock:
-            if self.since is None:
-                self.since = now
-            self.in_vain += 1
-            return now - self.since, self.in_vain
-
-
-@dataclass(frozen=True)
-class Listener:
-    """The trainer's side.
-
-    Attributes:
-        stale_after: How far a trial may be ahead of a verdict that counts, as a share of the
-            reports it rests on; one report at least.
-        timeout: Seconds without a verdict that counts after which the forecaster counts as absent.
-        clock: Seconds from any origin; never goes back.
-    """
-
-    stale_after: float
-    timeout: float
-    clock: Callable[[], float] = time.monotonic
-
-    @classmethod
-    def checked(
-        cls, settings: Mapping[str, object], constructor: Callable[..., object]
-    ) -> Listener | None:
-        """From a pruner's settings; None if it forecasts itself.
-
-        Args:
-            settings: Its arguments by name.
-            constructor: The function that has their defaults.
-
-        Raises:
-            TypeError: If a setting is of the wrong type.
-            InputError: If a setting is not the trainer's to make.
-            ValueError: If a setting is out of its range.
-        """
-        listener = cls(
-            real("stale_after", settings["stale_after"], 0.0, math.inf),
-            real("forecaster_timeout", settings["forecaster_timeout"], 0.0, math.inf),
-        )
-        if not isinstance(settings["remote"], bool):
-            raise TypeError(f"remote must be True or False, but got {settings['remote']!r}.")
-        if not settings["remote"]:
-            return None
-        defaults = signature(constructor).parameters
-        for name in _OF_THE_FORECASTER:
-            given, default = settings[name], defaults[name].default
-            if given is not default and (type(given) is not type(default) or given != default):
-                raise InputError(
-                    f"{name} is the forecaster's with remote=True, and has no effect here: "
-                    "give it to the forecaster (optuna-lcpruner serve)."
-                )
-        return listener
-
-    def verdict(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        early: Decision | None,
-        heard: Heard,
-        warn: Callable[[str, str], None],
-    ) -> Verdict:
-        """The newest verdict on a trial, or why there is none.
-
-        Args:
-            study: The study.
-            trial: The trial with the trainer's own reports.
-            early: What was decided without asking anybody, if anything.
-            heard: What is remembered of the study's forecasters; changed.
-            warn: Called with ``(topic, message)`` about what should be said once.
-
-        Raises:
-            Exception: Whatever the storage raises when it is out of reach.
-        """
-        if early is not None:
-            return Verdict(early.reason, lambda: early, told=not early.prune)
-        found = attributes(study._storage, trial._trial_id).get(ATTRIBUTE)
-        n_reports = len(trial.intermediate_values)
-        late = "no verdict yet"
-        try:
-            verdict = None if found is None else RemoteVerdict.from_json(found)
-        except OtherFormatError as error:
-            warn(
-                "format",
-                f"the forecaster's verdicts are of {error}, this package reads format {FORMAT}: "
-                "install the same version on both sides. Trials go on.",
-            )
-            verdict = None
-        except MalformedVerdictError:
-            verdict = None
-        if verdict is not None and verdict.is_about(trial):
-            behind = n_reports - verdict.n_reports
-            if behind <= max(1.0, self.stale_after * verdict.n_reports):
-                heard.answered()
-                if verdict.reason is Reason.DIVERGED:  # the trainer has judged that, see early
-                    goes_on = abstain(Reason.UNDER_WAY, "the forecaster left it", verdict.step)
-                    return Verdict.of(goes_on)
-                return Verdict(verdict.reason, lambda: verdict.decision(behind), told=True)
-            late = f"the newest verdict is {behind} reports old, of step {verdict.step}"
-        return Verdict.of(self._without(late, trial, heard, warn))
-
-    def _without(
-        self, why: str, trial: FrozenTrial, heard: Heard, warn: Callable[[str, str], None]
-    ) -> Decision:
-        """Keep training, and say whether that has been so for long."""
-        step = max(trial.intermediate_values)
-        waited, times = heard.unanswered(self.clock())
-        if waited < self.timeout or times < _ASKED_IN_VAIN:
-            return abstain(Reason.UNDER_WAY, why, step)
-        warn(
-            "forecaster",
-            f"no verdict that counts has come for {waited:.0f} s ({why}), so trials go on "
-            "unpruned. Is 'optuna-lcpruner serve' running for this study, and fast enough?",
-        )
-        return abstain(Reason.NO_FORECASTER, why, step)
 
 
 def _is_integer(value: object) -> bool:

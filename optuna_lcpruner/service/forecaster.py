@@ -1,9 +1,9 @@
 """Forecasts running trials from outside their training, and writes the verdicts to the storage.
 
 A pass reads what each study's running trials have reported, judges those of this forecaster's share
-that have new reports with an ordinary :class:`~optuna_lcpruner.LearningCurvePruner`, and
-writes the verdicts where the trainers look for them (``LearningCurvePruner(remote=True)``). The
-pruner publishes and keeps its ledger as it does in a training.
+that have new reports with an ordinary :class:`~optuna_lcpruner.LearningCurvePruner`, and writes the
+verdicts where the trainers look for them (:class:`~optuna_lcpruner.RemotePruner`). The pruner
+publishes and keeps its ledger as it does in a training.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Forecaster:
         storage: Optuna storage, or its URL.
         studies: Names of the studies; by default all of the storage. One that does not exist yet
             is waited for.
-        pruner: Decides. Its settings are what the trainers' would be without ``remote``.
+        pruner: Decides. Its settings are what the trainers' would be if they forecast.
         interval: Seconds between two passes, at least.
         lease: Seconds after which another forecaster takes over from one that is not heard of;
             longer than two forecasts take, and at least four intervals. All forecasters of a

@@ -44,7 +44,7 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from speed import curve, filled
 
-from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner import LearningCurvePruner, RemotePruner
 from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import Entry
 
@@ -68,7 +68,7 @@ def pruner_of(column: str, n_reports: int) -> optuna.pruners.BasePruner:
     if column == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=2)
     if column == REMOTE:
-        return LearningCurvePruner(remote=True)
+        return RemotePruner()
     settings = {"threshold": 0.0, "n_startup_trials": 2, **SILENT.get(column, {})}
     return LearningCurvePruner(n_reports, **settings)
 

@@ -3,7 +3,7 @@
     python tests/bench/soak.py --minutes 10
     python tests/bench/soak.py --minutes 10 --storage postgresql://...
 
-Two trainers with ``remote=True`` train without end, two ``optuna-lcpruner serve`` forecast. After
+Two trainers with ``RemotePruner`` train without end, two ``optuna-lcpruner serve`` forecast. After
 some trials a study is deleted and the next begins, so that what may grow is what this package
 remembers, not Optuna's cache of an ever larger study. Memory is what Linux calls VmRSS. The last
 lines compare the two halves of the time after the first fifth, in which caches fill.
@@ -26,7 +26,7 @@ import numpy as np
 import optuna
 from optuna.trial import Trial, TrialState
 
-from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner import RemotePruner
 
 N_STEPS = 30
 SERVE = (
@@ -41,7 +41,7 @@ def train(url: str, trainer: int, trials_a_study: int, pause: float, pruned: boo
     rng = np.random.default_rng(trainer)
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if pruned:
-        pruner = LearningCurvePruner(remote=True, forecaster_timeout=3600.0)
+        pruner = RemotePruner(forecaster_timeout=3600.0)
 
     def objective(trial: Trial) -> float:
         end, rate = trial.suggest_float("end", 0.3, 0.9), trial.suggest_float("rate", 1.0, 6.0)

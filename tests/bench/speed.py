@@ -23,7 +23,7 @@ import optuna
 from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner import LearningCurvePruner, RemotePruner
 from optuna_lcpruner.curves.families import FAMILIES
 from optuna_lcpruner.decision.decision import Decision, Reason
 from optuna_lcpruner.posterior.closed_form.shapes import shape_grid
@@ -90,7 +90,7 @@ def computing(repeats: int) -> None:
         pruner.decide(study, trial)
 
         def decide(pruner=pruner, study=study, trial=trial) -> None:
-            memo = pruner._memo(study)
+            memo = pruner._verdicts.memo(study)
             memo.verdicts.clear()
             pruner.prune(study, trial)
 
@@ -189,7 +189,7 @@ def _race(
         "median": optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=2),
         "ours": LearningCurvePruner(**ours),
         "silent": LearningCurvePruner(**ours, publish=False, ledger=False),
-        "remote": LearningCurvePruner(n_warmup_steps=2, remote=True),
+        "remote": RemotePruner(n_warmup_steps=2),
     }
     times: dict[str, list[float]] = {name: [] for name in pruners}
     for _ in range(n_trials):
