@@ -407,7 +407,7 @@ def without_times(report: BacktestReport) -> Any:
     return report.top, results
 
 
-SOME = ("lcpruner:risk=0.8", "hyperband", "percentile:n_warmup_steps=3")
+SOME = ("lcpruner:risk=0.8", "hyperband", "patient:patience=3")
 
 
 def test_the_same_seed_gives_the_same_report_in_any_number_of_processes() -> None:
@@ -496,7 +496,7 @@ STUDY = from_curves(noisy_curves(n_steps=50), "maximize")
 @pytest.mark.parametrize(
     ("spec", "kind", "attributes"),
     [
-        ("lcpruner", LearningCurvePruner, {"_guards.n_steps": 50, "_publish": False}),
+        ("lcpruner", LearningCurvePruner, {"_guards.n_steps": 50, "_verdicts._publish": False}),
         ("lcpruner:n_steps=9,target=best", LearningCurvePruner, {"_guards.n_steps": 9}),
         ("lcpruner:n_steps=none", LearningCurvePruner, {"_guards.n_steps": None}),
         ("nop", NopPruner, {}),

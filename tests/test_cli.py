@@ -30,6 +30,8 @@ from sqlalchemy import URL
 import optuna_lcpruner
 from optuna_lcpruner import LearningCurvePruner
 from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.cli import backtest as command
+from optuna_lcpruner.cli._common import open_study
 from optuna_lcpruner.cli.main import main
 from optuna_lcpruner.records import ledger_writer
 
@@ -63,7 +65,7 @@ def errors(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs a command that must fail; what it says in its one line on stderr."""
 
     def run(*argv: str) -> str:
-        assert main.main(argv) == 2
+        assert main(argv) == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert err.count("\n") == 1
@@ -81,7 +83,7 @@ def test_backtest_of_a_study_in_a_database(
     saved, figure = tmp_path / "a.json", tmp_path / "a.svg"
     where = ["--storage", f"sqlite:///{database}", "--study", "good"]
     outputs = ["--json", str(saved), "--figure", str(figure)]
-    code = main.main(["backtest", *where, *FAST, *outputs, "--top", "1", "--budget", "2"])
+    code = main(["backtest", *where, *FAST, *outputs, "--top", "1", "--budget", "2"])
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")  # no progress bar without a terminal
     assert "good: 12 trials, maximize, a full training is 8 steps" in out
@@ -95,11 +97,11 @@ def test_backtest_of_a_study_in_a_database(
 
 def test_json_instead_of_text(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["backtest", "--storage", str(database), "--study", "good", *FAST, "--json"]
-    assert main.main([*argv, "--seed", "3", "--trials", "6", "--n-steps", "9"]) == 0
+    assert main([*argv, "--seed", "3", "--trials", "6", "--n-steps", "9"]) == 0
     read = json.loads(capsys.readouterr().out)
     assert (read["study"], read["n_trials"], read["n_steps"]) == ("good", 6, 9)
     assert len(read["pruners"][0]["orders"]) == 2
-    assert main.main([*argv, "--seed", "4", "--trials", "6", "--n-steps", "9"]) == 0
+    assert main([*argv, "--seed", "4", "--trials", "6", "--n-steps", "9"]) == 0
     other = json.loads(capsys.readouterr().out)
     assert other["pruners"][0]["cost"] != read["pruners"][0]["cost"]
 
@@ -109,9 +111,9 @@ def test_backtest_of_a_journal_and_of_a_file(
 ) -> None:
     journal = tmp_path / "journal.log"
     fill(JournalStorage(JournalFileBackend(str(journal))))
-    assert main.main(["backtest", "--storage", str(journal), "--study", "good", *FAST]) == 0
+    assert main(["backtest", "--storage", str(journal), "--study", "good", *FAST]) == 0
     of_journal = capsys.readouterr().out
-    study = main.open_study(str(journal), "good")
+    study = open_study(str(journal), "good")
     rows = [
         ",".join(map(str, trial.intermediate_values.values()))
         for trial in study.get_trials(states=(TrialState.COMPLETE,))
@@ -119,7 +121,7 @@ def test_backtest_of_a_journal_and_of_a_file(
     curves = tmp_path / "good.csv"
     curves.write_text("\n".join([",".join(map(str, range(8))), *rows]))
     argv = ["backtest", "--curves", str(curves), "--direction", "maximize", *FAST]
-    assert main.main(argv) == 0
+    assert main(argv) == 0
     of_file = capsys.readouterr().out
 
     def without_times(text: str) -> list[str]:
@@ -134,7 +136,7 @@ def test_the_only_study_needs_no_name(tmp_path: Path) -> None:
     storage = sqlite(f"sqlite:///{tmp_path}/one.db")
     optuna.create_study(storage=storage, study_name="it")
     storage.engine.dispose()
-    assert main.open_study(f"sqlite:///{tmp_path}/one.db").study_name == "it"
+    assert open_study(f"sqlite:///{tmp_path}/one.db").study_name == "it"
 
 
 @pytest.mark.parametrize(
@@ -228,14 +230,14 @@ def test_a_file_of_any_name(
     optuna.create_study(storage=storage, study_name="s")
     storage.engine.dispose()
     for where in (name, url):
-        assert main.main(["explain", "--storage", where, "--trial", "0"]) == 2
+        assert main(["explain", "--storage", where, "--trial", "0"]) == 2
         assert "study 's' has no trial 0" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_file_by_a_uri_of_sqlites_own(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = f"sqlite:///file:{database}?uri=true"
-    assert main.main(["explain", "--storage", where, "--study", "empty", "--trial", "0"]) == 2
+    assert main(["explain", "--storage", where, "--study", "empty", "--trial", "0"]) == 2
     assert "study 'empty' has no trial 0" in capsys.readouterr().err
 
 
@@ -257,11 +259,11 @@ def test_a_name_that_the_terminal_cannot_show(tmp_path: Path) -> None:
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["--version"]) == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"optuna-lcpruner {optuna_lcpruner.__version__}\n"
-    assert main.main(["--help"]) == 0
+    assert main(["--help"]) == 0
     assert "Why trials were pruned" in capsys.readouterr().out
-    assert main.main(["backtest", "--help"]) == 0
+    assert main(["backtest", "--help"]) == 0
     said = capsys.readouterr().out
     assert "lcpruner:risk=0.02" in said
     assert "wrapped, patience" in said
@@ -273,8 +275,8 @@ def test_an_interruption_is_no_traceback(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "backtest", interrupted)
-    assert main.main(["backtest", "--storage", str(database), "--study", "good"]) == 130
+    monkeypatch.setattr(command, "backtest", interrupted)
+    assert main(["backtest", "--storage", str(database), "--study", "good"]) == 130
     assert capsys.readouterr().err == "optuna-lcpruner: interrupted\n"
 
 
@@ -284,7 +286,7 @@ def test_matplotlib_is_missed_before_the_replays(
     def missing() -> None:
         raise InputError("a figure needs matplotlib")
 
-    monkeypatch.setattr(main, "require_matplotlib", missing)
-    monkeypatch.setattr(main, "backtest", None)  # would be a TypeError
+    monkeypatch.setattr(command, "require_matplotlib", missing)
+    monkeypatch.setattr(command, "backtest", None)  # would be a TypeError
     argv = ["backtest", "--storage", str(database), "--study", "good", "--figure", "a.png"]
     assert "needs matplotlib" in errors(*argv)

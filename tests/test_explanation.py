@@ -373,13 +373,13 @@ class TestLedgerLeftBehind:
     ) -> None:
         study._storage.remove_session()
         moved = (tmp_path / "study.db").rename(tmp_path / "moved.db")
-        trial = ("--trial", "5") if command == "explain" else ("--no-html",)
-        assert main.main([command, "--storage", str(moved), *trial]) == 2
+        trial = ("--trial", "5") if command == "explain" else ()
+        assert main([command, "--storage", str(moved), *trial]) == 2
         assert capsys.readouterr().err == (
             f"optuna-lcpruner: error: there is no ledger sqlite:///{moved}.lcpruner, so no "
             f"decision is on record ({HINT})\n"
         )
-        assert main.main([command, "--storage", str(moved), *trial, "--ledger", str(pruned)]) == 0
+        assert main([command, "--storage", str(moved), *trial, "--ledger", str(pruned)]) == 0
 
     def test_no_password_is_shown(self) -> None:
         book = Ledger(Address("postgresql://me:secret@db/studies"))
@@ -392,7 +392,7 @@ class TestCommand:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> Callable[..., tuple[int, str, str]]:
         def run(*argv: str) -> tuple[int, str, str]:
-            code = main.main(["explain", "--storage", f"{tmp_path}/study.db", *argv])
+            code = main(["explain", "--storage", f"{tmp_path}/study.db", *argv])
             return code, *capsys.readouterr()
 
         return run

@@ -513,7 +513,7 @@ class TestSettings:
         assert trial.should_prune() is False  # the same reports
         study.pruner = copied(first)
         assert trial.should_prune() is True
-        trial = begun(study, [0.1, math.nan])
+        trial = begun(study, [0.1, 0.1, math.nan])
         for _ in range(3):
             assert trial.should_prune() is False
         assert len(warned) == 2

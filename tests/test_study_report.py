@@ -454,23 +454,19 @@ class TestCommand:
         self.study = study
 
         def run(*argv: str) -> tuple[int, str, str]:
-            code = main.main(["report", "--storage", "study.db", *argv])
+            code = main(["report", "--storage", "study.db", *argv])
             return code, *capsys.readouterr()
 
         return run
 
-    def test_prints_and_writes(
+    def test_prints_and_writes_a_page_where_asked(
         self, run: Callable[..., tuple[int, str, str]], tmp_path: Path
     ) -> None:
         found = report(self.study)
-        assert run() == (0, f"{found}\n\nWritten: lcpruner-report.html\n", "")
-        assert (tmp_path / "lcpruner-report.html").read_text("utf-8") == found.to_html()
-        run("--html", "other.html")
-        assert (tmp_path / "other.html").is_file()
-
-    def test_no_page(self, run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-        assert run("--no-html") == (0, f"{report(self.study)}\n", "")
+        assert run() == (0, f"{found}\n", "")
         assert not list(tmp_path.glob("*.html"))
+        assert run("--html", "page.html") == (0, f"{found}\n", "")
+        assert (tmp_path / "page.html").read_text("utf-8") == found.to_html()
 
     def test_json(self, run: Callable[..., tuple[int, str, str]]) -> None:
         _, out, _ = run("--json")

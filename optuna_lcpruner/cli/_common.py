@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+from optuna.study import Study
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from optuna_lcpruner._util.optuna_storage import is_in_memory, is_sqlite
 from optuna_lcpruner._util.redaction import without_passwords, words_of
 from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.backtest.data import first_line
 
 
 def open_storage(storage: str, engine_kwargs: dict[str, Any] | None = None) -> BaseStorage:
@@ -87,3 +91,53 @@ def _proxy(storage: str) -> BaseStorage:
         shown = without_passwords(storage, [storage])
         raise InputError(f"the storage proxy's address is grpc://HOST:PORT, but got {shown!r}.")
     return GrpcStorageProxy(host=host, port=port)
+
+
+def open_study(storage: str, name: str | None = None) -> Study:
+    """Open a finished study for reading; nothing is created or written.
+
+    Args:
+        storage: A database URL, or the path of an SQLite or a journal file.
+        name: The study's name; may be left out where the storage holds one study only.
+
+    Raises:
+        InputError: If the storage cannot be read or has no such study.
+    """
+    shown = without_passwords(storage, [storage])
+    try:
+        backend = open_storage(storage)
+        names = optuna.get_all_study_names(backend)
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name in names:
+            return optuna.load_study(study_name=name, storage=backend)
+    except InputError:
+        raise
+    except Exception as error:  # of whatever database, driver or file
+        # Optuna's own words hide the database's.
+        why = without_passwords(first_line(error.__cause__ or error), [storage])
+        raise InputError(f"cannot read storage {shown!r}: {why}") from error
+    if not names:
+        raise InputError(f"storage {shown!r} holds no study.")
+    listed = ", ".join(names[:10]) + (f", ... ({len(names)} studies)" if len(names) > 10 else "")
+    if name is None:
+        raise InputError(f"which study of {shown!r}? It holds: {listed}.")
+    raise InputError(f"no study named {name!r} in {shown!r}; it holds: {listed}.")
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which study and which ledger."""
+    parser.add_argument(
+        "--storage", required=True, metavar="URL", help="database URL, or an SQLite or journal file"
+    )
+    parser.add_argument("--study", metavar="NAME", help="needed if the storage has several studies")
+    parser.add_argument(
+        "--ledger",
+        type=_url,
+        metavar="URL",
+        help="database URL or SQLite file of the ledger (default: beside the study)",
+    )
+
+
+def _url(text: str) -> str:
+    return text if "://" in text else sqlite_url(text).render_as_string()

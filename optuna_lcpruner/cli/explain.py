@@ -5,19 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
-from optuna.study import Study
-
-from optuna_lcpruner.cli._common import sqlite_url
+from optuna_lcpruner.cli._common import add_source, open_study
 from optuna_lcpruner.reporting.explanation import explain
 
-OpenStudy = Callable[[str, str | None], Study]
-"""Opens a study from a storage's URL or file and the study's name."""
 
-
-def add_explain(commands: Any, open_study: OpenStudy) -> None:
+def add_explain(commands: Any) -> None:
     """Add the command to the parsers of ``optuna-lcpruner``."""
     parser = commands.add_parser(
         "explain",
@@ -32,28 +26,10 @@ def add_explain(commands: Any, open_study: OpenStudy) -> None:
     parser.add_argument("--trial", type=int, required=True, metavar="N", help="the trial's number")
     parser.add_argument("--all", action="store_true", help="all lines of a long table")
     parser.add_argument("--json", action="store_true", help="everything on record, as JSON")
-    parser.set_defaults(run=lambda arguments: _explain(arguments, open_study))
+    parser.set_defaults(run=_explain)
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say which study and which ledger."""
-    parser.add_argument(
-        "--storage", required=True, metavar="URL", help="database URL, or an SQLite or journal file"
-    )
-    parser.add_argument("--study", metavar="NAME", help="needed if the storage has several studies")
-    parser.add_argument(
-        "--ledger",
-        type=_url,
-        metavar="URL",
-        help="database URL or SQLite file of the ledger (default: beside the study)",
-    )
-
-
-def _url(text: str) -> str:
-    return text if "://" in text else sqlite_url(text).render_as_string()
-
-
-def _explain(arguments: argparse.Namespace, open_study: OpenStudy) -> None:
+def _explain(arguments: argparse.Namespace) -> None:
     study = open_study(arguments.storage, arguments.study)
     found = explain(study, arguments.trial, ledger=arguments.ledger)
     if arguments.json:

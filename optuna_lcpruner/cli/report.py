@@ -9,40 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from optuna_lcpruner._util.validation import InputError
-from optuna_lcpruner.cli.explain import OpenStudy, add_source
+from optuna_lcpruner.cli._common import add_source, open_study
 from optuna_lcpruner.reporting.build_report import report
 
-DEFAULT_HTML = "lcpruner-report.html"
 
-
-def add_report(commands: Any, open_study: OpenStudy) -> None:
+def add_report(commands: Any) -> None:
     """Add the command to the parsers of ``optuna-lcpruner``."""
     parser = commands.add_parser(
         "report",
         help="were the forecasts right, what did pruning cost and save",
         description=(
-            "Judge the decisions on record by how the trials ended; prints a report and writes it\n"
-            "as one HTML page. The study is only read."
+            "Judge the decisions on record by how the trials ended; prints a report. The\n"
+            "study is only read."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_source(parser)
-    parser.add_argument(
-        "--html", default=DEFAULT_HTML, metavar="FILE", help=f"the page ({DEFAULT_HTML})"
-    )
-    parser.add_argument("--no-html", action="store_true", help="no page")
+    parser.add_argument("--html", metavar="FILE", help="write it as one HTML page too")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON instead")
-    parser.set_defaults(run=lambda arguments: _report(arguments, open_study))
+    parser.set_defaults(run=_report)
 
 
-def _report(arguments: argparse.Namespace, open_study: OpenStudy) -> None:
+def _report(arguments: argparse.Namespace) -> None:
     found = report(open_study(arguments.storage, arguments.study), ledger=arguments.ledger)
-    if not arguments.no_html:
+    if arguments.html is not None:
         try:
             Path(arguments.html).write_text(found.to_html(), encoding="utf-8")
         except OSError as error:
             raise InputError(f"cannot write: {error}") from error
     text = json.dumps(found.to_dict(), indent=1, allow_nan=False) if arguments.json else str(found)
     sys.stdout.write(text + "\n")
-    if not arguments.no_html and not arguments.json:
-        sys.stdout.write(f"\nWritten: {arguments.html}\n")

@@ -17,7 +17,8 @@ from optuna_lcpruner.curves.distributions import Normal, Uniform
 from optuna_lcpruner.curves.families import FAMILIES
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import Scale
-from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior, shapes
+from optuna_lcpruner.posterior.closed_form import shapes
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import sample_curves
 from optuna_lcpruner.posterior.weighted_sum.priors import SIGMA, lcpfn_prior, paper_prior

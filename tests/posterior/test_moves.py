@@ -8,7 +8,7 @@ import pytest
 emcee = pytest.importorskip("emcee")
 from numpy.testing import assert_allclose, assert_array_equal  # noqa: E402
 
-from optuna_lcpruner.posterior import moves  # noqa: E402
+from optuna_lcpruner.posterior.weighted_sum import moves  # noqa: E402
 
 BLOCKS = np.array([0, 0, 1, 1, 1, 2])
 DEVIATIONS = np.array([1.0, 0.3, 2.0, 1.0, 0.5, 1.0])

@@ -7,8 +7,9 @@ from brute_force import curve_of, dense_posterior
 from numpy.testing import assert_allclose
 
 from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior.closed_form import empirical_bayes
 from optuna_lcpruner.posterior.closed_form.empirical_bayes import learned
-from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, empirical_bayes
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.closed_form.regression import CurvePrior
 from optuna_lcpruner.posterior.closed_form.shapes import shape_grid
 from optuna_lcpruner.posterior.interface import StudyKnowledge
