@@ -229,12 +229,12 @@ def test_checks_take_the_verdict_on_the_report_before() -> None:
         decisions.append(background.decide(study, study.get_trials(deepcopy=False)[-1]))
         if executor.work:
             executor.finish()
-    assert decisions[1].reason is Reason.UNDER_WAY
+    assert decisions[1].reason is Reason.FORECAST_PENDING
     assert not decisions[1].prune
     for before, now in zip(expected[1:-1], decisions[2:], strict=True):
         assert (before.reason, before.step) == (now.reason, now.step)
         assert now.p_beat == pytest.approx(before.p_beat, rel=1e-9)
-    assert decisions[-1].reason is Reason.HOPELESS
+    assert decisions[-1].reason is Reason.BELOW_THRESHOLD
 
 
 def test_asking_again_at_the_same_report_takes_an_answer() -> None:
@@ -248,7 +248,7 @@ def test_asking_again_at_the_same_report_takes_an_answer() -> None:
     assert not pruner.prune(study, frozen)
     executor.finish()
     assert pruner.prune(study, frozen)
-    assert pruner.decide(study, frozen).reason is Reason.HOPELESS
+    assert pruner.decide(study, frozen).reason is Reason.BELOW_THRESHOLD
 
 
 def test_patience_needs_no_more_answers() -> None:
@@ -279,7 +279,7 @@ def test_training_does_not_wait() -> None:
             decisions = watch(study, pruner, reports(DOOMED))  # done while the engine is not
         finally:
             released.set()
-    assert set(names(decisions[1:])) == {"UNDER_WAY"}
+    assert set(names(decisions[1:])) == {"FORECAST_PENDING"}
 
 
 def test_failures_keep_the_trial_going() -> None:
@@ -298,7 +298,7 @@ def test_without_an_executor_the_check_waits() -> None:
     study = make_study(good_trials())
     spy = SpyEngine(ClosedForm())
     decisions = watch(study, make_pruner(engine=spy), reports(DOOMED))
-    assert decisions[-1].reason is Reason.HOPELESS
+    assert decisions[-1].reason is Reason.BELOW_THRESHOLD
     assert len(spy.curves) == len(DOOMED) - 1
 
 
@@ -306,7 +306,7 @@ def test_a_pickled_pruner_waits() -> None:
     with ThreadPoolExecutor(1) as executor:
         copied = pickle.loads(pickle.dumps(make_pruner(executor=executor)))
     decisions = watch(make_study(good_trials()), copied, reports(DOOMED))
-    assert decisions[-1].reason is Reason.HOPELESS
+    assert decisions[-1].reason is Reason.BELOW_THRESHOLD
 
 
 def test_settings_are_checked() -> None:
@@ -323,7 +323,7 @@ SMALL = MCMC(paper_prior(["pow3", "Janoschek", "ilog2"]))
 
 def test_the_sampled_posterior_prunes() -> None:
     decision = watch(make_study(good_trials()), make_pruner(engine=SMALL), reports(DOOMED))[-1]
-    assert decision.reason is Reason.HOPELESS
+    assert decision.reason is Reason.BELOW_THRESHOLD
     assert decision.p_beat is not None
     assert decision.p_beat < 0.05
 
@@ -331,7 +331,7 @@ def test_the_sampled_posterior_prunes() -> None:
 def test_by_name() -> None:
     pruner = make_pruner(engine="mcmc")
     decisions = watch(make_study(good_trials()), pruner, reports(DOOMED), each=False)
-    assert decisions[-1].reason in (Reason.HOPELESS, Reason.NOT_CONVERGED)
+    assert decisions[-1].reason in (Reason.BELOW_THRESHOLD, Reason.NOT_CONVERGED)
 
 
 def test_a_run_without_convergence_decides_nothing() -> None:
@@ -362,7 +362,7 @@ def test_worker_processes_leave_nothing_behind() -> None:
         deadline = time.monotonic() + 60
         while not pruner.prune(study, frozen) and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert pruner.decide(study, frozen).reason is Reason.HOPELESS
+        assert pruner.decide(study, frozen).reason is Reason.BELOW_THRESHOLD
         pid = executor.submit(os.getpid).result()
         hangs = executor.submit(time.sleep, 100)
         wait(hangs.running)  # else it is withdrawn rather than ended

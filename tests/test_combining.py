@@ -40,7 +40,7 @@ from optuna_lcpruner import (
     report,
 )
 from optuna_lcpruner.records import ledger_writer, trial_attributes
-from optuna_lcpruner.records.ledger import Entry, Ledger
+from optuna_lcpruner.records.ledger import Ledger, LedgerEntry
 from optuna_lcpruner.records.location import address
 from optuna_lcpruner.visualization.charts import decisions_chart
 
@@ -90,7 +90,7 @@ def train(study: Study, values: Any) -> FrozenTrial:
     return study.get_trials(deepcopy=False)[-1]
 
 
-def on_record(study: Study, trial: FrozenTrial) -> list[Entry]:
+def on_record(study: Study, trial: FrozenTrial) -> list[LedgerEntry]:
     assert ledger_writer.flush(10)
     where = address(None, study._storage)
     assert where is not None
@@ -178,7 +178,7 @@ class TestWhoDecided:
         said = trial.user_attrs["lcpruner_reason"]
         assert said.startswith("pruned by LearningCurvePruner: P = ")
         last = on_record(study, trial)[-1]
-        assert (last.reason, last.action, last.message) == ("HOPELESS", "prune", said)
+        assert (last.reason, last.action, last.message) == ("BELOW_THRESHOLD", "prune", said)
         assert explain(study, trial.number).summary.startswith(
             f"Trial {trial.number} was pruned at step {last.step} by LearningCurvePruner, its "
         )
@@ -317,7 +317,7 @@ class TestWhoDecided:
             trial.report(value, step)
         assert trial.should_prune() is False
         decision = pruner.decide(study, study._storage.get_trial(trial._trial_id))
-        assert decision.reason is Reason.HOPELESS
+        assert decision.reason is Reason.BELOW_THRESHOLD
         assert decision.message.startswith("pruned: P = ")
 
 
@@ -384,7 +384,7 @@ class TestRemote:
         study.tell(trial, 0.1)
         frozen = study.get_trials()[-1]
         rows = on_record(study, frozen)
-        assert {row.reason for row in rows if row.step == 9} == {"HOPELESS", "OVERRULED"}
+        assert {row.reason for row in rows if row.step == 9} == {"BELOW_THRESHOLD", "OVERRULED"}
         words = explain(study, frozen.number).summary
         assert words.startswith(f"Trial {frozen.number} ran to its end with 0.1; not pruned: ")
         assert report(study).n_pruned == 0
@@ -425,7 +425,7 @@ class TestRemote:
     def test_another_pruner_stops_it(self, studies: Callable[[BasePruner], Study]) -> None:
         study = studies(PruneIfAny([RemotePruner(), Says(True, since=4)]))
         trial = train(study, GOOD)
-        said = "pruned by Says (LearningCurvePruner: forecast under way: no verdict yet)"
+        said = "pruned by Says (LearningCurvePruner: forecast pending: no verdict yet)"
         assert trial.user_attrs["lcpruner_reason"] == said
         assert [(row.action, row.message) for row in on_record(study, trial)] == [("prune", said)]
 

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner
 from optuna_lcpruner.study import reader
-from optuna_lcpruner.study.reader import completion_mark
+from optuna_lcpruner.study.reader import change_token
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +60,18 @@ def statements(study: Study) -> Iterator[list[str]]:
 class TestMark:
     def test_changes_with_each_completed_trial(self, twins: tuple[Study, Study]) -> None:
         here, there = twins
-        marks = [completion_mark(here)]
+        marks = [change_token(here)]
         for trial in good_trials():
             there.add_trial(trial)
-            marks.append(completion_mark(here))
+            marks.append(change_token(here))
         assert None not in marks
         assert len(set(marks)) == 6
-        assert completion_mark(there) == marks[-1]
+        assert change_token(there) == marks[-1]
 
     def test_and_with_nothing_else(self, twins: tuple[Study, Study]) -> None:
         here, there = twins
         there.add_trials(good_trials())
-        before = completion_mark(here)
+        before = change_token(here)
         there.add_trial(finished(reports([0.1, 0.2]), 0.2, TrialState.PRUNED))
         there.add_trial(finished(reports([0.1]), state=TrialState.FAIL))
         there.enqueue_trial({})
@@ -80,18 +80,18 @@ class TestMark:
         trial.set_user_attr("a", 1)
         other = optuna.create_study(storage=there._storage)
         other.add_trials(good_trials())
-        assert completion_mark(here) == before != completion_mark(other)
+        assert change_token(here) == before != change_token(other)
 
     @pytest.mark.parametrize("kind", ["memory", "journal"])
     def test_none_where_trials_are_at_hand(self, kind: str, places: Callable[[str], str]) -> None:
         storage = None if kind == "memory" else open_storage(kind, places(kind))
-        assert completion_mark(optuna.create_study(storage=storage)) is None
+        assert change_token(optuna.create_study(storage=storage)) is None
 
     def test_none_if_the_database_cannot_answer(self, twins: tuple[Study, Study]) -> None:
         here, _ = twins
         engine = here._storage._backend.engine  # type: ignore[attr-defined]
         engine.pool = sqlalchemy.pool.NullPool(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
-        assert completion_mark(here) is None
+        assert change_token(here) is None
 
 
 class TestDecisions:

@@ -83,9 +83,9 @@ class TestPruner:
         settings = {"publish": publishing, "n_warmup_steps": 4}
         pruned = names(watch(study, make_pruner(control_fraction=0.0, **settings), reports(BAD)))
         decisions = watch(study, make_pruner(**settings), reports(BAD))
-        assert names(decisions) == [name.replace("HOPELESS", "CONTROL") for name in pruned]
-        assert pruned.index("HOPELESS") == 4
-        assert pruned.count("HOPELESS") > 5
+        assert names(decisions) == [name.replace("BELOW_THRESHOLD", "CONTROL") for name in pruned]
+        assert pruned.index("BELOW_THRESHOLD") == 4
+        assert pruned.count("BELOW_THRESHOLD") > 5
         assert trial_attributes.writer().flush(20)
         attrs = [trial.user_attrs for trial in study.get_trials()[-2:]]
         assert [attr.get(CONTROL_ATTRIBUTE) for attr in attrs] == [None, 4]
@@ -141,8 +141,8 @@ class TestPruner:
         settings: dict[str, Any] = {"threshold": 0.0, "stop_below_std": 0.5}
         spared = names(watch(study, make_pruner(**settings), curve))
         settled = names(watch(study, make_pruner(control_fraction=0.0, **settings), curve))
-        assert "SETTLED" in settled
-        assert spared == [name.replace("SETTLED", "CONTROL") for name in settled]
+        assert "NARROW_FORECAST" in settled
+        assert spared == [name.replace("NARROW_FORECAST", "CONTROL") for name in settled]
 
     def test_a_diverged_member_is_pruned(self) -> None:
         study = make_study(good_trials())

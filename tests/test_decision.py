@@ -39,22 +39,28 @@ def decide(rule, forecast, incumbent, step, threshold, **looks):
     [
         (0.9, 0.05, Rule(), {}, Reason.UNDECIDED),
         (0.8, 0.05, Rule(), {}, Reason.UNDECIDED),
-        (0.8, 0.16, Rule(), {}, Reason.HOPELESS),
+        (0.8, 0.16, Rule(), {}, Reason.BELOW_THRESHOLD),
         (0.8, 0.158, Rule(), {}, Reason.UNDECIDED),
-        (0.7, 0.05, Rule(), {}, Reason.HOPELESS),
-        (0.7, 0.05, Rule(risk=0.0, threshold=0.0), {}, Reason.HOPELESS),  # the argument counts
+        (0.7, 0.05, Rule(), {}, Reason.BELOW_THRESHOLD),
+        (
+            0.7,
+            0.05,
+            Rule(risk=0.0, threshold=0.0),
+            {},
+            Reason.BELOW_THRESHOLD,
+        ),  # the argument counts
         (0.7, 0.0, Rule(), {}, Reason.UNDECIDED),
         (-1e6, 0.0, Rule(), {}, Reason.UNDECIDED),
-        (1.5, 1.0, Rule(), {}, Reason.HOPELESS),
+        (1.5, 1.0, Rule(), {}, Reason.BELOW_THRESHOLD),
         (0.7, 0.05, Rule(), {"ahead": True}, Reason.ALREADY_BETTER),
         (0.8, 0.05, Rule(stop_below_std=1.0), {"ahead": True}, Reason.ALREADY_BETTER),
         (0.7, 0.05, Rule(patience=2), {}, Reason.PATIENCE),
-        (0.7, 0.05, Rule(patience=2), {"earlier": [(0.04, 0.05)]}, Reason.HOPELESS),
+        (0.7, 0.05, Rule(patience=2), {"earlier": [(0.04, 0.05)]}, Reason.BELOW_THRESHOLD),
         (0.7, 0.05, Rule(patience=2), {"earlier": [(0.05, 0.05)]}, Reason.PATIENCE),
-        (0.7, 0.05, Rule(patience=2), {"earlier": [(0.06, 0.07)]}, Reason.HOPELESS),
+        (0.7, 0.05, Rule(patience=2), {"earlier": [(0.06, 0.07)]}, Reason.BELOW_THRESHOLD),
         (0.7, 0.05, Rule(patience=2), {"earlier": [(0.04, 0.03)]}, Reason.PATIENCE),
         (0.7, 0.05, Rule(patience=3), {"earlier": [(0.01, 0.05)]}, Reason.PATIENCE),
-        (0.7, 0.05, Rule(patience=3), {"earlier": [(0.01, 0.05)] * 2}, Reason.HOPELESS),
+        (0.7, 0.05, Rule(patience=3), {"earlier": [(0.01, 0.05)] * 2}, Reason.BELOW_THRESHOLD),
         (0.7, 0.05, Rule(patience=3), {"earlier": [(0.01, 0.05), (0.2, 0.05)]}, Reason.PATIENCE),
         (0.7, 0.05, Rule(patience=3), {"earlier": [(0.2, 0.05), (0.01, 0.05)]}, Reason.PATIENCE),
         (
@@ -65,11 +71,11 @@ def decide(rule, forecast, incumbent, step, threshold, **looks):
             Reason.PATIENCE,
         ),
         (0.8, 0.05, Rule(patience=2), {"earlier": [(0.01, 0.05)]}, Reason.UNDECIDED),
-        (0.8, 0.05, Rule(stop_below_std=0.11), {}, Reason.SETTLED),
+        (0.8, 0.05, Rule(stop_below_std=0.11), {}, Reason.NARROW_FORECAST),
         (0.8, 0.05, Rule(stop_below_std=0.1 - 1e-9), {}, Reason.UNDECIDED),
         (0.9, 0.05, Rule(stop_below_std=0.11), {}, Reason.UNDECIDED),
         (0.95, 0.05, Rule(stop_below_std=0.11), {}, Reason.UNDECIDED),
-        (0.7, 0.05, Rule(stop_below_std=0.11), {}, Reason.HOPELESS),
+        (0.7, 0.05, Rule(stop_below_std=0.11), {}, Reason.BELOW_THRESHOLD),
     ],
 )
 def test_rule(mean, threshold, rule, arguments, reason, maximize):
@@ -167,7 +173,7 @@ def test_message_names_the_opinions_of_the_forecast():
             0.8,
             0.1,
             {},
-            "pruned: forecast settled: sd = 0.1 < 0.2 at step 3",
+            "pruned: narrow forecast: sd = 0.1 < 0.2 at step 3",
         ),
         (
             Rule(),
@@ -220,7 +226,7 @@ def test_settling_never_stops_a_trial_whose_median_beats_the_incumbent(
         assert decision == plain
     if plain.prune:
         assert decision.prune
-    assert decision.reason in (Reason.UNDECIDED, Reason.HOPELESS, Reason.SETTLED)
+    assert decision.reason in (Reason.UNDECIDED, Reason.BELOW_THRESHOLD, Reason.NARROW_FORECAST)
 
 
 @settings(deadline=None, max_examples=100)
@@ -252,7 +258,8 @@ def test_abstain():
 def test_only_the_pruning_reasons_prune_and_say_so():
     pruning = {reason for reason in Reason if reason.prunes}
     assert pruning == {
-        Reason.DIVERGED, Reason.INFEASIBLE, Reason.HOPELESS, Reason.SETTLED, Reason.OTHER_PRUNER,
+        Reason.DIVERGED, Reason.INFEASIBLE, Reason.BELOW_THRESHOLD, Reason.NARROW_FORECAST,
+        Reason.OTHER_PRUNER,
     }  # fmt: skip
     for reason in Reason:
         assert reason.prunes is reason.value.startswith("pruned")

@@ -31,7 +31,7 @@ from optuna.trial import TrialState
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.cli.main import main
-from optuna_lcpruner.records.ledger import COLUMNS, Entry, Ledger, LedgerError
+from optuna_lcpruner.records.ledger import COLUMNS, Ledger, LedgerEntry, LedgerError
 from optuna_lcpruner.records.location import Address
 from optuna_lcpruner.reporting.explanation import Explanation
 
@@ -47,7 +47,7 @@ JUDGED: dict[str, Any] = {
 }
 
 
-def entry(step: int | None, why: Reason, p: float | None = None, **changes: Any) -> Entry:
+def entry(step: int | None, why: Reason, p: float | None = None, **changes: Any) -> LedgerEntry:
     """A decision about a trial that reports at steps 0, 1, ..."""
     fields: dict[str, Any] = dict.fromkeys(COLUMNS)
     n = 0 if step is None else step + 1
@@ -60,11 +60,11 @@ def entry(step: int | None, why: Reason, p: float | None = None, **changes: Any)
     }  # fmt: skip
     if p is not None:
         fields |= JUDGED | {"p_beat": p}
-    return Entry(**(fields | changes))
+    return LedgerEntry(**(fields | changes))
 
 
 def story(
-    *decisions: Entry, state: TrialState = TrialState.COMPLETE, value: float | None = 0.8
+    *decisions: LedgerEntry, state: TrialState = TrialState.COMPLETE, value: float | None = 0.8
 ) -> Explanation:
     return Explanation("s", 7, state, value, True, decisions)
 
@@ -79,8 +79,8 @@ OUTLOOK = "the forecast was 0.9141 [0.902, 0.921] against the best, 0.957 of tri
 
 class TestSummary:
     def test_pruned(self) -> None:
-        ignored = entry(7, Reason.HOPELESS, 0.0029)
-        last = entry(8, Reason.HOPELESS, 0.0031)
+        ignored = entry(7, Reason.BELOW_THRESHOLD, 0.0029)
+        last = entry(8, Reason.BELOW_THRESHOLD, 0.0031)
         found = story(CLOSE, ignored, last, state=TrialState.PRUNED)
         assert found.summary == (
             "Trial 7 was pruned at step 8, its 9th look: its chance to beat the best, P = 0.003, "
@@ -93,16 +93,16 @@ class TestSummary:
          (21, "21st"), (102, "102nd"), (111, "111th")],
     )  # fmt: skip
     def test_ordinals(self, look: int, words: str) -> None:
-        pruned = entry(8, Reason.HOPELESS, 0.001, look=look)
+        pruned = entry(8, Reason.BELOW_THRESHOLD, 0.001, look=look)
         assert f", its {words} look: " in story(pruned, state=TrialState.PRUNED).summary
 
-    @pytest.mark.parametrize("reason", [Reason.DIVERGED, Reason.SETTLED])
+    @pytest.mark.parametrize("reason", [Reason.DIVERGED, Reason.NARROW_FORECAST])
     def test_pruned_for_another_reason(self, reason: Reason) -> None:
         found = story(entry(8, reason), state=TrialState.PRUNED)
         assert found.summary == "Trial 7 was pruned at step 8, its 9th look: words."
 
     def test_told_to_stop_but_went_on(self) -> None:
-        found = story(entry(8, Reason.HOPELESS, 0.0031), FAR)
+        found = story(entry(8, Reason.BELOW_THRESHOLD, 0.0031), FAR)
         assert found.summary.startswith(
             "Trial 7 ran to its end with 0.8, though it was to stop at step 8, its 9th look: "
         )
@@ -211,7 +211,7 @@ step  reports   value  forecast   90 % interval  P(beat)  threshold   best  of t
 class TestTable:
     def test_of_a_pruned_trial(self) -> None:
         found = story(*WAITED, entry(5, Reason.UNDECIDED, 0.03, value=0.85),
-                      entry(6, Reason.HOPELESS, 1.23e-5, value=0.8512345))  # fmt: skip
+                      entry(6, Reason.BELOW_THRESHOLD, 1.23e-5, value=0.8512345))  # fmt: skip
         assert found.table() == TABLE
 
     def test_failures_of_no_step(self) -> None:

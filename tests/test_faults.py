@@ -516,7 +516,7 @@ class TestVersions:
         )
         assert trial.should_prune() is False
         seen = study._storage.get_trial(trial._trial_id)
-        assert study.pruner.decide(study, seen).reason is Reason.UNDER_WAY
+        assert study.pruner.decide(study, seen).reason is Reason.FORECAST_PENDING
 
 
 def test_a_trial_that_diverges_needs_no_forecaster() -> None:

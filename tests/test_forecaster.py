@@ -287,7 +287,7 @@ class TestSettingsReachTheDecision:
         study, watching = watch()
         trial = running(study, BAD[:6], lcpruner_requeued_from=1)
         watching.look()
-        assert verdict_of(study, trial).reason is Reason.SECOND_CHANCE
+        assert verdict_of(study, trial).reason is Reason.REQUEUED
 
     def test_announced_horizon(self) -> None:
         study, watching = watch(pruner=LearningCurvePruner(threshold=0.05))
@@ -299,7 +299,7 @@ class TestSettingsReachTheDecision:
         study, watching = watch(pruner=LearningCurvePruner(20, threshold=0.05, patience=3))
         trial = running(study, BAD[:9])
         watching.look()
-        assert verdict_of(study, trial).reason is Reason.HOPELESS
+        assert verdict_of(study, trial).reason is Reason.BELOW_THRESHOLD
 
 
 class TestRefused:

@@ -11,7 +11,7 @@ from scipy import stats
 from optuna_lcpruner.reporting.scoring import (
     CHANCES,
     SEEN,
-    Looks,
+    ScoredForecasts,
     Stops,
     accuracy,
     clopper_pearson,
@@ -21,14 +21,14 @@ from optuna_lcpruner.reporting.scoring import (
 )
 
 
-def looks(n: int = 1, **changes: Any) -> Looks:
+def looks(n: int = 1, **changes: Any) -> ScoredForecasts:
     """n looks, all alike but for the changes."""
     plain: dict[str, Any] = {
         "trial": np.arange(n), "seen": 0.3, "value": 0.5, "low": 0.4, "q25": 0.55, "median": 0.6,
         "q75": 0.65, "high": 0.8, "p_beat": 0.2, "incumbent": 0.7, "final": 0.62, "weight": 1.0,
         "feasible": True,
     }  # fmt: skip
-    return Looks(
+    return ScoredForecasts(
         **{key: np.broadcast_to(np.asarray(v), (n,)) for key, v in {**plain, **changes}.items()}
     )
 

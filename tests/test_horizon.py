@@ -122,7 +122,7 @@ class TestEpochsAreAHyperParameter:
             judge(make_study(earlier), LearningCurvePruner(), rise, {"lcpruner_n_steps": n})
             for n in (SHORT, LONG)
         )
-        assert [short.reason, long.reason] == [Reason.HOPELESS, Reason.UNDECIDED]
+        assert [short.reason, long.reason] == [Reason.BELOW_THRESHOLD, Reason.UNDECIDED]
         assert short.p_beat is not None
         assert long.p_beat is not None
         assert long.p_beat > 10 * short.p_beat
@@ -134,7 +134,7 @@ class TestEpochsAreAHyperParameter:
         curve = reports(np.full(n, 0.1))
         decisions = watch(make_study(earlier), LearningCurvePruner(), curve, attrs)
         assert len(decisions) == n
-        assert "HOPELESS" in names(decisions)
+        assert "BELOW_THRESHOLD" in names(decisions)
         assert [d.reason is Reason.BEYOND_HORIZON for d in decisions] == [False] * (n - 1) + [True]
 
     def test_completed_trainings_are_compared_by_the_share_done(self) -> None:
@@ -190,7 +190,7 @@ class TestAnnouncedLate:
             trial.report(value, epoch)
             trial.should_prune()
         said = names(recording.decisions)
-        assert said[8:10] == ["HOPELESS", "HOPELESS"]
+        assert said[8:10] == ["BELOW_THRESHOLD", "BELOW_THRESHOLD"]
         assert said[10] == "BEYOND_HORIZON"
 
     def test_too_late_for_the_first_trials_to_be_judged(self, warned: list[str]) -> None:

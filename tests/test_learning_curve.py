@@ -6,8 +6,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from optuna_lcpruner.curves.learning_curve import (
     MAX_KNOTS,
-    Knots,
     LearningCurve,
+    PositionGrid,
     StepMap,
     average_on_knots,
     ordered,
@@ -118,7 +118,7 @@ def test_trainings_that_all_begin_late_begin_at_one():
 
 @pytest.mark.parametrize("horizon", [1, 2, 3, 127, 128, 129, 1000, 10_000])
 def test_knots_run_from_one_to_the_horizon(horizon):
-    knots = Knots(horizon)
+    knots = PositionGrid(horizon)
     assert knots.size == min(horizon, MAX_KNOTS) == knots.positions.size
     assert knots.positions[0] == 1
     assert knots.positions[-1] == horizon
@@ -130,7 +130,7 @@ def test_knots_run_from_one_to_the_horizon(horizon):
 @settings(deadline=None, max_examples=200)
 @given(horizon=st.integers(1, 10**6), fractions=st.lists(st.floats(0, 1), min_size=1, max_size=5))
 def test_nearest_knot_is_nearest(horizon, fractions):
-    knots = Knots(horizon)
+    knots = PositionGrid(horizon)
     positions = 1 + np.array(fractions) * (horizon - 1)
     index = knots.nearest(positions)
     assert index.shape == positions.shape
@@ -144,12 +144,12 @@ def test_nearest_knot_is_nearest(horizon, fractions):
 
 def test_beyond_the_horizon_is_the_last_knot():
     for horizon in (1, 5, 1000):
-        assert Knots(horizon).nearest(horizon + 7.0) == Knots(horizon).size - 1
+        assert PositionGrid(horizon).nearest(horizon + 7.0) == PositionGrid(horizon).size - 1
 
 
 def test_knots_need_a_horizon():
     with pytest.raises(ValueError, match="horizon must be at least 1, but got 0"):
-        Knots(0)
+        PositionGrid(0)
 
 
 def test_short_trainings_keep_every_report():
@@ -180,8 +180,8 @@ def test_long_trainings_are_averaged_into_knots():
 def test_averaging_huge_values_stays_finite_and_between_them(values):
     values = np.array(values)
     positions = np.arange(1.0, values.size + 1)
-    index, means = average_on_knots(Knots(10_000), positions, values)
-    assert_array_equal(index, np.unique(Knots(10_000).nearest(positions)))
+    index, means = average_on_knots(PositionGrid(10_000), positions, values)
+    assert_array_equal(index, np.unique(PositionGrid(10_000).nearest(positions)))
     assert np.all(np.isfinite(means))
     room = 1e-12 * np.max(np.abs(values)) + 1e-322  # dividing a denormal may round it to zero
     assert np.all(means >= values.min() - room)

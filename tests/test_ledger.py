@@ -35,9 +35,9 @@ from optuna_lcpruner.records import ledger, ledger_writer
 from optuna_lcpruner.records.ledger import (
     COLUMNS,
     SCHEMA_VERSION,
-    Circumstances,
-    Entry,
+    DecisionContext,
     Ledger,
+    LedgerEntry,
     LedgerError,
     same_start,
 )
@@ -52,18 +52,18 @@ def at(path: Path) -> Address:
 
 
 def row(
-    decision: Decision | None = None, facts: Circumstances | None = None, **where: Any
-) -> Entry:
+    decision: Decision | None = None, facts: DecisionContext | None = None, **where: Any
+) -> LedgerEntry:
     """An entry about trial 7 of study "s"."""
     where = {"study": "s", "trial": 7, "trial_started": STARTED, "version": "1.2.3", **where}
     return ledger.entry(
         decision or Decision(Reason.WARM_UP, "warm-up: step 3", 3),
-        facts or Circumstances("pool"),
+        facts or DecisionContext("pool"),
         **where,
     )
 
 
-def as_dict(entry: Entry) -> dict[str, Any]:
+def as_dict(entry: LedgerEntry) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in COLUMNS}
 
 
@@ -145,7 +145,7 @@ class TestEntry:
             reports(saturating(0.89)[:6]),
         )
         forecast = OpinionPool()(spy.curves[-1], spy.knowledge[-1])
-        facts = Circumstances(
+        facts = DecisionContext(
             "pool", n_points=6, value=0.7, look=6, horizon=20, incumbent_trial=4,
             forecast=lambda: forecast, milliseconds=1.5, decided_at=STARTED + timedelta(seconds=9),
         )  # fmt: skip
@@ -211,7 +211,7 @@ class TestEntry:
     @pytest.mark.parametrize("value", [NAN, INF, -INF])
     def test_what_is_not_finite_is_left_out(self, value: float) -> None:
         decision = Decision(Reason.UNDECIDED, "words", 3, 0.5, value, value)
-        found = row(decision, Circumstances("pool", value=value))
+        found = row(decision, DecisionContext("pool", value=value))
         assert (found.p_beat, found.threshold, found.incumbent, found.value) == (
             0.5,
             None,
@@ -276,7 +276,7 @@ class TestLedger:
         """Two processes write in their own time."""
         book = Ledger(at(tmp_path / "l.db"))
         late, early = (
-            row(Decision(Reason.WARM_UP, "words", step), Circumstances("pool", decided_at=when))
+            row(Decision(Reason.WARM_UP, "words", step), DecisionContext("pool", decided_at=when))
             for step, when in ((1, STARTED + timedelta(seconds=1)), (0, STARTED))
         )
         book.append([late, early])
@@ -379,7 +379,7 @@ class TestSchema:
 
     def test_an_old_file_is_brought_up_to_date_when_written(self, old_file: Path) -> None:
         book = Ledger(at(old_file))
-        book.append([row(facts=Circumstances("pool", value=0.5))])
+        book.append([row(facts=DecisionContext("pool", value=0.5))])
         assert book.of_study("s", ["message", "value"]) == {
             "message": ["old words", "warm-up: step 3"],
             "value": [None, 0.5],
@@ -442,6 +442,6 @@ def test_a_long_ledger_is_read_in_seconds(tmp_path: Path) -> None:
 
 def test_circumstances_note_the_time() -> None:
     before = datetime.now(timezone.utc).replace(tzinfo=None)
-    noted = Circumstances("pool").decided_at
+    noted = DecisionContext("pool").decided_at
     after = datetime.now(timezone.utc).replace(tzinfo=None)
     assert before <= noted <= after

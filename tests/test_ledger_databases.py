@@ -19,9 +19,9 @@ from optuna_lcpruner.records import ledger
 from optuna_lcpruner.records.ledger import (
     COLUMNS,
     SCHEMA_VERSION,
-    Circumstances,
-    Entry,
+    DecisionContext,
     Ledger,
+    LedgerEntry,
     LedgerError,
     SchemaVersion,
 )
@@ -74,22 +74,22 @@ def url(request: pytest.FixtureRequest, databases: Callable[..., str]) -> str:
 def without_ledger(url: str) -> str:
     """The same URL; the tables are gone."""
     engine = sqlalchemy.create_engine(url)
-    Entry.metadata.drop_all(engine)
+    LedgerEntry.metadata.drop_all(engine)
     engine.dispose()
     return url
 
 
-def row(message: str = "words", facts: Circumstances | None = None, **where: Any) -> Entry:
+def row(message: str = "words", facts: DecisionContext | None = None, **where: Any) -> LedgerEntry:
     """An entry about trial 7 of study "s"."""
     where = {"study": "s", "trial": 7, "trial_started": STARTED, "version": "1.2.3", **where}
-    facts = facts or Circumstances("pool")
+    facts = facts or DecisionContext("pool")
     return ledger.entry(Decision(Reason.WARM_UP, message, 3), facts, **where)
 
 
 def test_what_is_written_is_read(url: str) -> None:
     kept = ledger.entry(
         Decision(Reason.UNDECIDED, "words", 2**40, 5e-300, 1e308, -1e308),
-        Circumstances(
+        DecisionContext(
             "pool", n_points=3, value=0.1 + 0.2, look=2, horizon=2**40, milliseconds=1 / 3,
             decided_at=STARTED,
         ),
@@ -131,7 +131,7 @@ def test_in_the_order_they_were_made(url: str) -> None:
     made = [STARTED + timedelta(milliseconds=100 * i) for i in range(4)]
     book = Ledger(Address(url))
     for i in (2, 3, 0, 1):
-        book.append([row(str(i), Circumstances("pool", decided_at=made[i]))])
+        book.append([row(str(i), DecisionContext("pool", decided_at=made[i]))])
     assert book.of_study("s", ["message"]) == {"message": ["0", "1", "2", "3"]}
 
 
@@ -185,7 +185,7 @@ def as_version_1(url: str, *, but: tuple[str, ...] = ()) -> None:
 
 def test_old_tables_are_brought_up_to_date(url: str) -> None:
     as_version_1(url)
-    Ledger(Address(url)).append([row(facts=Circumstances("pool", value=0.5))])
+    Ledger(Address(url)).append([row(facts=DecisionContext("pool", value=0.5))])
     assert Ledger(Address(url)).of_study("s", ["message", "value"]) == {
         "message": ["old words", "words"],
         "value": [None, 0.5],
@@ -229,7 +229,7 @@ def test_newer_tables_are_left_alone(url: str) -> None:
         with pytest.raises(LedgerError, match=r"version 99.*install a newer"):
             use()
     with engine.connect() as connection:
-        assert connection.scalar(sqlalchemy.select(sqlalchemy.func.count(Entry.id))) == 1
+        assert connection.scalar(sqlalchemy.select(sqlalchemy.func.count(LedgerEntry.id))) == 1
     engine.dispose()
 
 
@@ -262,7 +262,7 @@ from optuna_lcpruner.records.ledger_writer import LedgerWriter
 
 worker, n, *urls = sys.argv[1:]
 writers = [ledger_writer.writer(Address(url)) for url in urls]
-facts = ledger.Circumstances("pool")
+facts = ledger.DecisionContext("pool")
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(int(n)):

@@ -40,7 +40,7 @@ import optuna_lcpruner
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.records import ledger, ledger_writer
-from optuna_lcpruner.records.ledger import Circumstances, Entry, Ledger
+from optuna_lcpruner.records.ledger import DecisionContext, Ledger, LedgerEntry
 from optuna_lcpruner.records.ledger_writer import LedgerWriter
 from optuna_lcpruner.records.location import Address, address
 
@@ -56,10 +56,10 @@ def writers(monkeypatch: pytest.MonkeyPatch) -> dict[Address, LedgerWriter]:
     return fresh
 
 
-def row(step: int = 0) -> Entry:
+def row(step: int = 0) -> LedgerEntry:
     return ledger.entry(
         Decision(Reason.WARM_UP, "words", step),
-        Circumstances("pool"),
+        DecisionContext("pool"),
         study="s",
         trial=7,
         trial_started=None,
@@ -80,7 +80,7 @@ class FakeLedger:
     def __call__(self, where: Address) -> FakeLedger:
         return self
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[LedgerEntry]) -> None:
         self.entered.set()
         assert self.gate.wait(20)
         if self.refuses:
@@ -154,7 +154,7 @@ class TestWriter:
     def test_nothing_is_worked_out_by_the_caller(self, book: FakeLedger) -> None:
         threads: list[str] = []
 
-        def entry() -> Entry:
+        def entry() -> LedgerEntry:
             threads.append(threading.current_thread().name)
             return row()
 
@@ -260,7 +260,7 @@ class TestWriter:
     def test_an_entry_that_fails_costs_itself_alone(
         self, book: FakeLedger, warned: list[str]
     ) -> None:
-        def broken() -> Entry:
+        def broken() -> LedgerEntry:
             raise ArithmeticError("no forecast")
 
         writer = LedgerWriter(WHERE)
@@ -302,7 +302,7 @@ def make_pruner(**settings: Any) -> LearningCurvePruner:
     return LearningCurvePruner(**{"n_steps": N_STEPS, "threshold": 0.05, **settings})
 
 
-def rows_of(study: optuna.Study, trial: int = -1, setting: Any = None) -> list[Entry]:
+def rows_of(study: optuna.Study, trial: int = -1, setting: Any = None) -> list[LedgerEntry]:
     """What is on record of a trial, the newest by default."""
     assert ledger_writer.flush(20)
     where = address(setting, study._storage)
@@ -351,7 +351,7 @@ class TestPruner:
     def test_of_a_trial_that_is_pruned(self, study: optuna.Study) -> None:
         decisions = watch(study, make_pruner(), reports(DOOMED))
         rows = rows_of(study)
-        assert decisions[-1].reason is Reason.HOPELESS
+        assert decisions[-1].reason is Reason.BELOW_THRESHOLD
         assert [row.action for row in rows] == [
             "prune" if decision.prune else "continue" for decision in decisions
         ]

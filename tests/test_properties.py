@@ -44,7 +44,7 @@ def any_curve(draw: st.DrawFn, max_size: int = 12) -> dict[int, float]:
 
 
 @st.composite
-def any_trial(draw: st.DrawFn) -> FrozenTrial:
+def base_rate(draw: st.DrawFn) -> FrozenTrial:
     state = draw(
         st.sampled_from(
             [
@@ -91,7 +91,9 @@ SETTINGS = st.fixed_dictionaries(
 def check(decision: Decision, pruner: LearningCurvePruner) -> None:
     assert decision.reason is not Reason.FAILED, decision.message
     assert type(decision.prune) is bool
-    assert decision.prune is (decision.reason in (Reason.DIVERGED, Reason.HOPELESS, Reason.SETTLED))
+    assert decision.prune is (
+        decision.reason in (Reason.DIVERGED, Reason.BELOW_THRESHOLD, Reason.NARROW_FORECAST)
+    )
     for name in ("p_beat", "threshold", "incumbent", "forecast", "low", "high"):
         number = getattr(decision, name)
         assert number is None or (type(number) is float and math.isfinite(number)), (name, decision)
@@ -102,7 +104,7 @@ def check(decision: Decision, pruner: LearningCurvePruner) -> None:
 
 
 @given(
-    earlier=st.lists(any_trial(), max_size=6),
+    earlier=st.lists(base_rate(), max_size=6),
     curve=any_curve(),
     direction=DIRECTION,
     options=SETTINGS,
@@ -283,4 +285,4 @@ def test_each_odd_number_as_a_whole_study(odd: float, direction: str) -> None:
     pruner = LearningCurvePruner(20, threshold=0.05)
     for decision in watch(study, pruner, reports([odd] * 6)):
         check(decision, pruner)
-        assert decision.reason not in (Reason.HOPELESS, Reason.SETTLED)
+        assert decision.reason not in (Reason.BELOW_THRESHOLD, Reason.NARROW_FORECAST)

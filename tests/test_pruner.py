@@ -224,7 +224,7 @@ class TestConstructor:
     def test_defaults_prune_the_hopeless_and_spare_the_promising(self) -> None:
         pruner = LearningCurvePruner()
         study = make_study(good_trials())
-        assert judge(study, pruner, reports(BAD[:12])).reason is Reason.HOPELESS
+        assert judge(study, pruner, reports(BAD[:12])).reason is Reason.BELOW_THRESHOLD
         assert not judge(study, pruner, reports(PROMISING)).prune
 
     def test_defaults_wait_for_three_completed_trials(self) -> None:
@@ -275,10 +275,10 @@ class TestLadder:
             ("PATIENCE", {"n_warmup_steps": 10, "patience": 3}, good_trials(), reports(DOOMED)),
             ("DIVERGED", {}, good_trials(), reports([*DOOMED, NAN])),
             ("DIVERGED", {}, [], reports([NAN])),
-            ("HOPELESS", {}, good_trials(), reports(DOOMED)),
-            ("HOPELESS", {"threshold": 1.0}, good_trials(), reports(saturating(0.8)[:12])),
+            ("BELOW_THRESHOLD", {}, good_trials(), reports(DOOMED)),
+            ("BELOW_THRESHOLD", {"threshold": 1.0}, good_trials(), reports(saturating(0.8)[:12])),
             (
-                "SETTLED",
+                "NARROW_FORECAST",
                 {"threshold": 0.0, "stop_below_std": 1e3},
                 good_trials(),
                 reports(DOOMED),
@@ -308,7 +308,7 @@ class TestLadder:
         assert decision.reason is Reason[reason]
         assert decision.message.startswith(decision.reason.value)
         assert decision.step == (max(curve) if curve else None)
-        assert decision.prune is (reason in ("DIVERGED", "HOPELESS", "SETTLED"))
+        assert decision.prune is (reason in ("DIVERGED", "BELOW_THRESHOLD", "NARROW_FORECAST"))
 
     def test_wrong_direction(self) -> None:
         study = make_study(good_trials(), direction="minimize")
@@ -333,7 +333,7 @@ class TestLadder:
         study = make_study(good_trials())
         pruner = make_pruner(n_warmup_steps=10, patience=3)
         decisions = watch(study, pruner, reports(BAD[:14]))
-        assert names(decisions) == ["WARM_UP"] * 10 + ["PATIENCE"] * 2 + ["HOPELESS"] * 2
+        assert names(decisions) == ["WARM_UP"] * 10 + ["PATIENCE"] * 2 + ["BELOW_THRESHOLD"] * 2
 
     def test_patience_counts_looks_not_reports(self) -> None:
         study = make_study(good_trials())
@@ -343,7 +343,7 @@ class TestLadder:
             "PATIENCE",
             "BETWEEN_LOOKS",
             "BETWEEN_LOOKS",
-            "HOPELESS",
+            "BELOW_THRESHOLD",
             "BETWEEN_LOOKS",
             "BETWEEN_LOOKS",
         ]
@@ -358,7 +358,7 @@ class TestLadder:
         assert 1 <= n_in_a_row <= 8
         for patience in (n_in_a_row, n_in_a_row + 1, n_in_a_row + 2):
             pruner = make_pruner(n_warmup_steps=5, patience=patience)
-            reason = Reason.HOPELESS if patience == n_in_a_row else Reason.PATIENCE
+            reason = Reason.BELOW_THRESHOLD if patience == n_in_a_row else Reason.PATIENCE
             assert judge(study, pruner, reports(curve)).reason is reason
 
     @pytest.mark.parametrize(
@@ -572,7 +572,7 @@ class TestScales:
         for number in (decision.p_beat, decision.forecast, decision.low, decision.high):
             assert number is None or math.isfinite(number)
         if 1e-300 <= factor <= 1e300:
-            assert decision.reason is Reason.HOPELESS
+            assert decision.reason is Reason.BELOW_THRESHOLD
 
 
 STEPS = {
@@ -620,13 +620,13 @@ class TestSteps:
     @pytest.mark.parametrize("numbering", STEPS)
     def test_last_step_is_never_pruned(self, numbering: str) -> None:
         decisions = self.verdicts(numbering, np.arange(20), BAD)
-        assert names(decisions[-2:]) == ["HOPELESS", "BEYOND_HORIZON"]
+        assert names(decisions[-2:]) == ["BELOW_THRESHOLD", "BEYOND_HORIZON"]
 
     @pytest.mark.parametrize("numbering", STEPS)
     def test_resumed_training_ends_at_its_last_step(self, numbering: str) -> None:
         """A training that goes on from a checkpoint first reports in the middle."""
         decisions = self.verdicts(numbering, np.arange(10, 20), BAD)
-        assert names(decisions[-2:]) == ["HOPELESS", "BEYOND_HORIZON"]
+        assert names(decisions[-2:]) == ["BELOW_THRESHOLD", "BEYOND_HORIZON"]
 
     @pytest.mark.parametrize("numbering", ["thousands"])
     def test_resumed_training_is_judged_alike(self, numbering: str) -> None:
@@ -740,8 +740,8 @@ class TestHorizon:
         pruner = make_pruner(n_steps=None)
         short = watch(study, pruner, reports(BAD[:10]), {"lcpruner_n_steps": 10})
         long = watch(study, pruner, reports(BAD[:20]), {"lcpruner_n_steps": 40})
-        assert names(short[-2:]) == ["HOPELESS", "BEYOND_HORIZON"]
-        assert names(long[-2:]) == ["HOPELESS", "HOPELESS"]
+        assert names(short[-2:]) == ["BELOW_THRESHOLD", "BEYOND_HORIZON"]
+        assert names(long[-2:]) == ["BELOW_THRESHOLD", "BELOW_THRESHOLD"]
 
     def test_announced_horizon_needs_no_completed_reports(self) -> None:
         study = make_study([finished({}, value=e) for e in GOOD_ENDS])
@@ -790,7 +790,7 @@ class TestNotFinite:
             assert names([promising, doomed]) == ["DIVERGED", "DIVERGED"]
             assert str(bad) in promising.message
         else:
-            assert names([doomed]) == ["HOPELESS"]
+            assert names([doomed]) == ["BELOW_THRESHOLD"]
             assert not promising.prune
 
     @pytest.mark.parametrize("bad", [NAN, INF, -INF])
@@ -817,7 +817,7 @@ class TestNotFinite:
         study = make_study([finished(reports(saturating(e), steps)) for e in GOOD_ENDS])
         pruner = make_pruner(nan_policy="ignore", engine=spy)
         decisions = watch(study, pruner, reports([bad, *BAD[1:]], steps))
-        assert names(decisions[-2:]) == ["HOPELESS", "BEYOND_HORIZON"]
+        assert names(decisions[-2:]) == ["BELOW_THRESHOLD", "BEYOND_HORIZON"]
         np.testing.assert_allclose(spy.curves[-1].positions, np.arange(2, 20))
 
     @pytest.mark.parametrize("n", [1, 2, 12])
@@ -855,7 +855,7 @@ class TestNotFinite:
 
     def test_constant_study_stops_a_far_worse_trial(self) -> None:
         study = make_study([finished(reports(np.full(N_STEPS, 0.9))) for _ in range(5)])
-        assert judge(study, make_pruner(), reports(BAD[:18])).reason is Reason.HOPELESS
+        assert judge(study, make_pruner(), reports(BAD[:18])).reason is Reason.BELOW_THRESHOLD
 
 
 class TestOtherTrials:
@@ -906,7 +906,7 @@ class TestOtherTrials:
         study = make_study(good_trials())
         study.enqueue_trial({"x": 1.0})
         study.enqueue_trial({"x": 2.0})
-        assert judge(study, make_pruner(), reports(DOOMED)).reason is Reason.HOPELESS
+        assert judge(study, make_pruner(), reports(DOOMED)).reason is Reason.BELOW_THRESHOLD
 
     @pytest.mark.parametrize("value", [INF, -INF])
     def test_infinite_objective_values_are_no_best_value(self, value: float) -> None:
@@ -937,7 +937,7 @@ class TestOtherTrials:
             slow.report(value, step)
         study.tell(slow, saturating(0.99)[-1])
         decision = judge(study, pruner, reports(DOOMED))
-        assert decision.reason is Reason.HOPELESS
+        assert decision.reason is Reason.BELOW_THRESHOLD
         np.testing.assert_allclose(decision.incumbent, saturating(0.99)[-1])
 
     def test_a_new_study_of_the_same_storage_starts_afresh(self) -> None:
@@ -1019,8 +1019,8 @@ class TestAskedAgain:
             ("UNDECIDED", {}, reports(saturating(0.89)[:3]), 1),
             ("ALREADY_BETTER", {}, reports([0.1, 0.95]), 1),
             ("PATIENCE", {"n_warmup_steps": 10, "patience": 3}, reports(DOOMED), 1),
-            ("HOPELESS", {}, reports(DOOMED), 1),
-            ("HOPELESS", {"patience": 4}, reports(DOOMED), 1),
+            ("BELOW_THRESHOLD", {}, reports(DOOMED), 1),
+            ("BELOW_THRESHOLD", {"patience": 4}, reports(DOOMED), 1),
         ],
     )
     def test_reads_of_the_storage(
@@ -1082,7 +1082,7 @@ class TestAskedAgain:
         pruner = make_pruner(n_warmup_steps=8, patience=4)
         step_by_step = watch(study, pruner, reports(DOOMED))[-1]
         assert judge(study, pruner, reports(DOOMED)) == step_by_step
-        assert step_by_step.reason is Reason.HOPELESS
+        assert step_by_step.reason is Reason.BELOW_THRESHOLD
 
     def test_trials_are_told_apart(self) -> None:
         """Two trials whose newest reports agree."""
@@ -1109,7 +1109,7 @@ class TestAskedAgain:
         assert decision.incumbent == again.best_value
         assert decision.reason is not Reason.FAILED
         worse = judge(again, pruner, reports(DOOMED - flip))
-        assert worse.reason is Reason.HOPELESS
+        assert worse.reason is Reason.BELOW_THRESHOLD
 
 
 def train(trial: optuna.Trial, curve: np.ndarray) -> float:
@@ -1152,17 +1152,17 @@ class TestLastReport:
             pruner = make_pruner(n_steps=first + N_STEPS)
             told.append(names(watch(study, pruner, reports(BAD, steps))))
         assert told[0] == told[1]
-        assert "HOPELESS" in told[0]
+        assert "BELOW_THRESHOLD" in told[0]
 
 
 class TestEngineOfOnesOwn:
     def test_no_number_is_no_decision(self, warned: list[str]) -> None:
         class Broken:
             def __call__(self, *_: Any) -> Any:
-                raise AssertionError("quick is asked")
+                raise AssertionError("p_and_forecast is asked")
 
-            def quick(self, *arguments: Any) -> Any:
-                return math.nan, OpinionPool().quick(*arguments)[1]
+            def p_and_forecast(self, *arguments: Any) -> Any:
+                return math.nan, OpinionPool().p_and_forecast(*arguments)[1]
 
         decision = judge(make_study(good_trials()), make_pruner(engine=Broken()), reports(DOOMED))
         assert decision.reason is Reason.FAILED
@@ -1179,7 +1179,7 @@ class TestEnded:
         study.optimize(lambda trial: train(trial, DOOMED), n_trials=1)
         assert ledger_writer.flush(20)
         before = explain(study, 5).decisions
-        assert before[-1].reason == "HOPELESS"
+        assert before[-1].reason == "BELOW_THRESHOLD"
         study.add_trial(finished(reports(saturating(0.95))))
         later = make_pruner().decide(study, study.get_trials()[5])
         assert later.incumbent == pytest.approx(study.best_value)
@@ -1263,7 +1263,7 @@ class TestCompany:
             optuna.load_study(study_name="s", storage=storage).add_trial(trial)
             study = optuna.load_study(study_name="s", storage=storage)
             last = judge(study, pruner, reports(DOOMED))
-        assert last.reason is Reason.HOPELESS
+        assert last.reason is Reason.BELOW_THRESHOLD
 
     def test_study_optimize(self) -> None:
         study = make_study(pruner=make_pruner(n_warmup_steps=10))

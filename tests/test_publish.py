@@ -103,7 +103,7 @@ class TestAttributes:
         }
 
     def test_zero_is_shown(self) -> None:
-        decision = Decision(Reason.HOPELESS, "pruned", 0, 0.0, 0.05, 0.0, 0.0, 0.0, 0.0)
+        decision = Decision(Reason.BELOW_THRESHOLD, "pruned", 0, 0.0, 0.05, 0.0, 0.0, 0.0, 0.0)
         shown = attributes(decision)
         assert [shown[key] for key in NUMBERS] == [0.0] * 4
         assert shown["lcpruner_decided_at_step"] == 0
@@ -361,7 +361,7 @@ class TestPruner:
         study = make_study(good_trials())
         pruner = make_pruner()
         for _ in range(2):
-            assert watch(study, pruner, reports(DOOMED))[-1].reason is Reason.HOPELESS
+            assert watch(study, pruner, reports(DOOMED))[-1].reason is Reason.BELOW_THRESHOLD
         assert len(warned) == 1
 
 

@@ -14,7 +14,7 @@ from optuna.storages import InMemoryStorage
 from sqlalchemy.exc import OperationalError
 
 from optuna_lcpruner import Forecaster, LearningCurvePruner
-from optuna_lcpruner._util.redaction import without_passwords, words_of
+from optuna_lcpruner._util.redaction import describe_error, redact
 from optuna_lcpruner.records import recorder
 from optuna_lcpruner.records.ledger import LedgerError
 from optuna_lcpruner.records.location import Address, checked
@@ -42,7 +42,7 @@ from optuna_lcpruner.records.location import Address, checked
     ],
 )
 def test_table(text: str, shown: str) -> None:
-    assert without_passwords(text) == shown
+    assert redact(text) == shown
 
 
 @settings(deadline=None)
@@ -52,22 +52,22 @@ def test_wherever_it_stands_once_it_is_known(secret: str, words: str) -> None:
     assume(secret not in "***" and secret not in "postgresql://u:***@h/db")
     for written in (secret, quote(secret, safe="")):
         url = f"postgresql://u:{written}@h/db"
-        assert secret not in without_passwords(words.format(secret), [url])
-        assert written not in without_passwords(url, [url]).replace("***", "")
+        assert secret not in redact(words.format(secret), [url])
+        assert written not in redact(url, [url]).replace("***", "")
 
 
 def test_an_error_is_one_line_in_the_drivers_words() -> None:
     driver = Exception('connection to "h" failed: pw1\nIs the server running?')
     error = OperationalError("SELECT secret", {"a": "parameter"}, driver)
-    assert words_of(error, ["postgresql://u:pw1@h/db"]) == 'connection to "h" failed: ***'
+    assert describe_error(error, ["postgresql://u:pw1@h/db"]) == 'connection to "h" failed: ***'
     wrapped = StorageInternalError("Optuna's words")
     wrapped.__cause__ = error
-    assert words_of(wrapped).startswith('connection to "h" failed')
+    assert describe_error(wrapped).startswith('connection to "h" failed')
     ours = LedgerError("cannot read ledger")
     ours.__cause__ = error
-    assert words_of(ours) == "cannot read ledger"
-    assert words_of(KeyError()) == "KeyError()"
-    assert len(words_of(ValueError("x" * 10**6))) == 300
+    assert describe_error(ours) == "cannot read ledger"
+    assert describe_error(KeyError()) == "KeyError()"
+    assert len(describe_error(ValueError("x" * 10**6))) == 300
 
 
 URL = "postgresql+psycopg2://u:topsecret@127.0.0.1:1/db"
@@ -77,7 +77,7 @@ URL = "postgresql+psycopg2://u:topsecret@127.0.0.1:1/db"
 def test_long_texts_take_no_longer_by_the_letter(unit: str) -> None:
     """A repetition without a bound would take hours here."""
     text = unit * (2 * 10**5 // len(unit))
-    without_passwords(text)
+    redact(text)
 
 
 class TestWhatPeopleSee:
@@ -88,7 +88,7 @@ class TestWhatPeopleSee:
         address = Address(URL)
         assert "topsecret" not in repr(address)
         assert address.shown == "postgresql+psycopg2://u:***@127.0.0.1:1/db"
-        assert "topsecret" not in words_of(
+        assert "topsecret" not in describe_error(
             OperationalError("", {}, Exception("password=topsecret"))
         )
 

@@ -29,8 +29,8 @@ from optuna_lcpruner.pruners.remote import Silence
 from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.remote_decision import ATTRIBUTE, RemoteVerdict, write
 
-HOPELESS = Decision(Reason.HOPELESS, "", 4, 0.01, 0.03, 0.9, 0.2, 0.1, 0.4)
-UNDECIDED = replace(HOPELESS, reason=Reason.UNDECIDED, p_beat=0.3)
+BELOW_THRESHOLD = Decision(Reason.BELOW_THRESHOLD, "", 4, 0.01, 0.03, 0.9, 0.2, 0.1, 0.4)
+UNDECIDED = replace(BELOW_THRESHOLD, reason=Reason.UNDECIDED, p_beat=0.3)
 
 
 def begun(study: Study, values: Any, steps: Any = None) -> Trial:
@@ -48,7 +48,7 @@ def frozen(study: Study, trial: Trial) -> FrozenTrial:
 def tell(
     study: Study,
     trial: Trial,
-    decision: Decision = HOPELESS,
+    decision: Decision = BELOW_THRESHOLD,
     changes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a verdict on the trial as it is, but for some fields."""
@@ -89,7 +89,7 @@ class TestTheRecord:
         self, reason: Reason, numbers: list[float], values: list[float]
     ) -> None:
         p, threshold = (abs(math.sin(x)) if math.isfinite(x) else 0.1 for x in numbers[:2])
-        if reason is Reason.HOPELESS:
+        if reason is Reason.BELOW_THRESHOLD:
             p, threshold = min(p, threshold) / 2, max(p, threshold) + 1e-9
             threshold = min(threshold, 1.0)
         if reason is Reason.DIVERGED:
@@ -137,7 +137,7 @@ class TestOnEveryStorage:
         tell(study, trial)
         assert trial.should_prune() is True
         decision = study.pruner.decide(study, frozen(study, trial))
-        assert decision.reason is Reason.HOPELESS
+        assert decision.reason is Reason.BELOW_THRESHOLD
         assert decision.message == (
             "pruned: P = 0.010 < 0.03 at step 4, forecast 0.2 [0.1, 0.4] against best 0.9"
         )
@@ -218,7 +218,7 @@ class TestHowOldItMayBe:
         decision = study.pruner.decide(study, frozen(study, trial))
         behind = n_now - n_then
         assert (f"{behind} report" in decision.message) or behind == 0
-        assert decision.reason is (Reason.HOPELESS if counts else Reason.UNDER_WAY)
+        assert decision.reason is (Reason.BELOW_THRESHOLD if counts else Reason.FORECAST_PENDING)
 
 
 class TestWithoutForecaster:
@@ -234,8 +234,8 @@ class TestWithoutForecaster:
                 assert trial.should_prune() is False
                 seen.append(pruner.decide(study, frozen(study, trial)).reason)
                 clock.now += 7
-        assert seen[0] is Reason.UNDER_WAY
-        assert seen[-1] is Reason.NO_FORECASTER
+        assert seen[0] is Reason.FORECAST_PENDING
+        assert seen[-1] is Reason.FORECASTER_UNAVAILABLE
         assert len(warned) == 1
         assert "optuna-lcpruner serve" in warned[0]
 
@@ -259,7 +259,7 @@ class TestWithoutForecaster:
         trial = begun(study, BAD[:5])
         for _ in range(3):
             assert trial.should_prune() is False
-        assert pruner.decide(study, frozen(study, trial)).reason is Reason.NO_FORECASTER
+        assert pruner.decide(study, frozen(study, trial)).reason is Reason.FORECASTER_UNAVAILABLE
         tell(study, trial)
         assert trial.should_prune() is True
 
@@ -315,7 +315,7 @@ class TestOfAnotherTrial:
             optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING, system_attrs=copied)
         )
         again = begun(study, BAD[:5])
-        assert frozen(study, again).system_attrs[ATTRIBUTE]["reason"] == "HOPELESS"
+        assert frozen(study, again).system_attrs[ATTRIBUTE]["reason"] == "BELOW_THRESHOLD"
         assert again.should_prune() is False
 
     @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     max_leaves=10,
 )
 WELL_FORMED = {
-    **RemoteVerdict.of(HOPELESS, finished(reports(BAD[:5])), "f").to_json(),
+    **RemoteVerdict.of(BELOW_THRESHOLD, finished(reports(BAD[:5])), "f").to_json(),
     "trial": 5,
 }
 
@@ -382,7 +382,7 @@ class TestUntrusted:
     def test_anything_else_is_ignored(self, found: Any) -> None:
         study, trial = with_attribute(found)
         assert trial.should_prune() is False
-        assert study.pruner.decide(study, frozen(study, trial)).reason is Reason.UNDER_WAY
+        assert study.pruner.decide(study, frozen(study, trial)).reason is Reason.FORECAST_PENDING
 
     @settings(deadline=None)
     @given(
@@ -397,7 +397,7 @@ class TestUntrusted:
         assert decision.reason is not Reason.FAILED
         assert pruned is decision.prune
         if pruned:  # then it still is a verdict against this trial
-            assert decision.reason in (Reason.HOPELESS, Reason.SETTLED)
+            assert decision.reason in (Reason.BELOW_THRESHOLD, Reason.NARROW_FORECAST)
             assert decision.p_beat is not None
             assert decision.threshold is not None
             assert 0 <= decision.p_beat < decision.threshold <= 1 or name == "reason"

@@ -103,10 +103,10 @@ class TestRequeue:
             assert trial.state == TrialState.COMPLETE
             assert len(trial.intermediate_values) == N_STEPS
             decisions = explain(study, trial.number).decisions
-            spared = [entry for entry in decisions if entry.reason == "SECOND_CHANCE"]
+            spared = [entry for entry in decisions if entry.reason == "REQUEUED"]
             assert spared
             assert {entry.action for entry in spared} == {"continue"}
-        assert "second chance, runs on" in explain(study, n).summary
+        assert "requeued, runs on" in explain(study, n).summary
 
     def test_the_report_tells_how_they_ended(self, study: optuna.Study) -> None:
         before = report(study)
@@ -129,8 +129,10 @@ class TestRequeue:
         self, direction: str, value: float, beat: bool, tmp_path: Path
     ) -> None:
         history = History(tmp_path, direction)
-        history.trial(judged(3, Reason.HOPELESS, 0.01), value=0.4, n=4, state=TrialState.PRUNED)
-        history.trial(judged(3, Reason.SECOND_CHANCE, 0.01), value=value, attrs={ATTRIBUTE: 0})
+        history.trial(
+            judged(3, Reason.BELOW_THRESHOLD, 0.01), value=0.4, n=4, state=TrialState.PRUNED
+        )
+        history.trial(judged(3, Reason.REQUEUED, 0.01), value=value, attrs={ATTRIBUTE: 0})
         found = history.report()
         assert [chance.beat for chance in found.second_chances] == [beat]
         # Chosen for its high P: it says nothing about P in general.
@@ -143,7 +145,9 @@ class TestRequeue:
         self, how: str, direction: str, tmp_path: Path
     ) -> None:
         history = History(tmp_path, direction)
-        history.trial(judged(3, Reason.HOPELESS, 0.01), value=0.4, n=4, state=TrialState.PRUNED)
+        history.trial(
+            judged(3, Reason.BELOW_THRESHOLD, 0.01), value=0.4, n=4, state=TrialState.PRUNED
+        )
         history.trial(value=0.96, attrs={ATTRIBUTE: 0}, constraints=(1.0,), how=how)
         history.trial(value=0.96, attrs={ATTRIBUTE: 0}, constraints=(0.0,), how=how)
         found = history.report()

@@ -24,7 +24,7 @@ class Engine:
     def __call__(self, curve, knowledge, positions=None):
         raise AssertionError("the whole forecast is not wanted")
 
-    def quick(self, curve, knowledge, positions=None):
+    def p_and_forecast(self, curve, knowledge, positions=None):
         self.asked.append((curve, knowledge))
         return self.p(curve.n_points), lambda: None
 
@@ -44,7 +44,7 @@ def test_the_best_is_judged_by_the_others_alone():
         assert_allclose(curve.values, knowledge.completed[2, : curve.n_points])
         assert_allclose(others.final, np.delete(knowledge.final, 2))
         assert others.best == pytest.approx(0.6)  # the best of the others
-        assert others.any_trial == 1 / 5
+        assert others.base_rate == 1 / 5
         assert 2 <= curve.n_points <= 0.6 * T
 
 

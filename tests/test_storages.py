@@ -144,7 +144,7 @@ def test_the_script_goes_as_written(expected: Asked) -> None:
         Reason.STARTUP,
         Reason.BETWEEN_LOOKS,
         Reason.PATIENCE,
-        Reason.HOPELESS,
+        Reason.BELOW_THRESHOLD,
         Reason.DIVERGED,
         Reason.UNDECIDED,
         Reason.ALREADY_BETTER,
@@ -247,7 +247,7 @@ class TestEveryStorage:
         study.optimize(announcing, n_trials=7)
         last = dict(recording.asked)
         assert last[5].reason is Reason.BEYOND_HORIZON
-        assert last[6].reason is Reason.HOPELESS
+        assert last[6].reason is Reason.BELOW_THRESHOLD
 
     def test_ledger(self, kind: str, ran: Any, opened: Open, places: Any) -> None:
         """Beside a file, in the same database, or nowhere unless told."""

@@ -31,7 +31,7 @@ from optuna_lcpruner import LearningCurvePruner, Reason
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.cli.main import main
 from optuna_lcpruner.records import ledger_writer
-from optuna_lcpruner.records.ledger import COLUMNS, Entry, Ledger
+from optuna_lcpruner.records.ledger import COLUMNS, Ledger, LedgerEntry
 from optuna_lcpruner.records.location import Address
 from optuna_lcpruner.reporting.build_report import report
 from optuna_lcpruner.reporting.report import Report
@@ -47,11 +47,11 @@ class History:
         self.study = optuna.create_study(study_name=name, direction=direction)
         self.url = f"sqlite:///{folder}/{direction}.db"
         self.sign = SIGN[direction]
-        self.entries: list[Entry] = []
+        self.entries: list[LedgerEntry] = []
 
     def trial(
         self,
-        *decisions: Entry,
+        *decisions: LedgerEntry,
         value: float | None = None,
         n: int = 20,
         steps: Sequence[int] | None = None,
@@ -92,12 +92,12 @@ class History:
         return report(self.study, ledger=self.url)
 
 
-def judged(step: int, why: Reason, p: float, **changes: Any) -> Entry:
+def judged(step: int, why: Reason, p: float, **changes: Any) -> LedgerEntry:
     """A look with a forecast; 90 % interval 0.902 to 0.921, the best is 0.957."""
     return entry(step, why, p, **{"value": 0.8, "q25": 0.91, "q75": 0.92, **changes})
 
 
-def control(step: int, p: float) -> Entry:
+def control(step: int, p: float) -> LedgerEntry:
     return judged(step, Reason.CONTROL, p, action="control")
 
 
@@ -108,7 +108,7 @@ def filled(folder: Path, direction: str = "maximize", name: str = "s") -> Histor
     history.trial(judged(1, Reason.UNDECIDED, 0.3), judged(15, Reason.UNDECIDED, 0.5), value=0.915)
     for step, p in ((3, 0.01), (5, 0.015), (7, 0.002)):
         history.trial(
-            judged(1, Reason.UNDECIDED, 0.3), judged(step, Reason.HOPELESS, p),
+            judged(1, Reason.UNDECIDED, 0.3), judged(step, Reason.BELOW_THRESHOLD, p),
             value=0.4, n=step + 1, state=TrialState.PRUNED, seconds=10.0 * (step + 1),
         )  # fmt: skip
     history.trial(judged(1, Reason.UNDECIDED, 0.3), control(3, 0.01), control(4, 0.01), value=0.99)
@@ -243,7 +243,9 @@ class TestReport:
     def test_without_a_control_group(self, tmp_path: Path) -> None:
         history = History(tmp_path)
         history.trial(judged(1, Reason.UNDECIDED, 0.3), value=0.915)
-        history.trial(judged(3, Reason.HOPELESS, 0.01), value=0.4, n=4, state=TrialState.PRUNED)
+        history.trial(
+            judged(3, Reason.BELOW_THRESHOLD, 0.01), value=0.4, n=4, state=TrialState.PRUNED
+        )
         found = history.report()
         assert found.cost.share is None
         text = str(found)
@@ -253,7 +255,7 @@ class TestReport:
 
     def test_told_to_stop_but_went_on(self, tmp_path: Path) -> None:
         history = History(tmp_path)
-        history.trial(judged(3, Reason.HOPELESS, 0.01), value=0.4, n=12)
+        history.trial(judged(3, Reason.BELOW_THRESHOLD, 0.01), value=0.4, n=12)
         found = history.report()
         assert (found.n_pruned, found.savings.saved, found.closest) == (0, 0, [])
 

@@ -1,6 +1,6 @@
 import pytest
 
-from optuna_lcpruner._util.formatting import count, number, probability, table, told_apart
+from optuna_lcpruner._util.formatting import count, format_distinct, number, probability, table
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_how_numbers_read(words: str, expected: str) -> None:
 def test_the_smaller_of_two_reads_smaller(
     p: float, threshold: float, shown: tuple[str, str]
 ) -> None:
-    assert told_apart(p, threshold) == shown
+    assert format_distinct(p, threshold) == shown
 
 
 def test_a_table_is_set_right_but_for_words() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 CONTROL_ATTRIBUTE = "lcpruner_control_since_step"
 """Trial user attribute of the control group: the step at which the trial would have been pruned."""
 
-SECOND_CHANCE_ATTRIBUTE = "lcpruner_requeued_from"
+REQUEUED_ATTRIBUTE = "lcpruner_requeued_from"
 """Trial user attribute of a trial enqueued to run again unpruned: the number of the pruned one."""
 
 REASON_ATTRIBUTE = "lcpruner_reason"

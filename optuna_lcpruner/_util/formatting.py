@@ -17,7 +17,7 @@ LEAST = 0.001
 """Probabilities below this are told from each other only beside a threshold as small."""
 
 
-def told_apart(
+def format_distinct(
     p: float, threshold: float, words: Callable[[float], str] = "{:.3g}".format
 ) -> tuple[str, str]:
     """A probability and the larger threshold, with as many digits as show which is larger.

@@ -23,7 +23,7 @@ _SHORTEST = 3
 """Characters of a password that is looked for by itself; a shorter one would blot out words."""
 
 
-def without_passwords(text: str, urls: Iterable[str] = ()) -> str:
+def redact(text: str, urls: Iterable[str] = ()) -> str:
     """The text with ``***`` for each password.
 
     Found are the password of a URL, what follows ``password=`` and its like, and, wherever they
@@ -34,7 +34,7 @@ def without_passwords(text: str, urls: Iterable[str] = ()) -> str:
         urls: URLs whose passwords must not show.
 
     Example:
-        >>> without_passwords("cannot reach postgresql://me:secret@db/studies")
+        >>> redact("cannot reach postgresql://me:secret@db/studies")
         'cannot reach postgresql://me:***@db/studies'
     """
     for secret in sorted(set(_secrets(urls)), key=len, reverse=True):
@@ -55,7 +55,7 @@ def _secrets(urls: Iterable[str]) -> Iterator[str]:
             yield from (raw, plain, unquote_plus(raw), quote(plain), quote_plus(plain))
 
 
-def words_of(error: BaseException, urls: Iterable[str] = ()) -> str:
+def describe_error(error: BaseException, urls: Iterable[str] = ()) -> str:
     """An error in one line without passwords, as the database or driver put it.
 
     Args:
@@ -65,4 +65,4 @@ def words_of(error: BaseException, urls: Iterable[str] = ()) -> str:
     is_optunas = type(error).__module__.startswith("optuna.")
     cause = (error.__cause__ if is_optunas else None) or error
     words = str(getattr(cause, "orig", None) or cause).strip() or repr(cause)
-    return without_passwords(words, urls).splitlines()[0][:_LONGEST]
+    return redact(words, urls).splitlines()[0][:_LONGEST]

@@ -37,7 +37,7 @@ from optuna.trial import Trial, TrialState
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import RecordedStudy, RecordedTrial, first_line
 from optuna_lcpruner.curves.horizon import N_STEPS_ATTRIBUTE
-from optuna_lcpruner.pruners._deferral import listening
+from optuna_lcpruner.pruners._deferral import collect_decisions
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 
 Build = Callable[..., BasePruner]
@@ -251,7 +251,9 @@ def _train(trial: Trial, recorded: RecordedTrial, pruner: BasePruner) -> tuple[i
         spent += 1
         start = time.perf_counter()
         try:
-            with listening():  # to tell nobody: neither attributes nor a ledger of the user's
+            with (
+                collect_decisions()
+            ):  # to tell nobody: neither attributes nor a ledger of the user's
                 stop = bool(trial.should_prune())
         except Exception as error:
             raise InputError(

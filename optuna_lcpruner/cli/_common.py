@@ -18,7 +18,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from optuna_lcpruner._util.optuna_storage import is_in_memory, is_sqlite
-from optuna_lcpruner._util.redaction import without_passwords, words_of
+from optuna_lcpruner._util.redaction import describe_error, redact
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import first_line
 
@@ -45,8 +45,10 @@ def open_storage(storage: str, engine_kwargs: dict[str, Any] | None = None) -> B
         # No such dialect, no driver, tables of another Optuna, a port that is no number.
         if isinstance(error, StorageInternalError):
             raise
-        shown = without_passwords(storage, [storage])
-        raise InputError(f"cannot read storage {shown!r}: {words_of(error, [storage])}") from None
+        shown = redact(storage, [storage])
+        raise InputError(
+            f"cannot read storage {shown!r}: {describe_error(error, [storage])}"
+        ) from None
 
 
 def _open(storage: str, engine_kwargs: dict[str, Any] | None) -> BaseStorage:
@@ -88,7 +90,7 @@ def _proxy(storage: str) -> BaseStorage:
     except ValueError:
         host = port = None
     if host is None or port is None:
-        shown = without_passwords(storage, [storage])
+        shown = redact(storage, [storage])
         raise InputError(f"the storage proxy's address is grpc://HOST:PORT, but got {shown!r}.")
     return GrpcStorageProxy(host=host, port=port)
 
@@ -103,7 +105,7 @@ def open_study(storage: str, name: str | None = None) -> Study:
     Raises:
         InputError: If the storage cannot be read or has no such study.
     """
-    shown = without_passwords(storage, [storage])
+    shown = redact(storage, [storage])
     try:
         backend = open_storage(storage)
         names = optuna.get_all_study_names(backend)
@@ -115,7 +117,7 @@ def open_study(storage: str, name: str | None = None) -> Study:
         raise
     except Exception as error:  # of whatever database, driver or file
         # Optuna's own words hide the database's.
-        why = without_passwords(first_line(error.__cause__ or error), [storage])
+        why = redact(first_line(error.__cause__ or error), [storage])
         raise InputError(f"cannot read storage {shown!r}: {why}") from error
     if not names:
         raise InputError(f"storage {shown!r} holds no study.")

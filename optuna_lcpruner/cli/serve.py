@@ -18,7 +18,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from optuna_lcpruner._util.formatting import count
-from optuna_lcpruner._util.redaction import without_passwords, words_of
+from optuna_lcpruner._util.redaction import describe_error, redact
 from optuna_lcpruner._util.validation import InputError, real
 from optuna_lcpruner.cli._common import open_storage
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
@@ -138,7 +138,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         log.say(
             logging.INFO,
             "started",
-            storage=without_passwords(arguments.storage, [arguments.storage]),
+            storage=redact(arguments.storage, [arguments.storage]),
             studies=", ".join(arguments.study) if arguments.study else "all",
             version=__version__,
         )
@@ -189,7 +189,7 @@ def _opened(
         except InputError:
             raise
         except Exception as error:
-            why = words_of(error, [url])
+            why = describe_error(error, [url])
         waited = time.monotonic() - began
         left = limit - waited
         level = logging.WARNING if left > 0.0 else logging.ERROR
@@ -290,7 +290,7 @@ class _Handler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = without_passwords(record.getMessage())
+        message = redact(record.getMessage())
         self._log.tell(Event(record.levelno, "log", {"message": message}))
 
 

@@ -2,14 +2,14 @@
 
 from optuna_lcpruner.curves.distributions import LogNormal
 from optuna_lcpruner.curves.families import FAMILIES, Family
-from optuna_lcpruner.curves.learning_curve import Knots, LearningCurve
+from optuna_lcpruner.curves.learning_curve import LearningCurve, PositionGrid
 from optuna_lcpruner.curves.scale import Scale
 
 __all__ = [
     "FAMILIES",
     "Family",
-    "Knots",
     "LearningCurve",
     "LogNormal",
+    "PositionGrid",
     "Scale",
 ]

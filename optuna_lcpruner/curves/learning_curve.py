@@ -27,7 +27,7 @@ MAX_KNOTS = 128
 
 
 @dataclass(frozen=True)
-class Knots:
+class PositionGrid:
     """The positions that stand for a training of `horizon` reports."""
 
     horizon: int
@@ -110,9 +110,9 @@ class LearningCurve:
         return float(self.positions[-1]) / self.horizon
 
     @property
-    def knots(self) -> Knots:
+    def knots(self) -> PositionGrid:
         """The knots of this training."""
-        return Knots(self.horizon)
+        return PositionGrid(self.horizon)
 
     @cached_property
     def on_knots(self) -> tuple[IntArray, Array]:
@@ -120,7 +120,9 @@ class LearningCurve:
         return average_on_knots(self.knots, self.positions, self.values)
 
 
-def average_on_knots(knots: Knots, positions: Array, values: Array) -> tuple[IntArray, Array]:
+def average_on_knots(
+    knots: PositionGrid, positions: Array, values: Array
+) -> tuple[IntArray, Array]:
     """Average values into their nearest knots: (indices in increasing order, means)."""
     index = knots.nearest(positions)
     if np.all(index[1:] > index[:-1]):

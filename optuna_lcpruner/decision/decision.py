@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from optuna_lcpruner._util.formatting import number, p_is, probability, told_apart
+from optuna_lcpruner._util.formatting import format_distinct, number, p_is, probability
 from optuna_lcpruner.posterior.forecast import Forecast
 
 
@@ -34,18 +34,18 @@ class Reason(Enum):
     ALREADY_BETTER = "already better than the best"
     UNDECIDED = "undecided"
     PATIENCE = "being patient"
-    UNDER_WAY = "forecast under way"
-    NO_FORECASTER = "no forecaster"
+    FORECAST_PENDING = "forecast pending"
+    FORECASTER_UNAVAILABLE = "forecaster unavailable"
     NOT_CONVERGED = "forecast without convergence"
     CONTROL = "control group, runs on"
-    SECOND_CHANCE = "second chance, runs on"
+    REQUEUED = "requeued, runs on"
     OVERRULED = "overruled, runs on"
     MULTI_OBJECTIVE = "multi-objective study"
     FAILED = "could not decide"
     DIVERGED = "pruned: diverged"
     INFEASIBLE = "pruned: breaks a constraint"
-    HOPELESS = "pruned"
-    SETTLED = "pruned: forecast settled"
+    BELOW_THRESHOLD = "pruned"
+    NARROW_FORECAST = "pruned: narrow forecast"
     OTHER_PRUNER = "pruned by another pruner"
 
     @property
@@ -54,8 +54,8 @@ class Reason(Enum):
         return self in (
             Reason.DIVERGED,
             Reason.INFEASIBLE,
-            Reason.HOPELESS,
-            Reason.SETTLED,
+            Reason.BELOW_THRESHOLD,
+            Reason.NARROW_FORECAST,
             Reason.OTHER_PRUNER,
         )
 
@@ -174,14 +174,14 @@ class Rule:
         if ahead:
             return Judgement(Reason.ALREADY_BETTER, p_is(probability(p)), p)
         if p < threshold:
-            below, told = 1, told_apart(p, threshold)
+            below, told = 1, format_distinct(p, threshold)
             for previous, its_threshold in earlier:
                 if previous >= its_threshold:
                     break
                 below += 1
             comparison = " < ".join((p_is(told[0]), told[1]))
             if below >= self.patience:
-                return Judgement(Reason.HOPELESS, comparison, p)
+                return Judgement(Reason.BELOW_THRESHOLD, comparison, p)
             looks = f"{comparison} for {below} of {self.patience} looks"
             return Judgement(Reason.PATIENCE, looks, p)
         if self.stop_below_std is not None:
@@ -190,7 +190,7 @@ class Rule:
             behind = median < incumbent if end.scale.maximize else median > incumbent
             if behind and std < self.stop_below_std:
                 comparison = f"sd = {number(std)} < {self.stop_below_std:.3g}"
-                return Judgement(Reason.SETTLED, comparison, p)
+                return Judgement(Reason.NARROW_FORECAST, comparison, p)
         return Judgement(Reason.UNDECIDED, p_is(probability(p)), p)
 
 
@@ -224,8 +224,8 @@ def describe(
     low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
     message = sentence(judgement.reason, judgement.detail, step, incumbent, middle, low, high)
     if forecast.opinions:
-        voices = (f"{name} {probability(q)}" for name, q in forecast.opinions.items())
-        message += f"; P by {', '.join(voices)}"
+        sources = (f"{name} {probability(q)}" for name, q in forecast.opinions.items())
+        message += f"; P by {', '.join(sources)}"
     for more in (forecast.remark, remark):
         if more:
             message += f"; {more}"

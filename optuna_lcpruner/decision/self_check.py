@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optuna_lcpruner.curves.learning_curve import Knots, LearningCurve
+from optuna_lcpruner.curves.learning_curve import LearningCurve, PositionGrid
 from optuna_lcpruner.decision.decision import Rule
-from optuna_lcpruner.posterior.interface import QuickEngine, StudyKnowledge
+from optuna_lcpruner.posterior.interface import FastEngine, StudyKnowledge
 
 _LOOKS = 6  # heuristic
 _LEAST = 0.05  # heuristic
@@ -39,7 +39,7 @@ class Caution:
 
 
 def self_check(
-    engine: QuickEngine, rule: Rule, knowledge: StudyKnowledge, horizon: int, n_startup_trials: int
+    engine: FastEngine, rule: Rule, knowledge: StudyKnowledge, horizon: int, n_startup_trials: int
 ) -> Caution:
     """Replay the study's best trial through the rule.
 
@@ -56,13 +56,13 @@ def self_check(
     others = knowledge.without(index)
     if others is None:
         return Caution()
-    row, positions = knowledge.completed[index], Knots(horizon).positions
+    row, positions = knowledge.completed[index], PositionGrid(horizon).positions
     looks = np.unique(np.geomspace(2, max(2.0, 0.6 * row.size), _LOOKS).round().astype(int))
     caution = Caution()
     for n in looks[looks < row.size]:
         curve = LearningCurve(positions[:n], row[:n], horizon)
         threshold = rule.threshold_at(others.final.size + 1, curve.seen)
-        p, _ = engine.quick(curve, others)
+        p, _ = engine.p_and_forecast(curve, others)
         if p < threshold * caution.factor:
             caution = Caution(max(p / threshold, _LEAST), float(positions[n - 1]))
     return caution

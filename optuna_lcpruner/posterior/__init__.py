@@ -3,7 +3,7 @@
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.closed_form.regression import CurvePrior
 from optuna_lcpruner.posterior.forecast import Component, Forecast, Recalibration
-from optuna_lcpruner.posterior.interface import Engine, QuickEngine, StudyKnowledge, Target
+from optuna_lcpruner.posterior.interface import Engine, FastEngine, StudyKnowledge, Target
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.posterior.weighted_sum.convergence import Diagnostics
 from optuna_lcpruner.posterior.weighted_sum.fixed_points import ClosedSum
@@ -19,10 +19,10 @@ __all__ = [
     "CurvePrior",
     "Diagnostics",
     "Engine",
+    "FastEngine",
     "Forecast",
     "Member",
     "OpinionPool",
-    "QuickEngine",
     "Recalibration",
     "StudyKnowledge",
     "Target",

@@ -138,7 +138,7 @@ def n_neighbours(n_completed: int) -> int:
 
 
 @dataclass(frozen=True)
-class Peers:
+class ComparisonCurves:
     """The completed trials of a study on the scale x, whatever curve they are compared with.
 
     Attributes:
@@ -167,7 +167,7 @@ class Peers:
         return np.asarray(self._without_lowest.var(axis=0))
 
     @classmethod
-    def of(cls, completed: Array, final: Array, best: float, unit: float) -> Peers:
+    def of(cls, completed: Array, final: Array, best: float, unit: float) -> ComparisonCurves:
         """From a study's completed trials.
 
         Args:
@@ -184,7 +184,7 @@ class Peers:
 
         Args:
             values: Oriented values of the curve on knots 0..m-1, no gaps, shape (m,).
-            ahead: Knots to forecast, the last one is the end of training, shape (P,).
+            ahead: PositionGrid to forecast, the last one is the end of training, shape (P,).
         """
         m, n_knots = values.size, self.x.shape[1]
         window = max(1, round(WINDOW * n_knots))

@@ -50,7 +50,7 @@ class StudyKnowledge:
     n_completed: int | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+    def cached(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What ``make`` gives, called at the first use of the key."""
         if key not in self._made:
             self._made[key] = make()
@@ -108,7 +108,7 @@ class StudyKnowledge:
         return max(self.final.size if self.n_completed is None else self.n_completed, 1)
 
     @property
-    def any_trial(self) -> float:
+    def base_rate(self) -> float:
         """Chance of a trial to beat the best before its curve is seen, 1 / (N + 1)."""
         return 1.0 / (self.n + 1.0)
 
@@ -140,10 +140,10 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class QuickEngine(Engine, Protocol):
+class FastEngine(Engine, Protocol):
     """An engine that knows the probability that decides before it has the whole distribution."""
 
-    def quick(
+    def p_and_forecast(
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> tuple[float, Callable[[], Forecast]]:
         """P(beats the best value of the study), and what gives the forecast it belongs to.

@@ -13,7 +13,7 @@ FAR = 1e100
 """Working values are cut off here, since squares of larger ones could overflow."""
 
 
-def tamed(values: Array, scale: Scale) -> tuple[Array, float, float]:
+def normalize(values: Array, scale: Scale) -> tuple[Array, float, float]:
     """Bring a curve into the range its prior is made for.
 
     Args:
@@ -21,7 +21,7 @@ def tamed(values: Array, scale: Scale) -> tuple[Array, float, float]:
         scale: The study's working scale.
 
     Returns:
-        Tamed values, stretch and shift: the working value is ``stretch * tamed + shift``.
+        Normalized values, stretch and shift: the working value is ``stretch * normalized + shift``.
 
     A start at 1e4 or one exploding batch must not blow up the noise of a curve that has recovered,
     so values are clipped below at -1 or at the lowest of the last quarter, whichever is lower. A

@@ -1,4 +1,4 @@
-"""The default posterior: the study's record, a trial's likes and its own curve in one distribution.
+"""The default posterior: the study's record, similar trials and the trial's own curve in one distribution.
 
 Glossary (f = n / T, the fraction of training seen; N completed trials; y* the study's best value):
     P_A   P(final > y*) by the analogues: what trials that looked like this one went on to gain
@@ -78,15 +78,17 @@ class OpinionPool:
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> Forecast:
         """See :class:`~optuna_lcpruner.posterior.Engine`."""
-        return self.quick(curve, knowledge, positions)[1]()
+        return self.p_and_forecast(curve, knowledge, positions)[1]()
 
-    def quick(
+    def p_and_forecast(
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> tuple[float, Callable[[], Forecast]]:
-        """See :class:`~optuna_lcpruner.posterior.QuickEngine`."""
+        """See :class:`~optuna_lcpruner.posterior.FastEngine`."""
         if knowledge.final.size == 0:
-            return self.ensemble.quick(curve, _on_own_scale(curve, knowledge, 0.0), positions)
-        peers = knowledge.once("peers", lambda: _peers(knowledge))
+            return self.ensemble.p_and_forecast(
+                curve, _on_own_scale(curve, knowledge, 0.0), positions
+            )
+        peers = knowledge.cached("peers", lambda: _peers(knowledge))
         knots = curve.knots.nearest([curve.horizon] if positions is None else positions)
         found = peers.analogues(_without_gaps(curve), knots)
         self.ensemble.occurrence(curve.horizon, knowledge)  # of the study's scale, for all trials
@@ -94,36 +96,36 @@ class OpinionPool:
         ensemble = self.ensemble
         if found.plausible < _PLAUSIBLE:  # which shapes the others have says nothing either
             ensemble = replace(ensemble, learns=False)
-        p_ensemble, alone = ensemble.quick(curve, knowledge, positions)
-        voices = self._voices(found, p_ensemble, curve, knowledge)
-        return voices.p_beat, lambda: _mixture(alone(), voices, knowledge)
+        p_ensemble, alone = ensemble.p_and_forecast(curve, knowledge, positions)
+        opinions = self._opinions(found, p_ensemble, curve, knowledge)
+        return opinions.p_beat, lambda: _mixture(alone(), opinions, knowledge)
 
-    def _voices(
+    def _opinions(
         self,
         found: analogues.Analogues,
         p_ensemble: float,
         curve: LearningCurve,
         knowledge: StudyKnowledge,
-    ) -> _Voices:
+    ) -> _Opinions:
         p_analogues = float(found.p_above(np.array([knowledge.best]))[0])
         already = knowledge.target is Target.BEST and float(curve.values.max()) > knowledge.best
         if already:  # its best report is its value
             p_beat = 1.0
         else:
             a, e = self.evidence
-            # The likes know nothing of a best value that none of the curves reached.
-            likes = found.plausible * a if knowledge.best_has_curve else 0.0
-            own = 0.0 if _in_a_transient(curve, knowledge, found) else e + a - likes
+            # Similar trials know nothing of a best value that none of the curves reached.
+            similar = found.plausible * a if knowledge.best_has_curve else 0.0
+            own = 0.0 if _in_a_transient(curve, knowledge, found) else e + a - similar
             unlike = (1.0 - found.plausible) * min(knowledge.n, _MOST_OF_ANOTHER_KIND)
             log_odds = (
                 -math.log(found.plausible * knowledge.n + unlike + 1.0)
                 + self.offset
                 + self.fade * math.sqrt(curve.seen)
-                + likes * _logit(p_analogues)
+                + similar * _logit(p_analogues)
                 + own * _logit(p_ensemble)
             )
             p_beat = 1.0 / (1.0 + math.exp(-log_odds))
-        return _Voices(found, p_analogues, p_ensemble, p_beat)
+        return _Opinions(found, p_analogues, p_ensemble, p_beat)
 
 
 _BEST = np.array([1.0])
@@ -131,8 +133,8 @@ _BEST = np.array([1.0])
 
 
 @dataclass(frozen=True)
-class _Voices:
-    """What the two voices say of the best value, and what that makes together."""
+class _Opinions:
+    """What the two sources say of the best value, and what that makes together."""
 
     analogues: analogues.Analogues
     p_analogues: float
@@ -140,20 +142,20 @@ class _Voices:
     p_beat: float
 
 
-def _peers(knowledge: StudyKnowledge) -> analogues.Peers:
-    return analogues.Peers.of(
+def _peers(knowledge: StudyKnowledge) -> analogues.ComparisonCurves:
+    return analogues.ComparisonCurves.of(
         knowledge.completed, knowledge.final, knowledge.best, knowledge.scale.unit
     )
 
 
-def _mixture(alone: Forecast, voices: _Voices, knowledge: StudyKnowledge) -> Forecast:
+def _mixture(alone: Forecast, opinions: _Opinions, knowledge: StudyKnowledge) -> Forecast:
     """Ensemble and analogues in one distribution, P(beat the best) as pooled."""
     k = analogues.n_neighbours(knowledge.final.size)
-    share = 1.0 - voices.analogues.plausible * k / (k + 1.0)
-    gained = _on_working_scale(voices.analogues, knowledge)
+    share = 1.0 - opinions.analogues.plausible * k / (k + 1.0)
+    gained = _on_working_scale(opinions.analogues, knowledge)
     mixture = Forecast(
         positions=alone.positions,
-        weights=np.r_[share * alone.weights, (1.0 - share) * voices.analogues.weights],
+        weights=np.r_[share * alone.weights, (1.0 - share) * opinions.analogues.weights],
         observed=_joined(alone.observed, gained),
         latent=_joined(alone.latent, gained),
         df=alone.df,
@@ -162,16 +164,16 @@ def _mixture(alone: Forecast, voices: _Voices, knowledge: StudyKnowledge) -> For
         shares={name: share * part for name, part in alone.shares.items()}
         | {"analogues": 1.0 - share},
         opinions={
-            "this curve": voices.p_ensemble,
-            "its likes": voices.p_analogues,
-            "any trial": knowledge.any_trial,
+            "curve model": opinions.p_ensemble,
+            "similar trials": opinions.p_analogues,
+            "base rate": knowledge.base_rate,
         },
     )
-    if voices.analogues.plausible < _PLAUSIBLE:
+    if opinions.analogues.plausible < _PLAUSIBLE:
         mixture = replace(mixture, remark="unlike the completed trials, which therefore say little")
     below = mixture._cdf(_BEST, None, True)
     return replace(
-        mixture, recalibration=Recalibration(_BEST, below, np.array([1.0 - voices.p_beat]))
+        mixture, recalibration=Recalibration(_BEST, below, np.array([1.0 - opinions.p_beat]))
     )
 
 

@@ -15,7 +15,7 @@ from optuna_lcpruner.decision.verdict import Verdict
 
 
 @dataclass(frozen=True)
-class Voice:
+class PendingDecision:
     """A verdict that nobody has been told of.
 
     Attributes:
@@ -28,35 +28,35 @@ class Voice:
     tell: Callable[[Verdict], None]
 
 
-_voices: ContextVar[list[Voice] | None] = ContextVar("lcpruner_voices", default=None)
+_pending: ContextVar[list[PendingDecision] | None] = ContextVar("lcpruner_pending", default=None)
 
 
-def left_to_combination(verdict: Verdict, tell: Callable[[Verdict], None]) -> bool:
+def defer(verdict: Verdict, tell: Callable[[Verdict], None]) -> bool:
     """Leave it to the combination that is asking, on this thread, to tell of a verdict.
 
     Returns:
         Whether there is one; if not, it is the pruner's own to tell.
     """
-    voices = _voices.get()
-    if voices is None:
+    pending = _pending.get()
+    if pending is None:
         return False
-    voices.append(Voice(verdict, tell))
+    pending.append(PendingDecision(verdict, tell))
     return True
 
 
 @contextmanager
-def listening() -> Iterator[list[Voice] | None]:
+def collect_decisions() -> Iterator[list[PendingDecision] | None]:
     """Collect the verdicts of the pruners that are asked inside.
 
     Yields:
         The list that they come into; None within another combination, which then tells of them.
     """
-    if _voices.get() is not None:
+    if _pending.get() is not None:
         yield None
         return
-    voices: list[Voice] = []
-    token = _voices.set(voices)
+    pending: list[PendingDecision] = []
+    token = _pending.set(pending)
     try:
-        yield voices
+        yield pending
     finally:
-        _voices.reset(token)
+        _pending.reset(token)

@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner._util.redaction import without_passwords
+from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.curves.learning_curve import ordered, usable
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
@@ -26,7 +26,7 @@ from optuna_lcpruner.decision.preconditions import Guards, Warn
 from optuna_lcpruner.decision.verdict import Verdict, key_of
 from optuna_lcpruner.pruners import _deferral
 from optuna_lcpruner.records import recorder
-from optuna_lcpruner.records.ledger import Circumstances
+from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.study.feasibility import is_feasible
 
@@ -35,7 +35,7 @@ _logger = get_logger("optuna.lcpruner")
 _MAX_REMEMBERED = 512
 _MAX_STUDIES = 16
 
-_MAY_COME = (Reason.UNDER_WAY, Reason.NO_FORECASTER)
+_MAY_COME = (Reason.FORECAST_PENDING, Reason.FORECASTER_UNAVAILABLE)
 """Not remembered: asked again about the same reports, there may be a forecast."""
 
 Known = TypeVar("Known")
@@ -66,7 +66,7 @@ def check_reports(
     trial: FrozenTrial,
     guards: Guards,
     prune_infeasible: bool,
-    facts: Circumstances,
+    facts: DecisionContext,
     warn: Warn,
 ) -> Reports | Decision:
     """Return the reports to forecast from, or the decision that they alone make.
@@ -169,7 +169,7 @@ class Verdicts(Generic[Known]):
         self,
         study: Study,
         trial: FrozenTrial,
-        judge: Callable[[Known, Circumstances], Verdict],
+        judge: Callable[[Known, DecisionContext], Verdict],
     ) -> Verdict:
         """Return the verdict on a trial with these reports and tell of it, unless that was done.
 
@@ -183,9 +183,9 @@ class Verdicts(Generic[Known]):
             memo, key = self.memo(study), key_of(trial)
             known = memo.verdicts.get(key)
             if known is not None:
-                _deferral.left_to_combination(known, partial(self._tell, study, trial, None))
+                _deferral.defer(known, partial(self._tell, study, trial, None))
                 return known
-            facts = Circumstances(self._engine)
+            facts = DecisionContext(self._engine)
             start = time.perf_counter()
             with np.errstate(all="ignore"):  # whatever the caller has made errors
                 verdict = judge(memo.known, facts)
@@ -201,9 +201,9 @@ class Verdicts(Generic[Known]):
                 facts = facts if verdict is mine else None
         except Exception as error:
             verdict = Verdict.of(self._failed(error))
-            facts = facts or Circumstances(self._engine)
+            facts = facts or DecisionContext(self._engine)
         tell = partial(self._tell, study, trial, facts)
-        if not _deferral.left_to_combination(verdict, tell):
+        if not _deferral.defer(verdict, tell):
             tell(verdict)
         return verdict
 
@@ -220,14 +220,14 @@ class Verdicts(Generic[Known]):
             if topic in self._said:
                 return
             self._said.add(topic)
-        _logger.warning(without_passwords(f"{self._owner}: {message}"))
+        _logger.warning(redact(f"{self._owner}: {message}"))
 
     def _failed(self, error: Exception) -> Decision:
         self.warn_once("error", f"could not decide, so the trial goes on: {error!r}")
-        return abstain(Reason.FAILED, without_passwords(repr(error)))
+        return abstain(Reason.FAILED, redact(repr(error)))
 
     def _tell(
-        self, study: Study, trial: FrozenTrial, facts: Circumstances | None, verdict: Verdict
+        self, study: Study, trial: FrozenTrial, facts: DecisionContext | None, verdict: Verdict
     ) -> None:
         """Tell of a verdict; without facts it is on record already."""
         if verdict.reason in _MAY_COME or trial.state.is_finished():
@@ -241,7 +241,7 @@ class Verdicts(Generic[Known]):
             self._record(study, trial, verdict, facts)
 
     def _record(
-        self, study: Study, trial: FrozenTrial, verdict: Verdict, facts: Circumstances
+        self, study: Study, trial: FrozenTrial, verdict: Verdict, facts: DecisionContext
     ) -> None:
         try:
             told = self.memo(study).told

@@ -11,10 +11,10 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner._util.redaction import without_passwords
+from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner.decision.decision import Decision, Reason
 from optuna_lcpruner.decision.verdict import Verdict
-from optuna_lcpruner.pruners._deferral import listening
+from optuna_lcpruner.pruners._deferral import collect_decisions
 from optuna_lcpruner.pruners.remote import RemotePruner
 from optuna_lcpruner.records import trial_attributes
 from optuna_lcpruner.records.location import Setting
@@ -55,15 +55,15 @@ class _Combination(BasePruner):
         A pruner that raises is left out: it counts as one that would not prune, and the log says so
         once.
         """
-        with listening() as voices:
+        with collect_decisions() as pending:
             answers = [self._ask(pruner, study, trial) for pruner in self._pruners]
         prune = self._joined([answer is True for answer in answers])
-        if voices is None:  # the combination around this one tells
+        if pending is None:  # the combination around this one tells
             return prune
-        if prune and not voices:
+        if prune and not pending:
             self._show(study, trial, f"pruned by {self._names(answers, True)}")
-        for voice in voices:
-            voice.tell(self._outcome(voice.verdict, prune, answers))
+        for one in pending:
+            one.tell(self._outcome(one.verdict, prune, answers))
         return prune
 
     def _ask(self, pruner: BasePruner, study: Study, trial: FrozenTrial) -> bool | None:
@@ -74,7 +74,7 @@ class _Combination(BasePruner):
             name = _name(pruner)
             if name not in self._said:
                 self._said.add(name)
-                words = without_passwords(repr(error))
+                words = redact(repr(error))
                 _logger.warning(f"{type(self).__name__}: {name} raised, so it is left out: {words}")
             return None
 

@@ -14,7 +14,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner._util.attributes import SECOND_CHANCE_ATTRIBUTE
+from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
 from optuna_lcpruner._util.validation import boolean, choice, integer, real
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import oriented
@@ -25,12 +25,12 @@ from optuna_lcpruner.decision.self_check import Caution, self_check
 from optuna_lcpruner.decision.verdict import Verdict
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.forecast import Forecast
-from optuna_lcpruner.posterior.interface import Engine, QuickEngine, StudyKnowledge, Target
+from optuna_lcpruner.posterior.interface import Engine, FastEngine, StudyKnowledge, Target
 from optuna_lcpruner.pruners._verdicts import Verdicts, check_reports
 from optuna_lcpruner.pruners.executor import Background, Question
-from optuna_lcpruner.records.ledger import Circumstances
+from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked
-from optuna_lcpruner.study.reader import CompletedTrials
+from optuna_lcpruner.study.reader import StudyReader
 from optuna_lcpruner.study.stand_in import CompletedReports
 
 
@@ -92,7 +92,7 @@ class LearningCurvePruner(BasePruner):
             ``.lcpruner`` after it; for one in another database there, in tables of our own; for
             one in memory or in a journal nowhere. False: nowhere.
         engine: The posterior: ``"pool"`` as above, ``"closed_form"`` for the ensemble of curves
-            without the likes, ``"mcmc"`` for the paper's weighted combination (a second or two a
+            without similar trials, ``"mcmc"`` for the paper's weighted combination (a second or two a
             look), or any callable like :class:`~optuna_lcpruner.posterior.Engine`.
         executor: Makes the forecasts while training goes on, a ``concurrent.futures.Executor``: a
             check hands over the curve and judges the newest forecast that is ready. By default a
@@ -155,7 +155,7 @@ class LearningCurvePruner(BasePruner):
             boolean("publish", publish),
             checked(ledger),
             # A length that the user gave holds whatever trials announce.
-            partial(CompletedTrials, announced=n_steps is None),
+            partial(StudyReader, announced=n_steps is None),
         )
         if executor is not None and not isinstance(executor, Executor):
             raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}.")
@@ -206,9 +206,9 @@ class LearningCurvePruner(BasePruner):
         return verdict
 
     def _judge(
-        self, study: Study, trial: FrozenTrial, known: CompletedTrials, facts: Circumstances
+        self, study: Study, trial: FrozenTrial, known: StudyReader, facts: DecisionContext
     ) -> Verdict:
-        """The ladder: guards that need no storage, guards that need the study, the forecast."""
+        """Check the reports, read the study, build the curve, ask the engine, apply the rule."""
         warn = self._verdicts.warn_once
         reports = check_reports(study, trial, self._guards, self._prune_infeasible, facts, warn)
         if isinstance(reports, Decision):
@@ -217,10 +217,10 @@ class LearningCurvePruner(BasePruner):
         maximize = study.direction == StudyDirection.MAXIMIZE
         steps, values = reported[finite], oriented(reports.values[finite], maximize)
 
-        completed: CompletedTrials | CompletedReports = known
+        completed: StudyReader | CompletedReports = known
         if trial.number < 0:
             completed = CompletedReports(trial, self._target, self._guards.n_steps is None)
-        record, summary = completed.summed_up(study, maximize, self._verdicts.lock)
+        record, summary = completed.read(study, maximize, self._verdicts.lock)
         facts.incumbent_trial = summary.incumbent_trial
         refusal = self._guards.with_study(summary, step, warn)
         if refusal is not None:
@@ -244,7 +244,7 @@ class LearningCurvePruner(BasePruner):
             key = (study._study_id, trial._trial_id, trial.datetime_start)
             answer = self._background.exchange(key, question)
             if answer is None:
-                return Verdict.of(abstain(Reason.UNDER_WAY, "", step))
+                return Verdict.of(abstain(Reason.FORECAST_PENDING, "", step))
             looks, step = list(answer.question.curves), answer.question.step
             answers = [_answer(forecast, incumbent) for forecast in answer.forecasts]
         facts.horizon = curve.horizon
@@ -276,27 +276,29 @@ class LearningCurvePruner(BasePruner):
 
     def _caution(self, knowledge: StudyKnowledge, horizon: int) -> Caution:
         """Return how careful to be, worked out anew when another trial has completed."""
-        if getattr(self._engine, "quick", None) is None:  # a second or two a look
+        if getattr(self._engine, "p_and_forecast", None) is None:  # a second or two a look
             return Caution()
-        engine, n = cast(QuickEngine, self._engine), self._guards.n_startup_trials
-        return knowledge.once(
+        engine, n = cast(FastEngine, self._engine), self._guards.n_startup_trials
+        return knowledge.cached(
             ("caution", horizon),
             lambda: self_check(engine, self._rule, knowledge, horizon, n),
         )
 
     def _spared(self, study: Study, trial: FrozenTrial) -> Reason | None:
         """Why a trial runs on although the forecast is against it, if so."""
-        if SECOND_CHANCE_ATTRIBUTE in trial.user_attrs:
-            return Reason.SECOND_CHANCE
+        if REQUEUED_ATTRIBUTE in trial.user_attrs:
+            return Reason.REQUEUED
         if in_control_group(study.study_name, trial.number, self._control_fraction):
             return Reason.CONTROL
         return None
 
     def _ask(self, curve: LearningCurve, knowledge: StudyKnowledge, incumbent: float) -> _Answer:
         """P(beat) and the forecast, which most decisions need not wait for."""
-        quick = getattr(self._engine, "quick", None)  # isinstance of a protocol takes longer
-        if quick is not None:
-            p, forecast = quick(curve, knowledge)
+        fast = getattr(
+            self._engine, "p_and_forecast", None
+        )  # isinstance of a protocol takes longer
+        if fast is not None:
+            p, forecast = fast(curve, knowledge)
             return _Answer(_checked(p), cache(forecast))
         return _answer(self._engine(curve, knowledge), incumbent)
 

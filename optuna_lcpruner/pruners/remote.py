@@ -20,7 +20,7 @@ from optuna_lcpruner.decision.preconditions import Guards
 from optuna_lcpruner.decision.verdict import Verdict
 from optuna_lcpruner.pruners._verdicts import Verdicts, check_reports
 from optuna_lcpruner.records import remote_decision
-from optuna_lcpruner.records.ledger import Circumstances
+from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked
 from optuna_lcpruner.records.remote_decision import (
     ATTRIBUTE,
@@ -114,7 +114,7 @@ class RemotePruner(BasePruner):
         )
 
     def _judge(
-        self, study: Study, trial: FrozenTrial, silence: Silence, facts: Circumstances
+        self, study: Study, trial: FrozenTrial, silence: Silence, facts: DecisionContext
     ) -> Verdict:
         """What the reports alone decide, else the newest verdict, or why there is none."""
         early = check_reports(
@@ -132,7 +132,9 @@ class RemotePruner(BasePruner):
             return Verdict.of(self._without(late, trial, silence))
         silence.ends()
         if newest.reason is Reason.DIVERGED:  # that is the trainer's to say, see early
-            return Verdict.of(abstain(Reason.UNDER_WAY, "the forecaster left it", newest.step))
+            return Verdict.of(
+                abstain(Reason.FORECAST_PENDING, "the forecaster left it", newest.step)
+            )
         return Verdict(newest.reason, lambda: newest.decision(behind), told=True)
 
     def _newest(self, study: Study, trial: FrozenTrial) -> RemoteVerdict | None:
@@ -162,13 +164,13 @@ class RemotePruner(BasePruner):
         step = max(trial.intermediate_values)
         waited, times = silence.goes_on(self._clock())
         if waited < self._timeout or times < _ASKED_IN_VAIN:
-            return abstain(Reason.UNDER_WAY, why, step)
+            return abstain(Reason.FORECAST_PENDING, why, step)
         self._verdicts.warn_once(
             "forecaster",
             f"no verdict that counts has come for {waited:.0f} s ({why}), so trials go on "
             "unpruned. Is 'optuna-lcpruner serve' running for this study, and fast enough?",
         )
-        return abstain(Reason.NO_FORECASTER, why, step)
+        return abstain(Reason.FORECASTER_UNAVAILABLE, why, step)
 
     def __repr__(self) -> str:
         guards = self._guards

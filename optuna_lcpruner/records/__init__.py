@@ -1,8 +1,8 @@
 """Where decisions are kept: the log, the trial's attributes, the ledger."""
 
-from optuna_lcpruner.records.ledger import Entry, LedgerError
+from optuna_lcpruner.records.ledger import LedgerEntry, LedgerError
 
 __all__ = [
-    "Entry",
+    "LedgerEntry",
     "LedgerError",
 ]

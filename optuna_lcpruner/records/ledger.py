@@ -29,7 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, 
 
 from optuna_lcpruner._util.formatting import LEFT_BEHIND
 from optuna_lcpruner._util.optuna_storage import is_sqlite
-from optuna_lcpruner._util.redaction import words_of
+from optuna_lcpruner._util.redaction import describe_error
 from optuna_lcpruner._util.validation import InputError, finite_or_none
 from optuna_lcpruner.decision.decision import Decision, Reason
 from optuna_lcpruner.posterior.forecast import Forecast
@@ -84,7 +84,7 @@ class SchemaVersion(_Base):
     version: Mapped[int]
 
 
-class Entry(_Base, kw_only=True):
+class LedgerEntry(_Base, kw_only=True):
     """One decision, whether it stopped the trial or not.
 
     Attributes:
@@ -154,13 +154,13 @@ class Entry(_Base, kw_only=True):
     decided_at: Mapped[datetime] = mapped_column(_TIME)
 
 
-_DECISIONS = Entry.metadata.tables[Entry.__tablename__]
+_DECISIONS = LedgerEntry.metadata.tables[LedgerEntry.__tablename__]
 COLUMNS = tuple(column.name for column in _DECISIONS.columns if column.name != "id")
 """The columns of an entry, without its row number."""
 
 
 @dataclass
-class Circumstances:
+class DecisionContext:
     """What is known about a decision beside the decision itself, noted while it is made.
 
     Attributes:
@@ -195,13 +195,13 @@ _STATUS = {Reason.FAILED: "failed", Reason.NOT_CONVERGED: "not converged"}
 
 def entry(
     decision: Decision,
-    circumstances: Circumstances,
+    circumstances: DecisionContext,
     *,
     study: str,
     trial: int,
     trial_started: datetime | None,
     version: str,
-) -> Entry:
+) -> LedgerEntry:
     """Put a decision and its circumstances into one row; works the forecast out.
 
     Numbers become plain Python numbers, what is not finite becomes None: no database keeps NaN.
@@ -214,7 +214,7 @@ def entry(
             q25, q75 = end.quantile([0.25, 0.75])  # the others are the decision's
             mean = end.mean()
         status = "ok"
-    return Entry(
+    return LedgerEntry(
         study=study,
         trial=trial,
         trial_started=trial_started,
@@ -269,7 +269,7 @@ class Ledger:
         """Its URL without the password."""
         return self._where.shown
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[LedgerEntry]) -> None:
         """Write entries in one transaction; the tables are made or brought up to date first.
 
         Raises:
@@ -285,7 +285,7 @@ class Ledger:
             connection.execute(sqlalchemy.insert(_DECISIONS), rows)
         self._prepared = True
 
-    def of_trial(self, study: str, trial: int, started: datetime | None) -> list[Entry]:
+    def of_trial(self, study: str, trial: int, started: datetime | None) -> list[LedgerEntry]:
         """The decisions about one trial, in the order they were made.
 
         Args:
@@ -297,9 +297,9 @@ class Ledger:
             LedgerError: If the ledger cannot be read.
         """
         chosen = (
-            sqlalchemy.select(Entry)
-            .where(Entry.study == study, Entry.trial == trial)
-            .order_by(Entry.decided_at, Entry.id)
+            sqlalchemy.select(LedgerEntry)
+            .where(LedgerEntry.study == study, LedgerEntry.trial == trial)
+            .order_by(LedgerEntry.decided_at, LedgerEntry.id)
         )
         with self._reading() as connection, Session(connection) as session:
             found = session.scalars(chosen).all()
@@ -355,7 +355,7 @@ class Ledger:
                 yield connection
         except SQLAlchemyError as error:
             raise LedgerError(
-                f"cannot read ledger {self._where.shown}: {words_of(error)}"
+                f"cannot read ledger {self._where.shown}: {describe_error(error)}"
             ) from error
 
 

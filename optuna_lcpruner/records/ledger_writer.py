@@ -12,8 +12,8 @@ from multiprocessing import util
 from optuna.logging import get_logger
 
 from optuna_lcpruner._util.fork_safety import at_work, working
-from optuna_lcpruner._util.redaction import words_of
-from optuna_lcpruner.records.ledger import Entry, Ledger, refuses_contents
+from optuna_lcpruner._util.redaction import describe_error
+from optuna_lcpruner.records.ledger import Ledger, LedgerEntry, refuses_contents
 from optuna_lcpruner.records.location import Address
 
 _logger = get_logger("optuna.lcpruner")
@@ -52,14 +52,14 @@ class LedgerWriter:
         self._where = where
         self._capacity = capacity
         self._condition = threading.Condition()
-        self._waiting: deque[Callable[[], Entry]] = deque()
-        self._unwritten: list[Entry] = []
+        self._waiting: deque[Callable[[], LedgerEntry]] = deque()
+        self._unwritten: list[LedgerEntry] = []
         self._hurry = 0
         self._tries = 0
         self._thread: threading.Thread | None = None
         self._warned = False
 
-    def submit(self, entry: Callable[[], Entry]) -> None:
+    def submit(self, entry: Callable[[], LedgerEntry]) -> None:
         """Write soon; never waits for the database.
 
         Args:
@@ -119,7 +119,7 @@ class LedgerWriter:
                     self._write(ledger)
             except Exception as error:  # locked, full, read-only, gone: the trials must not suffer
                 pause = min(max(1.0, 2.0 * pause), LONGEST_PAUSE)
-                self._warn(f"{words_of(error)}; decisions may be missing from it")
+                self._warn(f"{describe_error(error)}; decisions may be missing from it")
                 with self._condition:
                     self._tries += 1
                     self._condition.notify_all()
@@ -146,7 +146,7 @@ class LedgerWriter:
             except Exception as error:
                 if not refuses_contents(error):
                     raise
-                self._warn(f"a decision cannot be put on record: {words_of(error)}")
+                self._warn(f"a decision cannot be put on record: {describe_error(error)}")
             with self._condition:
                 self._unwritten = self._unwritten[1:]
 

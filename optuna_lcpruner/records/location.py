@@ -13,7 +13,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from optuna_lcpruner._util.optuna_storage import is_in_memory, is_sqlite, relational
-from optuna_lcpruner._util.redaction import without_passwords
+from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner._util.validation import InputError
 
 Setting = str | Literal[False] | None
@@ -35,7 +35,7 @@ class Address:
     @property
     def shown(self) -> str:
         """The URL without its password."""
-        return without_passwords(self.url, [self.url])
+        return redact(self.url, [self.url])
 
 
 def checked(setting: object) -> Setting:
@@ -53,7 +53,7 @@ def checked(setting: object) -> Setting:
         url = sqlalchemy.make_url(setting)
     except (SQLAlchemyError, ValueError):  # a ValueError: the port is no number
         # Not raised from it: SQLAlchemy's own message has the password.
-        shown = without_passwords(setting, [setting])
+        shown = redact(setting, [setting])
         raise InputError(f"ledger must be a database URL, but got {shown!r}.") from None
     if is_in_memory(url):
         raise InputError(f"ledger must be a database that lasts, but got {setting!r}.")

@@ -16,7 +16,7 @@ from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.decision.verdict import Verdict
 from optuna_lcpruner.records import ledger_writer, trial_attributes
-from optuna_lcpruner.records.ledger import Circumstances, entry
+from optuna_lcpruner.records.ledger import DecisionContext, entry
 from optuna_lcpruner.records.location import Address, Setting, address
 from optuna_lcpruner.version import __version__
 
@@ -28,8 +28,8 @@ _NOT_SHOWN = (
     Reason.BETWEEN_LOOKS,
     Reason.TOO_FEW_REPORTS,
     Reason.BEYOND_HORIZON,
-    Reason.UNDER_WAY,
-    Reason.NO_FORECASTER,
+    Reason.FORECAST_PENDING,
+    Reason.FORECASTER_UNAVAILABLE,
 )
 """Reasons that are not published: there was nothing to decide, and the last decision stands."""
 
@@ -73,7 +73,7 @@ def record(
     study: Study,
     trial: FrozenTrial,
     verdict: Verdict,
-    facts: Circumstances,
+    facts: DecisionContext,
     told: Told,
     setting: Setting,
 ) -> None:

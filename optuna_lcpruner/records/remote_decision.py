@@ -20,7 +20,7 @@ from typing import Any
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner._util.formatting import count, p_is, probability, told_apart
+from optuna_lcpruner._util.formatting import count, format_distinct, p_is, probability
 from optuna_lcpruner._util.optuna_storage import uncached
 from optuna_lcpruner._util.validation import finite_or_none
 from optuna_lcpruner.decision.decision import Decision, Reason, sentence
@@ -163,7 +163,7 @@ class RemoteVerdict:
             return True
         if self.p_beat is None or self.threshold is None or self.incumbent is None:
             return False
-        return self.reason is not Reason.HOPELESS or self.p_beat < self.threshold
+        return self.reason is not Reason.BELOW_THRESHOLD or self.p_beat < self.threshold
 
     def is_about(self, trial: FrozenTrial) -> bool:
         """Whether it rests on reports that this trial has made."""
@@ -191,7 +191,7 @@ class RemoteVerdict:
         if self.p_beat is not None:
             detail = p_is(probability(self.p_beat))
             if self.threshold is not None and self.p_beat < self.threshold:
-                p, threshold = told_apart(self.p_beat, self.threshold)
+                p, threshold = format_distinct(self.p_beat, self.threshold)
                 detail = f"{p_is(p)} < {threshold}"
         numbers = [getattr(self, name) for name in _NUMBERS]
         words = sentence(self.reason, detail, self.step, *numbers[2:])

@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna_lcpruner._util.attributes import REASON_ATTRIBUTE, STEP_ATTRIBUTE
 from optuna_lcpruner._util.fork_safety import at_work
 from optuna_lcpruner._util.optuna_storage import is_in_memory, relational
-from optuna_lcpruner._util.redaction import without_passwords
+from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner.decision.decision import Decision
 
 _logger = get_logger("optuna.lcpruner")
@@ -130,7 +130,7 @@ class AttributeWriter:
             # Finished meanwhile, deleted, or the storage is gone: the trial must not suffer.
             if not self._warned and not _is_finished(storage, trial_id):
                 self._warned = True
-                words = without_passwords(repr(error))
+                words = redact(repr(error))
                 _logger.warning(f"Cannot publish decisions as trial attributes: {words}.")
 
 

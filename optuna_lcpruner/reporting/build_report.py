@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner._util.attributes import SECOND_CHANCE_ATTRIBUTE
+from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.curves.learning_curve import StepMap, ordered, usable
 from optuna_lcpruner.decision.decision import Reason
@@ -21,8 +21,8 @@ from optuna_lcpruner.records.ledger_writer import flush
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.reporting.report import Call, Report, Savings, SecondChance
 from optuna_lcpruner.reporting.scoring import (
-    Looks,
     PruningCost,
+    ScoredForecasts,
     Stops,
     accuracy,
     log_scores,
@@ -53,7 +53,7 @@ _READ = (
     "milliseconds",
 )
 
-_BY_FORECAST = (Reason.HOPELESS.name, Reason.SETTLED.name, Reason.CONTROL.name)
+_BY_FORECAST = (Reason.BELOW_THRESHOLD.name, Reason.NARROW_FORECAST.name, Reason.CONTROL.name)
 
 N_CLOSEST = 5
 """Closest calls that a report lists."""
@@ -130,7 +130,7 @@ def on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[Ro
 
     Returns:
         The trials, and one row a decision with its columns by name, see
-        :class:`~optuna_lcpruner.records.Entry`.
+        :class:`~optuna_lcpruner.records.LedgerEntry`.
 
     Raises:
         InputError: If the study has several objectives.
@@ -213,7 +213,7 @@ def _looks(
     trials: Sequence[FrozenTrial],
     weights: Mapping[int, float],
     maximize: bool,
-) -> Looks:
+) -> ScoredForecasts:
     """Looks with a forecast at trials that ran to their end, oriented.
 
     Second chances are left out: they were chosen for their high P(beat).
@@ -223,7 +223,7 @@ def _looks(
         row
         for row in rows
         if _has_ended(trials[row["trial"]])
-        and SECOND_CHANCE_ATTRIBUTE not in trials[row["trial"]].user_attrs
+        and REQUEUED_ATTRIBUTE not in trials[row["trial"]].user_attrs
         and all(row[name] is not None for name in needed)
     ]
     sign = 1.0 if maximize else -1.0
@@ -232,7 +232,7 @@ def _looks(
     low, q25, median, q75, high = ends if maximize else ends[::-1]
     trial = np.array([row["trial"] for row in scored], dtype=np.int64)
     positions = _positions(scored, trials, maximize)
-    return Looks(
+    return ScoredForecasts(
         trial=trial,
         seen=np.clip(positions / np.maximum(column["horizon"], 1.0), 0.0, 1.0),
         value=sign * column["value"],
@@ -322,7 +322,7 @@ def second_chance_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int |
         trial: The trial.
         trials: All trials of its study.
     """
-    first = trial.user_attrs.get(SECOND_CHANCE_ATTRIBUTE)
+    first = trial.user_attrs.get(REQUEUED_ATTRIBUTE)
     if not isinstance(first, int) or not 0 <= first < trial.number:
         return None
     # As it was enqueued: a parameter comes into trial.params when the objective asks for it.

@@ -16,15 +16,15 @@ from optuna.trial import TrialState
 from optuna_lcpruner._util.formatting import (
     LEFT_BEHIND,
     count,
+    format_distinct,
     number,
     p_is,
     probability,
     table,
-    told_apart,
 )
 from optuna_lcpruner._util.validation import InputError, finite_or_none
 from optuna_lcpruner.decision.decision import Reason
-from optuna_lcpruner.records.ledger import COLUMNS, Entry, open_ledger
+from optuna_lcpruner.records.ledger import COLUMNS, LedgerEntry, open_ledger
 from optuna_lcpruner.records.ledger_writer import flush
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.study.feasibility import is_feasible
@@ -67,7 +67,7 @@ class Explanation:
     state: TrialState
     value: float | None
     maximize: bool
-    decisions: tuple[Entry, ...]
+    decisions: tuple[LedgerEntry, ...]
     ledger: str | None = None
     n_reports: int = 0
     feasible: bool = True
@@ -195,28 +195,28 @@ def explain(study: Study, trial_number: int, *, ledger: Setting = None) -> Expla
     )
 
 
-def _last_stop(decisions: Sequence[Entry]) -> Entry | None:
+def _last_stop(decisions: Sequence[LedgerEntry]) -> LedgerEntry | None:
     """The last decision that would stop the trial, and that no other pruner overruled."""
     overruled = {entry.step for entry in decisions if entry.reason == Reason.OVERRULED.name}
     stops = (e for e in reversed(decisions) if e.action == "prune" and e.step not in overruled)
     return next(stops, None)
 
 
-def _why_pruned(stop: Entry) -> str:
+def _why_pruned(stop: LedgerEntry) -> str:
     if stop.reason == Reason.OTHER_PRUNER.name:
         return f" {stop.message.removeprefix('pruned ')}"
     named = _DECIDED.match(stop.message)
     by = f" by {named[1]}" if named else ""
-    if stop.reason != Reason.HOPELESS.name or stop.p_beat is None or stop.threshold is None:
+    if stop.reason != Reason.BELOW_THRESHOLD.name or stop.p_beat is None or stop.threshold is None:
         return f"{by}, {_look(stop)}: {_detail(stop)}"
-    p, threshold = told_apart(stop.p_beat, stop.threshold, probability)
+    p, threshold = format_distinct(stop.p_beat, stop.threshold, probability)
     return (
         f"{by}, {_look(stop)}: its chance to beat the best, {p_is(p)}, was below the threshold "
         f"{threshold}; {_outlook(stop)}"
     )
 
 
-def _why_not(decisions: Sequence[Entry], verb: str) -> str:
+def _why_not(decisions: Sequence[LedgerEntry], verb: str) -> str:
     judged = [
         entry for entry in decisions if entry.p_beat is not None and entry.threshold is not None
     ]
@@ -232,7 +232,7 @@ def _why_not(decisions: Sequence[Entry], verb: str) -> str:
     return why
 
 
-def _why_not_judged(judged: Sequence[Entry], verb: str) -> str:
+def _why_not_judged(judged: Sequence[LedgerEntry], verb: str) -> str:
     if all(entry.threshold == 0.0 for entry in judged):
         return f"{verb}: the threshold is 0, nothing is pruned by forecast"
     below = [entry for entry in judged if _margin(entry) < 1.0]
@@ -254,13 +254,13 @@ def _why_not_judged(judged: Sequence[Entry], verb: str) -> str:
     )
 
 
-def _margin(entry: Entry) -> float:
+def _margin(entry: LedgerEntry) -> float:
     """P(beat) in units of the threshold; below 1 the rule stops the trial."""
     p, threshold = entry.p_beat or 0.0, entry.threshold or 0.0
     return p / threshold if threshold > 0.0 else float("inf")
 
 
-def _outlook(entry: Entry) -> str:
+def _outlook(entry: LedgerEntry) -> str:
     if entry.q50 is None or entry.q05 is None or entry.q95 is None or entry.incumbent is None:
         return "no forecast is on record"
     of = "" if entry.incumbent_trial is None else f" of trial {entry.incumbent_trial}"
@@ -270,7 +270,7 @@ def _outlook(entry: Entry) -> str:
     )
 
 
-def _look(entry: Entry) -> str:
+def _look(entry: LedgerEntry) -> str:
     if entry.look % 100 in (11, 12, 13):
         return f"its {entry.look}th look"
     return f"its {entry.look}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(entry.look % 10, 'th') } look"
@@ -281,14 +281,14 @@ def _phrase(reason: str) -> str:
     return Reason[reason].value if reason in Reason.__members__ else reason
 
 
-def _detail(entry: Entry) -> str:
+def _detail(entry: LedgerEntry) -> str:
     own, named = entry.message, _DECIDED.match(entry.message)
     if named:
         own = own[named.end() :].removesuffix(")" if "(" in named[2] else "")
     return own.removeprefix(f"{_phrase(entry.reason)}: ")
 
 
-def _row(run: Sequence[Entry]) -> list[str]:
+def _row(run: Sequence[LedgerEntry]) -> list[str]:
     first, last = run[0], run[-1]
     step = "" if first.step is None else str(first.step)
     if first.step is not None and last.step not in (None, first.step):

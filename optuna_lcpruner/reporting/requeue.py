@@ -8,7 +8,7 @@ from optuna.logging import get_logger
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from optuna_lcpruner._util.attributes import SECOND_CHANCE_ATTRIBUTE
+from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
 from optuna_lcpruner._util.formatting import LEFT_BEHIND, count
 from optuna_lcpruner._util.validation import integer
 from optuna_lcpruner.records.ledger import open_ledger
@@ -49,7 +49,7 @@ def requeue(study: Study, k: int, *, ledger: Setting = None) -> list[int]:
     had_theirs = {second_chance_of(trial, trials) for trial in trials}
     chosen = [number for number in closest if number not in had_theirs][:k]
     for number in chosen:
-        study.enqueue_trial(trials[number].params, user_attrs={SECOND_CHANCE_ATTRIBUTE: number})
+        study.enqueue_trial(trials[number].params, user_attrs={REQUEUED_ATTRIBUTE: number})
     if len(chosen) < k:
         n, before = len(closest), len(had_theirs.intersection(closest))
         how_many = f"{len(chosen)} of {k}" if chosen else "nothing"

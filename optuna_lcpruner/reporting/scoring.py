@@ -30,7 +30,7 @@ _SUREST = 1e-4
 
 
 @dataclass(frozen=True)
-class Looks:
+class ScoredForecasts:
     """Looks with a forecast at trials that ran to their end; oriented, arrays of shape (n,).
 
     Attributes:
@@ -63,9 +63,9 @@ class Looks:
     feasible: NDArray[np.bool_]
     weight: Array
 
-    def where(self, chosen: NDArray[np.bool_]) -> Looks:
+    def where(self, chosen: NDArray[np.bool_]) -> ScoredForecasts:
         """Some of the looks."""
-        return Looks(**{name: values[chosen] for name, values in vars(self).items()})
+        return ScoredForecasts(**{name: values[chosen] for name, values in vars(self).items()})
 
     @property
     def n_trials(self) -> int:
@@ -107,7 +107,7 @@ class Accuracy:
     in_ninety: float
 
 
-def accuracy(looks: Looks) -> list[Accuracy]:
+def accuracy(looks: ScoredForecasts) -> list[Accuracy]:
     """Errors and coverage by the fraction seen; parts without looks are left out."""
     found = []
     for low, high, part in _groups(looks, looks.seen, SEEN):
@@ -148,7 +148,7 @@ class Reliability:
     beat: float
 
 
-def reliability(looks: Looks) -> list[Reliability]:
+def reliability(looks: ScoredForecasts) -> list[Reliability]:
     """Looks grouped by P(beat); groups without looks are left out."""
     return [
         Reliability(
@@ -180,7 +180,7 @@ class LogScores:
     n_looks: int
 
 
-def log_scores(looks: Looks) -> LogScores | None:
+def log_scores(looks: ScoredForecasts) -> LogScores | None:
     """Scores of P(beat) and of the last-value rule; None without looks."""
     if looks.final.size == 0:
         return None
@@ -286,8 +286,8 @@ def _between(values: Array, low: float, high: float) -> NDArray[np.bool_]:
 
 
 def _groups(
-    looks: Looks, by: Array, edges: tuple[float, ...]
-) -> Iterator[tuple[float, float, Looks]]:
+    looks: ScoredForecasts, by: Array, edges: tuple[float, ...]
+) -> Iterator[tuple[float, float, ScoredForecasts]]:
     for low, high in pairwise(edges):
         part = looks.where(_between(by, low, high))
         if part.final.size:

@@ -18,12 +18,12 @@ from optuna.logging import get_logger
 from optuna.storages import BaseStorage, get_storage
 
 from optuna_lcpruner._util.optuna_storage import uncached
-from optuna_lcpruner._util.redaction import words_of
+from optuna_lcpruner._util.redaction import describe_error
 from optuna_lcpruner._util.validation import InputError, real
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.service.events import Event
-from optuna_lcpruner.service.study_worker import Counts, Desk, StudyWatch
+from optuna_lcpruner.service.study_worker import Counts, ServiceContext, StudyWorker
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -94,7 +94,7 @@ class Forecaster:
         settle = max(self._interval, 0.01)
         opened = uncached(get_storage(storage))  # each study shall have its own cache
         self._urls = [url for url in (getattr(opened, "url", None), storage) if type(url) is str]
-        self._desk = Desk(
+        self._desk = ServiceContext(
             opened, pruner, lease, settle, tell or _log, clock, stop or threading.Event()
         )
         self._watched: dict[str, _Turn] = {}
@@ -208,7 +208,7 @@ class Forecaster:
                 names = [study.study_name for study in self._desk.storage.get_all_studies()]
         for name in names:
             if name not in self._watched:
-                self._watched[name] = _Turn(StudyWatch(name, self._desk))
+                self._watched[name] = _Turn(StudyWorker(name, self._desk))
         for name in set(self._watched).difference(names):
             self._watched.pop(name).watch.gone(asked_for=False)
         self._look_for_studies = self._desk.clock() + max(10.0 * self._interval, 1.0)
@@ -273,14 +273,14 @@ class Forecaster:
         return min(first * 2.0 ** min(failures, 20), max(LONGEST_PAUSE, first))
 
     def _words(self, error: BaseException) -> str:
-        return words_of(error, self._urls)
+        return describe_error(error, self._urls)
 
 
 @dataclass
 class _Turn:
     """A watch, when its study is to be looked at next, and failures in a row."""
 
-    watch: StudyWatch
+    watch: StudyWorker
     due: float = float("-inf")
     failures: int = 0
 

@@ -54,7 +54,7 @@ class Counts:
 
 
 @dataclass
-class Desk:
+class ServiceContext:
     """What a forecaster's watches share.
 
     Attributes:
@@ -97,7 +97,7 @@ class Desk:
             self.counts.storage_seconds += self.clock() - start
 
 
-class StudyWatch:
+class StudyWorker:
     """A study by its name, whether or not it exists yet.
 
     Args:
@@ -109,7 +109,7 @@ class StudyWatch:
         n_running: Running trials when last looked at.
     """
 
-    def __init__(self, name: str, desk: Desk) -> None:
+    def __init__(self, name: str, desk: ServiceContext) -> None:
         self.name = name
         self.active = desk.clock()
         self.n_running = 0

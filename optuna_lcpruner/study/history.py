@@ -20,7 +20,7 @@ from optuna_lcpruner._util.attributes import counted_down, told_to_stop_at
 from optuna_lcpruner.curves.horizon import announced_n_steps
 from optuna_lcpruner.curves.learning_curve import (
     MAX_KNOTS,
-    Knots,
+    PositionGrid,
     StepMap,
     average_on_knots,
     ordered,
@@ -346,7 +346,7 @@ class _Curves:
     def __init__(self, stride: float, first_step: float | None, horizon: int) -> None:
         self._stride, self._first_step, self._horizon = stride, first_step, horizon
         self._n = 0
-        self._rows = np.empty((16, Knots(horizon).size))
+        self._rows = np.empty((16, PositionGrid(horizon).size))
         self._final = np.empty(16)
         self._short: list[tuple[int, FinishedTrial]] = []  # row and trial of those that ended early
 
@@ -396,7 +396,7 @@ class _Curves:
 
 def _on_knots(values: Array, positions: Array, horizon: int) -> Array:
     """A training's values on the knots of a horizon, gaps filled; beyond its end the last value."""
-    knots = Knots(horizon)
+    knots = PositionGrid(horizon)
     index, means = average_on_knots(knots, positions, values)
     if index.size == knots.size:
         return means

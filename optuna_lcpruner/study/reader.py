@@ -25,7 +25,7 @@ Mark = tuple[Any, ...]
 """Number, latest id and latest end of the completed trials."""
 
 
-class CompletedTrials:
+class StudyReader:
     """What one study's completed trials say, for all threads of a process.
 
     Args:
@@ -39,7 +39,7 @@ class CompletedTrials:
         self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
         self._reading = threading.Lock()
 
-    def summed_up(
+    def read(
         self, study: Study, maximize: bool, guard: AbstractContextManager[Any]
     ) -> tuple[StudyRecord, StudySummary]:
         """The record as it is now, and its summary.
@@ -49,7 +49,7 @@ class CompletedTrials:
             maximize: Its direction.
             guard: The lock under which the record is used.
         """
-        mark = completion_mark(study)
+        mark = change_token(study)
         if mark is None:
             return self._update(study, maximize, guard, None)
         known = self._known(mark)
@@ -58,7 +58,7 @@ class CompletedTrials:
         # One thread reads for all; none waits for ever for one that a fork has left behind.
         alone = self._reading.acquire(timeout=LONGEST_WAIT)
         try:
-            mark = completion_mark(study)  # before the trials: what ends meanwhile changes the next
+            mark = change_token(study)  # before the trials: what ends meanwhile changes the next
             return self._known(mark) or self._update(study, maximize, guard, mark)
         finally:
             if alone:
@@ -81,7 +81,7 @@ class CompletedTrials:
             return self._record, summary
 
 
-def completion_mark(study: Study) -> Mark | None:
+def change_token(study: Study) -> Mark | None:
     """What changes whenever a trial of the study completes, and when another takes its place.
 
     None where it cannot be asked, or where reading the trials costs no more: in other storages than

@@ -35,10 +35,10 @@ class CompletedReports:
         self._asked = asked
         self._target = target
 
-    def summed_up(
+    def read(
         self, study: Study, maximize: bool, guard: AbstractContextManager[Any]
     ) -> tuple[StudyRecord, StudySummary]:
-        """As of :class:`~optuna_lcpruner.study.reader.CompletedTrials`, read anew each time."""
+        """As of :class:`~optuna_lcpruner.study.reader.StudyReader`, read anew each time."""
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         better: Callable[[list[float]], float] = max if maximize else min
         record = StudyRecord(maximize, self._announced)

@@ -13,7 +13,7 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner._util.formatting import count, number, p_is, probability, told_apart
+from optuna_lcpruner._util.formatting import count, format_distinct, number, p_is, probability
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.reporting.build_report import Row, left_out, on_record, report
@@ -283,9 +283,9 @@ def _stopped(row: Row) -> str:
     p, threshold = row["p_beat"], row["threshold"]
     if row["reason"] == Reason.OTHER_PRUNER.name:
         return f"trial {row['trial']}: by another pruner, {p_is(probability(p))}"
-    if row["reason"] == Reason.SETTLED.name:
+    if row["reason"] == Reason.NARROW_FORECAST.name:
         return f"trial {row['trial']}: forecast settled, {p_is(probability(p))}"
-    return f"trial {row['trial']}: {' < '.join(told_apart(p, threshold, probability))}"
+    return f"trial {row['trial']}: {' < '.join(format_distinct(p, threshold, probability))}"
 
 
 def _shown(p: float) -> float:

@@ -23,7 +23,7 @@ from optuna.logging import get_logger
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from optuna_lcpruner._util.redaction import words_of
+from optuna_lcpruner._util.redaction import describe_error
 from optuna_lcpruner._util.validation import InputError, missing, real
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.visualization import figure_of
@@ -113,7 +113,7 @@ def publish_to_dashboard(
             raise
         if study not in _warned:
             _warned.add(study)
-            why = words_of(error).rstrip(".")
+            why = describe_error(error).rstrip(".")
             _logger.warning(f"Figures for optuna-dashboard: {why}; they are not up to date.")
         return False
 

@@ -23,7 +23,7 @@ from optuna.storages import RDBStorage
 
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason, __version__, report
 from optuna_lcpruner.records import ledger_writer
-from optuna_lcpruner.records.ledger import Circumstances, Entry, Ledger, entry
+from optuna_lcpruner.records.ledger import DecisionContext, Ledger, LedgerEntry, entry
 from optuna_lcpruner.records.location import Address, address
 
 N_STEPS = 50
@@ -131,7 +131,7 @@ def reading(n: int) -> None:
         ledger = Ledger(Address(url))
         decision = Decision(Reason.UNDECIDED, "undecided: " + 120 * "x", 3, 0.1, 0.01, 0.9)
         decision = replace(decision, forecast=0.45, low=0.3, high=0.6)
-        facts = Circumstances("pool", n_points=4, value=0.5, look=4, horizon=50)
+        facts = DecisionContext("pool", n_points=4, value=0.5, look=4, horizon=50)
         start = time.perf_counter()
         for first in range(0, n, 200):
             ledger.append(
@@ -153,7 +153,7 @@ def reading(n: int) -> None:
     print(f"read all: {read:.1f} s; read one trial's: {1e3 * one:.0f} ms; report: {reported:.1f} s")
 
 
-def row(decision: Decision, facts: Circumstances, trial: int, started: datetime) -> Entry:
+def row(decision: Decision, facts: DecisionContext, trial: int, started: datetime) -> LedgerEntry:
     """A row about a trial, with quartiles, as if it had come from a forecast."""
     made = entry(
         decision, facts, study="s", trial=trial, trial_started=started, version=__version__

@@ -46,7 +46,7 @@ from speed import curve, filled
 
 from optuna_lcpruner import LearningCurvePruner, RemotePruner
 from optuna_lcpruner.records import ledger_writer, trial_attributes
-from optuna_lcpruner.records.ledger import Entry
+from optuna_lcpruner.records.ledger import LedgerEntry
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -238,9 +238,11 @@ def study_of(url: str, n_finished: int, n_reports: int) -> Iterator[str]:
         yield study.study_name
     finally:
         optuna.delete_study(study_name=study.study_name, storage=storage)
-        if sqlalchemy.inspect(storage.engine).has_table(Entry.__tablename__):
+        if sqlalchemy.inspect(storage.engine).has_table(LedgerEntry.__tablename__):
             with storage.engine.begin() as connection:
-                connection.execute(sqlalchemy.delete(Entry).where(Entry.study == study.study_name))
+                connection.execute(
+                    sqlalchemy.delete(LedgerEntry).where(LedgerEntry.study == study.study_name)
+                )
         storage.engine.dispose()
 
 

@@ -45,7 +45,7 @@ from optuna.pruners import BasePruner
 from scipy import stats
 
 from optuna_lcpruner import LearningCurvePruner
-from optuna_lcpruner.curves.learning_curve import Knots, LearningCurve
+from optuna_lcpruner.curves.learning_curve import LearningCurve, PositionGrid
 from optuna_lcpruner.curves.scale import Scale
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.forecast import Forecast
@@ -206,7 +206,7 @@ def real_curve(
     if n >= n_steps:
         return {}
     scale, end = knowledge.scale, float(curve[-1])
-    now = int(Knots(n_steps).nearest(n))
+    now = int(PositionGrid(n_steps).nearest(n))
     known = (knowledge.completed[:, -1] - knowledge.completed[:, now]) / scale.unit
     z, last = (end - scale.location) / scale.unit, (curve[n - 1] - scale.location) / scale.unit
     found: dict[str, Found] = {}

@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from optuna_lcpruner.posterior import analogues
-from optuna_lcpruner.posterior.analogues import LogRegret, Peers
+from optuna_lcpruner.posterior.analogues import ComparisonCurves, LogRegret
 
 
 def curves(rng, n, n_knots, spread=0.2):
@@ -55,7 +55,7 @@ def test_against_loops(n, m):
     final = completed[:, -1] + rng.normal(0, 0.01, n)
     values = curves(rng, 1, 30)[0, :m]
     ahead = np.array([m, 29])
-    found = Peers.of(completed, final, final.max(), 0.5).analogues(values, ahead)
+    found = ComparisonCurves.of(completed, final, final.max(), 0.5).analogues(values, ahead)
     weights, x, tau = by_loops(values, completed, final, ahead, final.max(), 0.5)
     assert_allclose(found.weights, weights[weights > 0], rtol=1e-9)
     assert_allclose(found.x, x[:, weights > 0], rtol=1e-9, atol=1e-12)
@@ -71,7 +71,7 @@ def test_a_drop_seen_before_is_expected_again():
     rng = np.random.default_rng(0)
     completed = 0.5 + np.where(np.arange(30) >= 20, 0.3, 0.0) + rng.normal(0, 0.01, (10, 30))
     final = completed[:, -1]
-    peers = Peers.of(completed, final, 0.82, 0.5)
+    peers = ComparisonCurves.of(completed, final, 0.82, 0.5)
     found = peers.analogues(completed[0, :15] + 0.001, np.array([29]))
     end = found.regret.to_values(found.x[-1]) @ found.weights
     assert_allclose(end, 0.8, atol=0.03)

@@ -14,8 +14,8 @@ from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import (
     design,
     linear_part,
     log_density,
+    marginalize,
     moments,
-    regress,
     sample_curves,
 )
 from optuna_lcpruner.posterior.weighted_sum.priors import END, RISE, lcpfn_prior, paper_prior
@@ -219,7 +219,7 @@ def test_moments_at_the_end_are_those_of_the_density():
     prior = paper_prior(FAMILY_SETS[0])
     v = coordinates(prior, 6)
     _, end_mean, end_variance = log_density(prior, v, DATA)
-    found = regress(prior, v, DATA, DATA.ends)
+    found = marginalize(prior, v, DATA, DATA.ends)
     mean, variance = moments(found, design(prior, T, v, np.array([20.0, T])))
     assert mean.shape == (6, 2)
     assert_allclose(mean[:, 1], end_mean)
@@ -233,7 +233,7 @@ def test_density_with_the_linear_part_as_coordinates():
     found, end, _ = log_density(prior, v, DATA)
     inside = np.flatnonzero(found > -np.inf)[:40]
     assert inside.size == 40
-    regression = regress(prior, v, DATA, DATA.ends)
+    regression = marginalize(prior, v, DATA, DATA.ends)
     b = linear_part(prior, v, regression)
     beta = [p.mean + p.deviation * column for p, column in zip(prior.linear, b.T, strict=True)]
     there = design(prior, T, v, np.r_[DATA.t, np.arange(1.0, T + 1)])

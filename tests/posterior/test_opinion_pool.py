@@ -12,7 +12,7 @@ from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import spanning
 from optuna_lcpruner.posterior import analogues
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
-from optuna_lcpruner.posterior.interface import QuickEngine, StudyKnowledge, Target
+from optuna_lcpruner.posterior.interface import FastEngine, StudyKnowledge, Target
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 
 T = 30
@@ -43,7 +43,7 @@ def test_the_formula(n, m):
     part = seen(curve, m)
     alone = ClosedForm()(part, knowledge)
     p_e = 1.0 - alone._cdf(np.array([1.0]), None, True)[0]
-    peers = analogues.Peers.of(
+    peers = analogues.ComparisonCurves.of(
         knowledge.completed, knowledge.final, knowledge.best, knowledge.scale.unit
     )
     found = peers.analogues(curve[:m], np.array([T - 1]))
@@ -54,21 +54,21 @@ def test_the_formula(n, m):
     expected = expit(
         -np.log(n + 1) + 0.7 - 0.4 * np.sqrt(m / T) + 0.3 * logit(p_a) + 0.2 * logit(p_e)
     )
-    assert_allclose(engine.quick(part, knowledge)[0], expected, rtol=1e-9)
+    assert_allclose(engine.p_and_forecast(part, knowledge)[0], expected, rtol=1e-9)
 
 
 def test_a_best_value_without_a_curve_silences_the_likes():
     knowledge, curve = study(5)
     part = seen(np.maximum(curve, knowledge.completed.mean(axis=0)), 12)
     better = knowledge.on_scale(spanning(knowledge.scale.location, knowledge.best + 0.5, True))
-    p_e = ClosedForm().quick(part, better)[0]
+    p_e = ClosedForm().p_and_forecast(part, better)[0]
     expected = expit(-np.log(6) + 1.0 + 0.6 * np.sqrt(12 / T) + 0.5 * logit(max(p_e, 1e-5)))
     assert not better.best_has_curve
-    assert_allclose(OpinionPool().quick(part, better)[0], expected, rtol=0.02)
+    assert_allclose(OpinionPool().p_and_forecast(part, better)[0], expected, rtol=0.02)
     # Of more trials than are compared with the best may be an older one.
     older = replace(better, n_completed=1200)
     assert older.best_has_curve
-    assert OpinionPool().quick(part, older)[0] < expected / 20
+    assert OpinionPool().p_and_forecast(part, older)[0] < expected / 20
 
 
 @pytest.mark.parametrize("below", [0.01, 0.1, 0.5, 3.0])
@@ -77,7 +77,7 @@ def test_a_curve_of_another_kind(below):
     knowledge, curve = study(5, seed=1)
     curve = knowledge.completed.min(axis=0) - below * np.linspace(1.0, 0.1, T)
     part = seen(curve, 6)
-    peers = analogues.Peers.of(
+    peers = analogues.ComparisonCurves.of(
         knowledge.completed, knowledge.final, knowledge.best, knowledge.scale.unit
     )
     found = peers.analogues(curve[:6], np.array([T - 1]))
@@ -105,9 +105,9 @@ def test_a_curve_of_another_kind(below):
 def test_the_quick_answer_is_that_of_the_forecast(n, m, seed, target, engine):
     knowledge, curve = study(n, seed, target)
     part = seen(curve, m)
-    assert isinstance(engine, QuickEngine)
+    assert isinstance(engine, FastEngine)
     best = float(knowledge.scale.to_metric(1.0))
-    quick, later = engine.quick(part, knowledge)
+    quick, later = engine.p_and_forecast(part, knowledge)
     at_once = engine(part, knowledge)
     assert_allclose(at_once.p_beats(best), quick, rtol=1e-6, atol=1e-9)
     levels = [0.05, 0.5, 0.95]
@@ -128,15 +128,16 @@ def test_shares_and_opinions_name_every_source():
     k = analogues.n_neighbours(40)
     assert_allclose(ahead.shares["analogues"], k / (k + 1))
     assert_allclose(sum(ahead.shares.values()), 1.0)
-    assert set(ahead.opinions) == {"this curve", "its likes", "any trial"}
-    assert_allclose(ahead.opinions["any trial"], 1 / 41)
+    assert set(ahead.opinions) == {"curve model", "similar trials", "base rate"}
+    assert_allclose(ahead.opinions["base rate"], 1 / 41)
 
 
 def test_trials_without_reports_count_in_the_prior_alone():
     knowledge, curve = study(5)
     part = seen(np.maximum(curve, knowledge.completed.mean(axis=0)), 12)  # of their kind
     few, many = (
-        OpinionPool().quick(part, replace(knowledge, n_completed=count))[0] for count in (5, 50)
+        OpinionPool().p_and_forecast(part, replace(knowledge, n_completed=count))[0]
+        for count in (5, 50)
     )
     assert_allclose(logit(few) - logit(many), np.log(51 / 6), rtol=1e-9)
 
@@ -146,7 +147,7 @@ def test_a_best_report_beyond_the_best_is_certain():
     curve = curve.copy()
     curve[4] = knowledge.best + 0.1
     part = seen(curve, 12)
-    assert OpinionPool().quick(part, knowledge)[0] == 1.0
+    assert OpinionPool().p_and_forecast(part, knowledge)[0] == 1.0
     assert_allclose(OpinionPool()(part, knowledge).p_beats(knowledge.best), 1.0)
 
 

@@ -201,7 +201,7 @@ def test_a_chance_of_zero_is_shown_on_the_logarithmic_axis(tmp_path: Path) -> No
 def test_a_stop_says_why(tmp_path: Path) -> None:
     """A settled forecast is not below the threshold, as a hopeless one is."""
     history = History(tmp_path)
-    for reason, p in ((Reason.SETTLED, 0.3), (Reason.HOPELESS, 0.01)):
+    for reason, p in ((Reason.NARROW_FORECAST, 0.3), (Reason.BELOW_THRESHOLD, 0.01)):
         history.trial(judged(5, reason, p), value=0.4, n=6, state=TrialState.PRUNED, seconds=1.0)
     history.report()
     settled, hopeless = layer(decisions_chart(history.study, history.url), "Stopped").text
@@ -215,7 +215,7 @@ def thousand(folder: Path) -> History:
     for number in range(1000):
         looks = [judged(step, Reason.UNDECIDED, 0.3) for step in range(1, 4)]
         if number % 2:
-            stop = judged(4, Reason.HOPELESS, 0.01)
+            stop = judged(4, Reason.BELOW_THRESHOLD, 0.01)
             history.trial(*looks, stop, value=0.4, n=5, state=TrialState.PRUNED, seconds=1.0)
         else:
             history.trial(*looks, value=0.9)

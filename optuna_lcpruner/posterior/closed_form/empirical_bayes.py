@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_lcpruner.curves.families import Families
-from optuna_lcpruner.curves.learning_curve import Knots
+from optuna_lcpruner.curves.learning_curve import PositionGrid
 from optuna_lcpruner.posterior.closed_form.regression import (
     CurvePrior,
     design_of,
@@ -30,7 +30,7 @@ from optuna_lcpruner.posterior.closed_form.regression import (
 )
 from optuna_lcpruner.posterior.closed_form.shapes import shape_grid
 from optuna_lcpruner.posterior.interface import StudyKnowledge
-from optuna_lcpruner.posterior.normalization import tamed
+from optuna_lcpruner.posterior.normalization import normalize
 
 Array = NDArray[np.float64]
 
@@ -48,12 +48,12 @@ def learned(
     curves = knowledge.completed[-MOST_CURVES:]
     if len(curves) == 0 or curves.shape[1] < 2:
         return None
-    everywhere = np.arange(Knots(horizon).size, dtype=np.int64)
+    everywhere = np.arange(PositionGrid(horizon).size, dtype=np.int64)
     design = design_of(prior, families, horizon, everywhere.tobytes())
     log_prior = np.broadcast_to(log_mass(prior, shape_grid(horizon, families)), design.det.shape)
     mass = np.exp(log_prior)
     mass /= mass.sum()
     seen = np.zeros_like(mass)
     for curve in curves:
-        seen += responsibilities(design, prior, tamed(curve, knowledge.scale)[0])
+        seen += responsibilities(design, prior, normalize(curve, knowledge.scale)[0])
     return np.log((STRENGTH + seen / mass) / (STRENGTH + len(curves)))

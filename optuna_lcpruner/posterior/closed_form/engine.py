@@ -31,12 +31,12 @@ from optuna_lcpruner.posterior.closed_form.regression import (
     NoiseModels,
     ar1,
     design_of,
-    regress,
+    fit_grid,
 )
 from optuna_lcpruner.posterior.closed_form.shapes import ShapeGrid, shape_grid
 from optuna_lcpruner.posterior.forecast import Component, Forecast, t_cdf
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.posterior.normalization import floor_of, tamed
+from optuna_lcpruner.posterior.normalization import floor_of, normalize
 
 Array = NDArray[np.float64]
 
@@ -67,17 +67,17 @@ class ClosedForm:
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> Forecast:
         """See :class:`~optuna_lcpruner.posterior.Engine`."""
-        return self.quick(curve, knowledge, positions)[1]()
+        return self.p_and_forecast(curve, knowledge, positions)[1]()
 
-    def quick(
+    def p_and_forecast(
         self, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None = None
     ) -> tuple[float, Callable[[], Forecast]]:
-        """See :class:`~optuna_lcpruner.posterior.QuickEngine`."""
+        """See :class:`~optuna_lcpruner.posterior.FastEngine`."""
         observed, values = curve.on_knots
-        z, stretch, shift = tamed(values, knowledge.scale)
+        z, stretch, shift = normalize(values, knowledge.scale)
         grid = shape_grid(curve.horizon, self.families)
         design = design_of(self.prior, self.families, curve.horizon, observed.tobytes())
-        fit = regress(design, self.prior, z, self.occurrence(curve.horizon, knowledge))
+        fit = fit_grid(design, self.prior, z, self.occurrence(curve.horizon, knowledge))
         ahead = _Ahead(grid, design.noise, self.prior, observed, z, fit, curve.seen)
         floor = -np.inf
         if knowledge.target is Target.BEST:
@@ -118,7 +118,7 @@ class ClosedForm:
         """
         if not self.learns:
             return None
-        return knowledge.once(
+        return knowledge.cached(
             (self, horizon), lambda: learned(self.prior, self.families, horizon, knowledge)
         )
 

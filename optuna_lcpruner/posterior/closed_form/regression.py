@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_lcpruner.curves.families import Families
-from optuna_lcpruner.curves.learning_curve import Knots
+from optuna_lcpruner.curves.learning_curve import PositionGrid
 from optuna_lcpruner.posterior.closed_form.shapes import ShapeGrid, shape_grid
 
 Array = NDArray[np.float64]
@@ -122,7 +122,7 @@ _MOST_COMPONENTS = 512
 
 
 @dataclass(frozen=True)
-class Design:
+class GridDesign:
     """What the regressions on the n observed knots have in common whatever the values there."""
 
     noise: NoiseModels
@@ -136,7 +136,7 @@ class Design:
     @classmethod
     def of(
         cls, prior: CurvePrior, noise: NoiseModels, grid: ShapeGrid, observed: NDArray[np.int64]
-    ) -> Design:
+    ) -> GridDesign:
         """At the observed knots, given as indices, (n,)."""
         n = observed.size
         if observed[-1] == n - 1:  # the usual case: every knot up to now, no copies
@@ -162,11 +162,11 @@ class Design:
 
 
 @lru_cache(maxsize=128)
-def design_of(prior: CurvePrior, families: Families, horizon: int, observed: bytes) -> Design:
+def design_of(prior: CurvePrior, families: Families, horizon: int, observed: bytes) -> GridDesign:
     """The design of a training's first knots; `observed` are the bytes of their indices."""
     seen = np.frombuffer(observed, dtype=np.int64)
-    noise = NoiseModels.of(prior, seen, Knots(horizon).positions / horizon)
-    return Design.of(prior, noise, shape_grid(horizon, families), seen)
+    noise = NoiseModels.of(prior, seen, PositionGrid(horizon).positions / horizon)
+    return GridDesign.of(prior, noise, shape_grid(horizon, families), seen)
 
 
 def log_mass(prior: CurvePrior, grid: ShapeGrid) -> Array:
@@ -188,7 +188,7 @@ class _Cells:
     log_weight: Array
 
     @classmethod
-    def of(cls, design: Design, prior: CurvePrior, z: Array) -> _Cells:
+    def of(cls, design: GridDesign, prior: CurvePrior, z: Array) -> _Cells:
         (m_c, s_c), (m_a, s_a) = prior.asymptote, prior.rise
         k_c, k_a = s_c**-2, s_a**-2
         precision = np.array(prior.sigma)[None, :, None] ** -2.0
@@ -210,14 +210,16 @@ class _Cells:
         return cls(p_cc, p_aa, p_ca, c, a, log_weight)
 
 
-def responsibilities(design: Design, prior: CurvePrior, z: Array) -> Array:
+def responsibilities(design: GridDesign, prior: CurvePrior, z: Array) -> Array:
     """Posterior weights of all cells given values z at the design's knots; sum 1, (J, L, S)."""
     log_weight = _Cells.of(design, prior, z).log_weight
     weight = np.exp(log_weight - log_weight.max())
     return np.asarray(weight / weight.sum())
 
 
-def regress(design: Design, prior: CurvePrior, z: Array, occurrence: Array | None = None) -> Fit:
+def fit_grid(
+    design: GridDesign, prior: CurvePrior, z: Array, occurrence: Array | None = None
+) -> Fit:
     """The cells that carry the posterior given values z at the design's knots.
 
     Args:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_lcpruner.curves.families import Families, families_of
-from optuna_lcpruner.curves.learning_curve import Knots
+from optuna_lcpruner.curves.learning_curve import PositionGrid
 
 Array = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ def shape_grid(horizon: int, families: Families) -> ShapeGrid:
     Each family has prior mass 1/F, spread evenly over its own shapes; where two families (or two
     shapes of one) describe the same curve, the shape is kept once and the masses add up.
     """
-    knots = Knots(horizon)
+    knots = PositionGrid(horizon)
     blocks, owners = [], []
     chosen = families_of(families)
     for index, family in enumerate(chosen):

@@ -23,11 +23,11 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from optuna_lcpruner.curves.distributions import Normal
-from optuna_lcpruner.curves.learning_curve import Knots, LearningCurve
+from optuna_lcpruner.curves.learning_curve import LearningCurve, PositionGrid
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import (
-    Design,
+    LinearDesign,
     design,
     integrate,
     log_posterior,
@@ -91,9 +91,9 @@ def _points(n_coordinates: int, n_points: int) -> Array:
 
 
 @lru_cache(maxsize=4)
-def _curves(prior: WeightedCurves, n_points: int, horizon: int) -> Design:
+def _curves(prior: WeightedCurves, n_points: int, horizon: int) -> LinearDesign:
     """The points' curves on all knots, whatever the values seen there."""
-    positions = Knots(horizon).positions
+    positions = PositionGrid(horizon).positions
     return design(prior, horizon, _points(prior.n_coordinates, n_points), positions)
 
 

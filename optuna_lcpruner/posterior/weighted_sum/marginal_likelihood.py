@@ -42,14 +42,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from optuna_lcpruner.curves.learning_curve import Knots
+from optuna_lcpruner.curves.learning_curve import PositionGrid
 from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Design:
+class LinearDesign:
     """Curves at some positions, as functions of b: f = offset + b x.
 
     Attributes:
@@ -62,14 +62,14 @@ class Design:
     offset: Array
     sigma: Array
 
-    def at(self, rows: NDArray[Any], positions: NDArray[np.int64]) -> Design:
+    def at(self, rows: NDArray[Any], positions: NDArray[np.int64]) -> LinearDesign:
         """The curves of some coordinates at some of the positions."""
-        return Design(
+        return LinearDesign(
             self.x[rows][:, :, positions], self.offset[rows][:, positions], self.sigma[rows]
         )
 
 
-def design(prior: WeightedCurves, horizon: int, v: Array, t: Array) -> Design:
+def design(prior: WeightedCurves, horizon: int, v: Array, t: Array) -> LinearDesign:
     """The curves of coordinates ``v`` at positions ``t``; not finite where a formula has no value.
 
     Columns come in the order of the families and their linear parameters; with a Gaussian prior
@@ -105,7 +105,7 @@ def design(prior: WeightedCurves, horizon: int, v: Array, t: Array) -> Design:
     x = np.empty((len(v), len(columns), t.size))
     for j, column in enumerate(columns):
         x[:, j] = column
-    return Design(x, offset, parameters[:, at])
+    return LinearDesign(x, offset, parameters[:, at])
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Regression:
         end_variance: Its variance, (W,).
     """
 
-    design: Design
+    design: LinearDesign
     log_evidence: Array
     lower: Array
     half: Array
@@ -163,11 +163,11 @@ class Data:
     @cached_property
     def path(self) -> tuple[Array, NDArray[np.int64]]:
         """All knots, or all whole positions; and where the observed ones are."""
-        positions = np.union1d(Knots(self.horizon).positions, self.t)
+        positions = np.union1d(PositionGrid(self.horizon).positions, self.t)
         return positions, np.searchsorted(positions, self.t)
 
 
-def regress(
+def marginalize(
     prior: WeightedCurves,
     v: Array,
     data: Data,
@@ -185,7 +185,7 @@ def regress(
     return integrate(design(prior, data.horizon, v, at), v, data.z, observed)
 
 
-def integrate(found: Design, v: Array, z: Array, observed: NDArray[np.int64]) -> Regression:
+def integrate(found: LinearDesign, v: Array, z: Array, observed: NDArray[np.int64]) -> Regression:
     """Integrate the linear parameters.
 
     Args:
@@ -261,7 +261,7 @@ def _risen(
     return mean + slope * mills, np.maximum(variance, 0.0)
 
 
-def moments(found: Regression, ahead: Design) -> tuple[Array, Array]:
+def moments(found: Regression, ahead: LinearDesign) -> tuple[Array, Array]:
     """Mean and variance of the curve at positions ahead given the coordinates, (W, P) each."""
     upper = np.swapaxes(found.lower, 1, 2)
     both = np.linalg.solve(upper, np.stack([found.half, found.toward], axis=2))  # (W, p, 2)
@@ -276,7 +276,7 @@ def moments(found: Regression, ahead: Design) -> tuple[Array, Array]:
     )
 
 
-def curves_of(there: Design, b: Array) -> Array:
+def curves_of(there: LinearDesign, b: Array) -> Array:
     """The curves, o + X b, (W, n)."""
     return there.offset + (b[:, None, :] @ there.x)[:, 0]
 
@@ -303,9 +303,9 @@ def log_density(prior: WeightedCurves, v: Array, data: Data) -> tuple[Array, Arr
         data: The curve.
     """
     if prior.is_gaussian:
-        found = regress(prior, v, data, data.ends)
+        found = marginalize(prior, v, data, data.ends)
         return log_posterior(found), found.end_mean, found.end_variance
-    found = regress(prior, v, data, data.path)
+    found = marginalize(prior, v, data, data.path)
     b = linear_part(prior, v, found)
     path = curves_of(found.design, b)
     allowed = path[:, -1] > path[:, 0]

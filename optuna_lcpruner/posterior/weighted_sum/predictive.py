@@ -16,17 +16,17 @@ from scipy.special import ndtri
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.forecast import Component, Forecast
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.posterior.normalization import FAR, floor_of, tamed
+from optuna_lcpruner.posterior.normalization import FAR, floor_of, normalize
 from optuna_lcpruner.posterior.weighted_sum.convergence import Diagnostics
 from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import (
     Data,
-    Design,
+    LinearDesign,
     Regression,
     curves_of,
     design,
     linear_part,
+    marginalize,
     moments,
-    regress,
 )
 from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
 
@@ -75,13 +75,13 @@ class Draws:
 
 def draws_of(prior: WeightedCurves, data: Data, v: Array, ahead: Array) -> Draws:
     """Equally weighted draws from coordinates."""
-    found = regress(prior, v, data, data.ends)
+    found = marginalize(prior, v, data, data.ends)
     there = design(prior, data.horizon, v, ahead)
     return draws_from(prior, v, found, there, np.full(len(v), 1.0 / len(v)))
 
 
 def draws_from(
-    prior: WeightedCurves, v: Array, found: Regression, there: Design, weights: Array
+    prior: WeightedCurves, v: Array, found: Regression, there: LinearDesign, weights: Array
 ) -> Draws:
     """Draws from coordinates, their regressions and curves ahead, with these weights."""
     if prior.is_gaussian:
@@ -120,7 +120,7 @@ class Setting:
         knots, scale = curve.knots, knowledge.scale
         wanted = np.asarray([curve.horizon] if positions is None else positions, dtype=float)
         observed, values = curve.on_knots
-        z, stretch, shift = tamed(values, scale)
+        z, stretch, shift = normalize(values, scale)
         if knowledge.target is Target.BEST:
             ahead = knots.positions[cls._first_ahead(curve) :]
         else:
