@@ -44,7 +44,7 @@ def any_curve(draw: st.DrawFn, max_size: int = 12) -> dict[int, float]:
 
 
 @st.composite
-def base_rate(draw: st.DrawFn) -> FrozenTrial:
+def any_trial(draw: st.DrawFn) -> FrozenTrial:
     state = draw(
         st.sampled_from(
             [
@@ -104,7 +104,7 @@ def check(decision: Decision, pruner: LearningCurvePruner) -> None:
 
 
 @given(
-    earlier=st.lists(base_rate(), max_size=6),
+    earlier=st.lists(any_trial(), max_size=6),
     curve=any_curve(),
     direction=DIRECTION,
     options=SETTINGS,

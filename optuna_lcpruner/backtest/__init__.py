@@ -8,13 +8,23 @@ from optuna_lcpruner.backtest.data import (
     read_file,
 )
 from optuna_lcpruner.backtest.replay import make_pruner, pruner_names
-from optuna_lcpruner.backtest.report import BacktestReport
+from optuna_lcpruner.backtest.report import (
+    BacktestReport,
+    Interval,
+    Outcome,
+    PrunerResult,
+    Share,
+)
 from optuna_lcpruner.backtest.run import backtest
 
 __all__ = [
     "BacktestReport",
+    "Interval",
+    "Outcome",
+    "PrunerResult",
     "RecordedStudy",
     "RecordedTrial",
+    "Share",
     "backtest",
     "from_curves",
     "from_study",

@@ -40,7 +40,7 @@ class StudyKnowledge:
         n_completed: N, the trials of which the best value is the best; by default all that are
             here. Those that break the study's constraints are none of them.
 
-    What engines work out of it once for all trials, they keep with :meth:`once`.
+    What engines work out of it once for all trials, they keep with :meth:`cached`.
     """
 
     scale: Scale

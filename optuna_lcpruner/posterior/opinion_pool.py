@@ -1,4 +1,4 @@
-"""The default posterior: the study's record, similar trials and the trial's own curve in one distribution.
+"""The default posterior: base rate, similar trials and the trial's own curve in one distribution.
 
 Glossary (f = n / T, the fraction of training seen; N completed trials; y* the study's best value):
     P_A   P(final > y*) by the analogues: what trials that looked like this one went on to gain

@@ -47,7 +47,7 @@ class ClosedSum:
     """The weighted combination on fixed points: ``(curve, knowledge, positions) -> Forecast``.
 
     Attributes:
-        prior: A prior with Gaussian linear parameters and no range, see :func:`gaussian`.
+        prior: A prior with Gaussian linear parameters and no range, see ``gaussian``.
         n_points: N, a power of two.
 
     Raises:
