@@ -249,8 +249,8 @@ def test_a_replay_leaves_the_pruner_and_the_study_as_they_were() -> None:
     before = study.trials
     backtest(study, [pruner, ours], n_orders=1)
     assert pruner._pruners == []
-    assert len(ours._verdicts._memos) == 0
-    assert ours._verdicts._publish
+    assert len(ours._memory._memos) == 0
+    assert ours._memory.publish
     assert study.trials == before
 
 
@@ -496,7 +496,7 @@ STUDY = from_curves(noisy_curves(n_steps=50), "maximize")
 @pytest.mark.parametrize(
     ("spec", "kind", "attributes"),
     [
-        ("lcpruner", LearningCurvePruner, {"_guards.n_steps": 50, "_verdicts._publish": False}),
+        ("lcpruner", LearningCurvePruner, {"_guards.n_steps": 50, "_memory.publish": False}),
         ("lcpruner:n_steps=9,target=best", LearningCurvePruner, {"_guards.n_steps": 9}),
         ("lcpruner:n_steps=none", LearningCurvePruner, {"_guards.n_steps": None}),
         ("nop", NopPruner, {}),

@@ -149,7 +149,7 @@ class TestDecisions:
         monkeypatch.setattr(reader, "LONGEST_WAIT", 0.05)
         here, there = twins
         there.add_trials(good_trials())
-        here.pruner._verdicts.memo(here).known._reading.acquire()  # type: ignore[attr-defined]
+        here.pruner._memory.memo(here).known._reading.acquire()  # type: ignore[attr-defined]
         here.pruner = recording = Recording(here.pruner)  # type: ignore[arg-type]
         trial = here.ask()
         for step, value in enumerate(saturating(0.8)[:4]):

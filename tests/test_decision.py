@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from optuna_lcpruner.curves.scale import Scale
-from optuna_lcpruner.decision.decision import Decision, Reason, Rule, abstain, describe
+from optuna_lcpruner.decision.decision import Decision, Reason, Rule, abstain
 from optuna_lcpruner.posterior.forecast import Component, Forecast
 
 
@@ -21,15 +21,14 @@ def gaussian(means, sds, weights=(1.0,), maximize=True):
 
 
 def decide(rule, forecast, incumbent, step, threshold, **looks):
-    """A judgement and its description."""
-    judgement = rule.judge(
+    return rule.judge(
         forecast.p_beats(incumbent),
         threshold,
+        step=step,
         forecast=lambda: forecast,
         incumbent=incumbent,
         **looks,
     )
-    return describe(judgement, forecast, incumbent, step, threshold)
 
 
 # P(beat 0.9) of N(mean, 0.1) maximised: 0.5, 0.0228, 0.1587 at means 0.9, 0.7, 0.8.

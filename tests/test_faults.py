@@ -341,7 +341,7 @@ class TestFullDisk:
     ) -> None:
         study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/s.db"))
         trial = running(study, BAD[:6])
-        monkeypatch.setattr(ledger_writer, "_writers", {})  # it keeps what it cannot write
+        monkeypatch.setattr(ledger_writer._writers, "_made", {})  # it keeps what it cannot write
         ledger = "sqlite:////dev/full"
         watching = Watching(
             study._storage, pruner=LearningCurvePruner(20, threshold=0.05, ledger=ledger)

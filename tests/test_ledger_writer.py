@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +38,7 @@ from optuna.trial import TrialState
 
 import optuna_lcpruner
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason
+from optuna_lcpruner._util import worker
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.records import ledger, ledger_writer
 from optuna_lcpruner.records.ledger import DecisionContext, Ledger, LedgerEntry
@@ -51,7 +52,7 @@ DOOMED = BAD[:12]
 def writers(monkeypatch: pytest.MonkeyPatch) -> dict[Address, LedgerWriter]:
     """Writers of the test's own."""
     fresh: dict[Address, LedgerWriter] = {}
-    monkeypatch.setattr(ledger_writer, "_writers", fresh)
+    monkeypatch.setattr(ledger_writer._writers, "_made", fresh)
     monkeypatch.setattr(ledger_writer, "PERIOD", 0.02)
     return fresh
 
@@ -98,20 +99,6 @@ def book(monkeypatch: pytest.MonkeyPatch) -> FakeLedger:
     fake = FakeLedger()
     monkeypatch.setattr(ledger_writer, "Ledger", fake)
     return fake
-
-
-class LongPause(threading.Condition):
-    """Tells when the writer pauses after a refusal, and makes that last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pauses = threading.Event()
-
-    def wait_for(self, predicate: Any, timeout: float | None = None) -> Any:
-        if timeout == 1.0:
-            self.pauses.set()
-            timeout = 600.0
-        return super().wait_for(predicate, timeout)
 
 
 WHERE = Address("sqlite:////nowhere/l.db")
@@ -200,17 +187,29 @@ class TestWriter:
         assert "no space left" in warned[0]
         assert WHERE.shown in warned[0]
 
-    def test_a_ledger_that_refuses_is_not_asked_all_the_time(self, book: FakeLedger) -> None:
+    def test_a_ledger_that_refuses_is_not_asked_all_the_time(
+        self, book: FakeLedger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         book.refuses = True
         writer = LedgerWriter(WHERE)
-        writer._condition = spy = LongPause()
+        pauses, go_on, rest = threading.Event(), threading.Event(), writer._worker.rest
+
+        def spy(seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
+            if seconds == 1.0:
+                pauses.set()
+                assert go_on.wait(20)
+            else:
+                rest(seconds, enough)
+
+        monkeypatch.setattr(writer._worker, "rest", spy)
         writer.submit(row)
-        assert spy.pauses.wait(20)
+        assert pauses.wait(20)
         for _ in range(2 * ledger_writer.BATCH):
             writer.submit(row)
         threading.Event().wait(0.2)
         assert book.n_refused == 1
         book.refuses = False
+        go_on.set()
         assert writer.flush(20)
 
     def test_flush_gives_up(self, book: FakeLedger) -> None:
@@ -224,11 +223,11 @@ class TestWriter:
     def test_its_thread_ends_when_there_is_nothing_to_write(
         self, book: FakeLedger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(ledger_writer, "IDLE", 0.05)
+        monkeypatch.setattr(worker, "IDLE", 0.05)
         writer = LedgerWriter(WHERE)
         for step in range(3):
             writer.submit(lambda step=step: row(step))  # type: ignore[misc]
-            thread = writer._thread
+            thread = writer._worker._thread
             assert thread is not None
             thread.join(20)
             assert not thread.is_alive()
@@ -290,8 +289,8 @@ class TestWriter:
         writer = LedgerWriter(WHERE)
         writer.submit(row)
         assert writer.flush(20)
-        assert writer._thread is not None
-        assert writer._thread.daemon
+        assert writer._worker._thread is not None
+        assert writer._worker._thread.daemon
 
     def test_one_writer_a_ledger(self) -> None:
         assert ledger_writer.writer(WHERE) is ledger_writer.writer(Address(WHERE.url))
@@ -593,18 +592,6 @@ def run_script(script: str, url: str) -> str:
     return done.stdout
 
 
-class NoRest(threading.Condition):
-    """Waits for nothing, but notes how long it would have."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rests: list[float | None] = []
-
-    def wait_for(self, predicate: Any, timeout: float | None = None) -> Any:
-        self.rests.append(timeout)
-        return predicate()
-
-
 @pytest.mark.parametrize(("capacity", "rests"), [(1000, [9.0, 9.0]), (2, [0.0, 0.0])])
 def test_working_out_rests_the_longer_the_shorter_the_queue(
     capacity: int, rests: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -613,11 +600,12 @@ def test_working_out_rests_the_longer_the_shorter_the_queue(
     clock = iter(range(100))
     monkeypatch.setattr(ledger_writer, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     writer = LedgerWriter(Address(f"sqlite:///{tmp_path}/l.db"), capacity)
-    writer._condition = spy = NoRest()
+    rested: list[float] = []
+    monkeypatch.setattr(writer._worker, "rest", rested.append)
     writer._waiting.extend([row, row])
     writer._work_out()
     assert len(writer._unwritten) == 2
-    np.testing.assert_allclose(np.array(spy.rests, dtype=float), rests, atol=0.3)
+    np.testing.assert_allclose(rested, rests, atol=0.3)
 
 
 class TestProcesses:

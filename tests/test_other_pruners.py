@@ -181,7 +181,7 @@ class TestInsideAMultiMetricPruner:
         _, one_more = self.study(which, ours(ledger=f"sqlite:///{path}"))
         assert one_more(BAD, 1.0 - BAD).state == TrialState.PRUNED
         assert len(warned) == 1
-        assert "no ledger: the pruner around this one does not say of which trial" in warned[0]
+        assert "no ledger: the pruner around this one does not say which trial" in warned[0]
         assert not path.exists()
 
 

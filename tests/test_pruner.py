@@ -1194,7 +1194,7 @@ class TestCompany:
         for _ in range(40):
             study = make_study(good_trials(), storage=storage)
             assert judge(study, pruner, reports(DOOMED)).prune
-        assert len(pruner._verdicts._memos[storage]) < 20
+        assert len(pruner._memory._memos[storage]) < 20
 
     def test_threads_share_a_pruner(self) -> None:
         study = make_study(pruner=make_pruner(n_warmup_steps=10))

@@ -8,13 +8,17 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy
 from helpers import BAD, N_STEPS, good_trials, judge, make_study, reports, saturating, sqlite, watch
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
@@ -41,7 +45,7 @@ def make_pruner(**settings: Any) -> LearningCurvePruner:
 def writer(monkeypatch: pytest.MonkeyPatch) -> AttributeWriter:
     """A writer of the test's own: the process's one warns only once."""
     fresh = AttributeWriter()
-    monkeypatch.setattr(trial_attributes, "_writer", fresh)
+    monkeypatch.setitem(trial_attributes._writers._made, None, fresh)
     return fresh
 
 
@@ -249,6 +253,19 @@ class TestWriter:
         assert all(thread.daemon for thread in threads)
 
 
+def step_of(study: optuna.Study) -> int | None:
+    """The step that the newest trial's attributes are of."""
+    step: int | None = study.get_trials()[-1].user_attrs.get("lcpruner_decided_at_step")
+    return step
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def storage_of(kind: str, tmp_path: Path) -> Any:
     """A new storage, or what Optuna makes one from."""
     if kind == "sqlite":
@@ -296,10 +313,59 @@ class TestPruner:
         assert shown["lcpruner_decided_at_step"] == 11
         assert shown["lcpruner_p_beat_best"] < 0.05
 
-    def test_the_newest_decision_is_shown(self, writer: AttributeWriter) -> None:
+    @pytest.mark.parametrize("storage", ["memory", "sqlite", "sqlite memory"])
+    def test_one_decision_a_second_is_shown_and_the_last_one(
+        self, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A decision is shown at once, then the newest of each second, then the last one."""
+        now = [0.0]
+        monkeypatch.setattr(trial_attributes, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        study = make_study(
+            good_trials(), storage=storage_of(storage, tmp_path), pruner=make_pruner()
+        )
+        trial = study.ask()
+        shown = []
+        for step, value in enumerate(saturating(0.9)):
+            trial.report(value, step)
+            assert not trial.should_prune()
+            if storage == "sqlite" and step in (1, 9, 17):  # the thread has time to write
+                wait_for(lambda step=step: step_of(study) == step)
+            shown.append(step_of(study))
+            now[0] += 0.125
+        # The last report leaves nothing to decide.
+        assert shown == [None, *[1] * 8, *[9] * 8, 17, 17, 18]
+
+    def test_what_is_held_back_is_shown_when_asked_for(self, writer: AttributeWriter) -> None:
         study = make_study(good_trials())
         decisions = watch(study, make_pruner(), reports(saturating(0.9)[:9]))
+        assert study.get_trials()[-1].user_attrs == attributes(decisions[1])
+        assert writer.flush(20)
         assert study.get_trials()[-1].user_attrs == attributes(decisions[-1])
+
+    def test_trials_in_memory_that_end_unseen_are_forgotten(self, writer: AttributeWriter) -> None:
+        study = make_study(good_trials(), pruner=make_pruner())
+        for _ in range(2 * trial_attributes._MAX_HELD):
+            trial = study.ask()
+            for step, value in enumerate(saturating(0.9)[:4]):
+                trial.report(value, step)
+                trial.should_prune()
+            study.tell(trial, 0.5)
+        assert len(writer._held) <= trial_attributes._MAX_HELD
+
+    def test_a_stopped_trial_is_one_transaction(self, tmp_path: Path) -> None:
+        storage = storage_of("sqlite", tmp_path)
+        study = make_study(good_trials(), storage=storage, pruner=make_pruner())
+        trial = study.ask()
+        for step, value in enumerate(DOOMED):
+            trial.report(value, step)
+        statements: list[str] = []
+        sqlalchemy.event.listen(
+            storage.engine, "before_cursor_execute", lambda *a: statements.append(a[2])
+        )
+        assert trial.should_prune()
+        writes = [text for text in statements if text.startswith(("INSERT", "UPDATE"))]
+        assert len(writes) == 1
+        assert len(study.get_trials()[-1].user_attrs) == 6
 
     @pytest.mark.parametrize("curve", [DOOMED, saturating(0.89)[:6], [0.1], [np.nan]])
     def test_off(self, curve: Any, writer: AttributeWriter, tmp_path: Path) -> None:
@@ -449,9 +515,9 @@ class TestProcesses:
                 try:
                     study = optuna.load_study(study_name="s", storage=url, pruner=study.pruner)
                     run(study)
-                    own = trial_attributes.writer() is not parents and trial_attributes.writer() is
-                    trial_attributes.writer() status = 0 if trial_attributes.writer().flush(20) and
-                    own else 2
+                    own = trial_attributes.writer()
+                    flushed = own is not parents and own.flush(20)
+                    status = 0 if flushed and own is trial_attributes.writer() else 2
                 finally:
                     os._exit(status)
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

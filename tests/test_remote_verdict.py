@@ -30,7 +30,7 @@ from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.remote_decision import ATTRIBUTE, RemoteVerdict, write
 
 BELOW_THRESHOLD = Decision(Reason.BELOW_THRESHOLD, "", 4, 0.01, 0.03, 0.9, 0.2, 0.1, 0.4)
-UNDECIDED = replace(BELOW_THRESHOLD, reason=Reason.UNDECIDED, p_beat=0.3)
+UNDECIDED = Decision(Reason.UNDECIDED, "", 4, 0.3, 0.03, 0.9, 0.2, 0.1, 0.4)
 
 
 def begun(study: Study, values: Any, steps: Any = None) -> Trial:

@@ -37,8 +37,8 @@ from optuna.trial import Trial, TrialState
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import RecordedStudy, RecordedTrial, first_line
 from optuna_lcpruner.curves.horizon import N_STEPS_ATTRIBUTE
-from optuna_lcpruner.pruners._deferral import collect_decisions
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
+from optuna_lcpruner.records.recorder import decisions_to, keep_nothing
 
 Build = Callable[..., BasePruner]
 
@@ -251,9 +251,7 @@ def _train(trial: Trial, recorded: RecordedTrial, pruner: BasePruner) -> tuple[i
         spent += 1
         start = time.perf_counter()
         try:
-            with (
-                collect_decisions()
-            ):  # to tell nobody: neither attributes nor a ledger of the user's
+            with decisions_to(keep_nothing):  # neither attributes nor a ledger of the user's
                 stop = bool(trial.should_prune())
         except Exception as error:
             raise InputError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 
 from optuna.logging import get_logger
 from optuna.pruners import BasePruner
@@ -12,17 +11,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.redaction import redact
-from optuna_lcpruner.decision.decision import Decision, Reason
-from optuna_lcpruner.decision.verdict import Verdict
-from optuna_lcpruner.pruners._deferral import collect_decisions
+from optuna_lcpruner.decision.decision import OURS, Decision, Reason
 from optuna_lcpruner.pruners.remote import RemotePruner
 from optuna_lcpruner.records import trial_attributes
 from optuna_lcpruner.records.location import Setting
+from optuna_lcpruner.records.recorder import PendingDecision, current_sink, decisions_to
 
 _logger = get_logger("optuna.lcpruner")
-
-_OURS = "LearningCurvePruner"
-"""A RemotePruner goes by this name too: what it says one has said, where the forecaster runs."""
 
 
 class _Combination(BasePruner):
@@ -55,15 +50,17 @@ class _Combination(BasePruner):
         A pruner that raises is left out: it counts as one that would not prune, and the log says so
         once.
         """
-        with collect_decisions() as pending:
+        pending: list[PendingDecision] = []
+        around = current_sink()
+        with decisions_to(pending.append if around is None else around):
             answers = [self._ask(pruner, study, trial) for pruner in self._pruners]
         prune = self._joined([answer is True for answer in answers])
-        if pending is None:  # the combination around this one tells
+        if around is not None:  # a combination around this one, or a replay, has the decisions
             return prune
         if prune and not pending:
-            self._show(study, trial, f"pruned by {self._names(answers, True)}")
+            self._show(study, trial, self._names(answers, True))
         for one in pending:
-            one.tell(self._outcome(one.verdict, prune, answers))
+            one.record(self._outcome(one.decision, prune, answers))
         return prune
 
     def _ask(self, pruner: BasePruner, study: Study, trial: FrozenTrial) -> bool | None:
@@ -78,41 +75,26 @@ class _Combination(BasePruner):
                 _logger.warning(f"{type(self).__name__}: {name} raised, so it is left out: {words}")
             return None
 
-    def _outcome(self, own: Verdict, prune: bool, answers: Sequence[bool | None]) -> Verdict:
-        """What became of a verdict of LearningCurvePruner."""
+    def _outcome(self, own: Decision, prune: bool, answers: Sequence[bool | None]) -> Decision:
+        """What became of a decision of LearningCurvePruner."""
         if prune:
             reason = own.reason if own.prune else Reason.OTHER_PRUNER
-            words = f"pruned by {self._names(answers, True)}"
-        elif own.prune:
-            reason = Reason.OVERRULED
-            words = f"{reason.value}: not pruned by {self._names(answers, False)}"
-        else:
-            return own
+            return own.made_by(self._names(answers, True), reason)
+        if own.prune:
+            return own.made_by(self._names(answers, False), Reason.OVERRULED)
+        return own
 
-        def describe() -> Decision:
-            said = own.decision.message
-            if own.prune and words == f"pruned by {_OURS}":
-                message = f"{words}: {said.removeprefix('pruned: ')}"
-            else:
-                message = f"{words} ({_OURS}: {said})"
-            return replace(own.decision, reason=reason, message=message)
-
-        return Verdict(reason, describe, told=own.told and reason is own.reason)
-
-    def _names(self, answers: Sequence[bool | None], prune: bool) -> str:
+    def _names(self, answers: Sequence[bool | None], prune: bool) -> list[str]:
         """The pruners that would prune, or those that would not."""
-        named = [
+        return [
             _name(pruner) + (", which raised" if answer is None else "")
             for pruner, answer in zip(self._pruners, answers, strict=True)
             if (answer is True) is prune
         ]
-        return " and ".join(named)
 
-    def _show(self, study: Study, trial: FrozenTrial, words: str) -> None:
-        """Tell of a prune that no LearningCurvePruner was asked about."""
-        step = trial.last_step
-        where = "" if step is None else f" at step {step}"
-        decision = Decision(Reason.OTHER_PRUNER, words + where, step)
+    def _show(self, study: Study, trial: FrozenTrial, names: list[str]) -> None:
+        """Publish a prune that no LearningCurvePruner was asked about."""
+        decision = Decision(Reason.OTHER_PRUNER, "", trial.last_step, decided_by=tuple(names))
         _logger.info(f"Trial {trial.number}: {decision.message}")
         if trial.number >= 0:
             shown = trial_attributes.attributes(decision)
@@ -183,7 +165,7 @@ class PruneIfAll(_Combination):
 
 
 def _name(pruner: BasePruner) -> str:
-    name = _OURS if isinstance(pruner, RemotePruner) else type(pruner).__name__
+    name = OURS if isinstance(pruner, RemotePruner) else type(pruner).__name__
     if isinstance(pruner, _Combination):
         return f"{name}({', '.join(map(_name, pruner._pruners))})"
     return name

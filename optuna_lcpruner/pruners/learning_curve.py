@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal, cast
 
@@ -19,14 +19,13 @@ from optuna_lcpruner._util.validation import boolean, choice, integer, real
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import oriented
 from optuna_lcpruner.decision.control_group import in_control_group
-from optuna_lcpruner.decision.decision import Decision, Reason, Rule, abstain, describe
+from optuna_lcpruner.decision.decision import Decision, Reason, Rule, abstain
 from optuna_lcpruner.decision.preconditions import Guards
 from optuna_lcpruner.decision.self_check import Caution, self_check
-from optuna_lcpruner.decision.verdict import Verdict
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import Engine, FastEngine, StudyKnowledge, Target
-from optuna_lcpruner.pruners._verdicts import Verdicts, check_reports
+from optuna_lcpruner.pruners._memory import DecisionMemory, Reports, check_reports
 from optuna_lcpruner.pruners.executor import Background, Question
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked
@@ -149,7 +148,7 @@ class LearningCurvePruner(BasePruner):
         self._target = choice("target", target, ("auto", "last", "best"))
         self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
         self._engine = engine_of(engine)
-        self._verdicts = Verdicts(
+        self._memory = DecisionMemory(
             "LearningCurvePruner",
             _name_of(engine),
             boolean("publish", publish),
@@ -163,7 +162,7 @@ class LearningCurvePruner(BasePruner):
         self._background = (
             None
             if executor is None
-            else Background(self._engine, executor, timeout, self._verdicts.warn_once)
+            else Background(self._engine, executor, timeout, self._memory.warn_once)
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -171,12 +170,12 @@ class LearningCurvePruner(BasePruner):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._verdicts = copy.copy(self._verdicts)
+        self._memory = copy.copy(self._memory)
 
     @property
     def ledger(self) -> Setting:
         """The setting ``ledger``."""
-        return self._verdicts.ledger
+        return self._memory.ledger
 
     @property
     def cannot_serve(self) -> str | None:
@@ -187,7 +186,7 @@ class LearningCurvePruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises."""
-        return self._verdict(study, trial).prune
+        return self._decide(study, trial).prune
 
     def decide(self, study: Study, trial: FrozenTrial) -> Decision:
         """The decision behind :meth:`prune`, with its reason and numbers. Never raises.
@@ -195,83 +194,121 @@ class LearningCurvePruner(BasePruner):
         The same reports get the same decision, however often it is asked. A trial that has ended
         is judged by what the study says today, and nobody is told of it.
         """
-        return self._verdicts.in_words(lambda: self._verdict(study, trial))
+        return self._memory.in_words(lambda: self._decide(study, trial))
 
-    def _verdict(self, study: Study, trial: FrozenTrial) -> Verdict:
-        verdict = self._verdicts.ask(
-            study, trial, lambda completed, facts: self._judge(study, trial, completed, facts)
+    def _decide(self, study: Study, trial: FrozenTrial) -> Decision:
+        decision = self._memory.decide(
+            study, trial, lambda reader, context: self._judge(study, trial, reader, context)
         )
-        if verdict.prune and trial.number >= 0 and trial.last_step is not None:
-            self._verdicts.memo(study).known.stopped[trial.number] = trial.last_step
-        return verdict
+        if decision.prune and trial.number >= 0 and trial.last_step is not None:
+            self._memory.memo(study).known.stopped[trial.number] = trial.last_step
+        return decision
 
     def _judge(
-        self, study: Study, trial: FrozenTrial, known: StudyReader, facts: DecisionContext
-    ) -> Verdict:
-        """Check the reports, read the study, build the curve, ask the engine, apply the rule."""
-        warn = self._verdicts.warn_once
-        reports = check_reports(study, trial, self._guards, self._prune_infeasible, facts, warn)
-        if isinstance(reports, Decision):
-            return Verdict.of(reports)
-        reported, finite, step = reports.steps, reports.finite, reports.step
-        maximize = study.direction == StudyDirection.MAXIMIZE
-        steps, values = reported[finite], oriented(reports.values[finite], maximize)
+        self, study: Study, trial: FrozenTrial, reader: StudyReader, context: DecisionContext
+    ) -> Decision:
+        """Check the reports, read the study, build the curves, ask the engine, apply the rule.
 
-        completed: StudyReader | CompletedReports = known
+        Each step returns what the next one needs, or the decision.
+        """
+        warn = self._memory.warn_once
+        reports = check_reports(study, trial, self._guards, self._prune_infeasible, context, warn)
+        if isinstance(reports, Decision):
+            return reports
+        case = self._read(study, trial, reports, reader, context)
+        if isinstance(case, Decision):
+            return case
+        answered = self._forecast(study, trial, case)
+        if isinstance(answered, Decision):
+            return answered
+        return self._apply_rule(study, trial, case, answered, context)
+
+    def _read(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        reports: Reports,
+        reader: StudyReader,
+        context: DecisionContext,
+    ) -> _Case | Decision:
+        """Put the trial's curve beside what the study knows, unless that alone decides."""
+        warn, step = self._memory.warn_once, reports.step
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        steps = reports.steps[reports.finite]
+        values = oriented(reports.values[reports.finite], maximize)
+        source: StudyReader | CompletedReports = reader
         if trial.number < 0:
-            completed = CompletedReports(trial, self._target, self._guards.n_steps is None)
-        record, summary = completed.read(study, maximize, self._verdicts.lock)
-        facts.incumbent_trial = summary.incumbent_trial
+            source = CompletedReports(trial, self._target, self._guards.n_steps is None)
+        record, summary = source.read(study, maximize, self._memory.lock)
+        context.incumbent_trial = summary.incumbent_trial
         refusal = self._guards.with_study(summary, step, warn)
         if refusal is not None:
-            return Verdict.of(refusal)
-        target = summary.target if self._target == "auto" else Target(self._target)
-        reached = float(values[-1] if target is Target.LAST else values.max())
-        incumbent = summary.incumbent if maximize else -summary.incumbent
-        curve = self._guards.curve(steps, values, int(reported[0]), trial.user_attrs, summary, warn)
+            return refusal
+        curve = self._guards.curve(
+            steps, values, int(reports.steps[0]), trial.user_attrs, summary, warn
+        )
         if isinstance(curve, Decision):
-            return Verdict.of(curve)
-        with self._verdicts.lock:
+            return curve
+        target = summary.target if self._target == "auto" else Target(self._target)
+        with self._memory.lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
         refusal = self._guards.whole_trainings(knowledge, step)
         if refusal is not None:
-            return Verdict.of(refusal)
-        looks = [curve, *self._guards.earlier(curve, steps, self._rule.patience - 1)]
-        if self._background is None or trial.number < 0:  # it could not be told from another one
-            answers = [self._ask(look, knowledge, incumbent) for look in looks]
+            return refusal
+        context.horizon = curve.horizon
+        reached = float(values[-1] if target is Target.LAST else values.max())
+        return _Case(
+            curves=(curve, *self._guards.earlier(curve, steps, self._rule.patience - 1)),
+            knowledge=knowledge,
+            step=step,
+            incumbent=summary.incumbent if maximize else -summary.incumbent,
+            ahead=reached > summary.incumbent,
+        )
+
+    def _forecast(self, study: Study, trial: FrozenTrial, case: _Case) -> _Answers | Decision:
+        """Ask the engine about the curves, here or in the background."""
+        curves, step = case.curves, case.step
+        if self._background is None or trial.number < 0:  # could not be told from another one
+            answers = [self._ask(look, case.knowledge, case.incumbent) for look in curves]
         else:
-            question = Question(tuple(looks), knowledge, step)
             key = (study._study_id, trial._trial_id, trial.datetime_start)
-            answer = self._background.exchange(key, question)
+            answer = self._background.exchange(key, Question(curves, case.knowledge, step))
             if answer is None:
-                return Verdict.of(abstain(Reason.FORECAST_PENDING, "", step))
-            looks, step = list(answer.question.curves), answer.question.step
-            answers = [_answer(forecast, incumbent) for forecast in answer.forecasts]
-        facts.horizon = curve.horizon
+                return abstain(Reason.FORECAST_PENDING, "", step)
+            curves, step = answer.question.curves, answer.question.step
+            answers = [_answer(forecast, case.incumbent) for forecast in answer.forecasts]
         doubt = next((answer.doubt for answer in answers if answer.doubt), "")
         if doubt:
-            return Verdict.of(abstain(Reason.NOT_CONVERGED, doubt, step))
-        facts.forecast = answers[0].forecast
+            return abstain(Reason.NOT_CONVERGED, doubt, step)
+        return _Answers(curves, step, answers)
+
+    def _apply_rule(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        case: _Case,
+        answered: _Answers,
+        context: DecisionContext,
+    ) -> Decision:
+        """Compare P(beat) with the threshold."""
         made_up = trial.number < 0  # by another pruner: no trial of this study, none has its number
         n_begun = 1 + (len(study.get_trials(deepcopy=False)) if made_up else trial.number)
-        caution = self._caution(knowledge, curve.horizon)
-        facts.caution = caution.factor
-        thresholds = [self._rule.threshold_at(n_begun, look.seen, caution.factor) for look in looks]
-        judgement = self._rule.judge(
-            answers[0].p,
-            thresholds[0],
-            ahead=reached > summary.incumbent,
-            earlier=[(a.p, t) for a, t in zip(answers[1:], thresholds[1:], strict=True)],
-            forecast=answers[0].forecast,
-            incumbent=incumbent,
-        )
-        if judgement.reason.prunes:
-            judgement = replace(judgement, reason=self._spared(study, trial) or judgement.reason)
-        return Verdict(
-            judgement.reason,
-            lambda: describe(
-                judgement, answers[0].forecast(), incumbent, step, thresholds[0], _said_of(caution)
-            ),
+        caution = self._caution(case.knowledge, case.curves[0].horizon)
+        newest, *earlier = [
+            (answer, self._rule.threshold_at(n_begun, look.seen, caution.factor))
+            for answer, look in zip(answered.answers, answered.curves, strict=True)
+        ]
+        context.caution, context.forecast = caution.factor, newest[0].forecast
+        return self._rule.judge(
+            newest[0].p,
+            newest[1],
+            step=answered.step,
+            incumbent=case.incumbent,
+            forecast=newest[0].forecast,
+            ahead=case.ahead,
+            earlier=[(answer.p, threshold) for answer, threshold in earlier],
+            spare=lambda: self._spared(study, trial),
+            remark=_said_of(caution),
         )
 
     def _caution(self, knowledge: StudyKnowledge, horizon: int) -> Caution:
@@ -310,6 +347,34 @@ class LearningCurvePruner(BasePruner):
             f"n_startup_trials={guards.n_startup_trials}, n_warmup_steps={guards.n_warmup_steps}, "
             f"interval_steps={guards.interval_steps}, patience={self._rule.patience})"
         )
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A trial's curves beside what the study knows.
+
+    Attributes:
+        curves: The curve, then as it was at the looks before that patience asks about.
+        knowledge: What the study knows.
+        step: The newest step.
+        incumbent: Best objective value so far, in the metric's units.
+        ahead: Whether the trial already is better.
+    """
+
+    curves: tuple[LearningCurve, ...]
+    knowledge: StudyKnowledge
+    step: int
+    incumbent: float
+    ahead: bool
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The engine's answers about these curves, the newest of which ends at ``step``."""
+
+    curves: tuple[LearningCurve, ...]
+    step: int
+    answers: list[_Answer]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from optuna.trial import FrozenTrial
 from optuna_lcpruner._util.validation import boolean, choice, integer, real
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.decision.preconditions import Guards
-from optuna_lcpruner.decision.verdict import Verdict
-from optuna_lcpruner.pruners._verdicts import Verdicts, check_reports
+from optuna_lcpruner.pruners._memory import DecisionMemory, check_reports
 from optuna_lcpruner.records import remote_decision
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked
@@ -86,56 +85,54 @@ class RemotePruner(BasePruner):
             nan_policy=choice("nan_policy", nan_policy, ("prune", "ignore")),
         )
         self._prune_infeasible = boolean("prune_infeasible", prune_infeasible)
-        self._verdicts = Verdicts(
+        self._memory = DecisionMemory(
             "RemotePruner", "remote", boolean("publish", publish), checked(ledger), Silence
         )
         self._clock: Callable[[], float] = time.monotonic
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._verdicts = copy.copy(self._verdicts)
+        self._memory = copy.copy(self._memory)
 
     @property
     def ledger(self) -> Setting:
         """The setting ``ledger``."""
-        return self._verdicts.ledger
+        return self._memory.ledger
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises."""
-        return self._verdict(study, trial).prune
+        return self._decide(study, trial).prune
 
     def decide(self, study: Study, trial: FrozenTrial) -> Decision:
         """The decision behind :meth:`prune`, with its reason and numbers. Never raises."""
-        return self._verdicts.in_words(lambda: self._verdict(study, trial))
+        return self._memory.in_words(lambda: self._decide(study, trial))
 
-    def _verdict(self, study: Study, trial: FrozenTrial) -> Verdict:
-        return self._verdicts.ask(
-            study, trial, lambda silence, facts: self._judge(study, trial, silence, facts)
+    def _decide(self, study: Study, trial: FrozenTrial) -> Decision:
+        return self._memory.decide(
+            study, trial, lambda silence, context: self._judge(study, trial, silence, context)
         )
 
     def _judge(
-        self, study: Study, trial: FrozenTrial, silence: Silence, facts: DecisionContext
-    ) -> Verdict:
+        self, study: Study, trial: FrozenTrial, silence: Silence, context: DecisionContext
+    ) -> Decision:
         """What the reports alone decide, else the newest verdict, or why there is none."""
         early = check_reports(
-            study, trial, self._guards, self._prune_infeasible, facts, self._verdicts.warn_once
+            study, trial, self._guards, self._prune_infeasible, context, self._memory.warn_once
         )
         if isinstance(early, Decision):
-            # The forecaster tells of trials that go on.
-            return Verdict(early.reason, lambda: early, told=not early.prune)
+            # The forecaster records trials that go on.
+            return early if early.prune else early.made_by((), early.reason, recorded=True)
         newest = self._newest(study, trial)
         if newest is None:
-            return Verdict.of(self._without("no verdict yet", trial, silence))
+            return self._without("no verdict yet", trial, silence)
         behind = len(trial.intermediate_values) - newest.n_reports
         if behind > max(1.0, self._stale_after * newest.n_reports):
             late = f"the newest verdict is {behind} reports old, of step {newest.step}"
-            return Verdict.of(self._without(late, trial, silence))
+            return self._without(late, trial, silence)
         silence.ends()
         if newest.reason is Reason.DIVERGED:  # that is the trainer's to say, see early
-            return Verdict.of(
-                abstain(Reason.FORECAST_PENDING, "the forecaster left it", newest.step)
-            )
-        return Verdict(newest.reason, lambda: newest.decision(behind), told=True)
+            return abstain(Reason.FORECAST_PENDING, "the forecaster left it", newest.step)
+        return newest.decision(behind)
 
     def _newest(self, study: Study, trial: FrozenTrial) -> RemoteVerdict | None:
         """The newest verdict, if it is one and about this trial.
@@ -149,7 +146,7 @@ class RemotePruner(BasePruner):
         try:
             verdict = RemoteVerdict.from_json(found)
         except OtherFormatError as error:
-            self._verdicts.warn_once(
+            self._memory.warn_once(
                 "format",
                 f"the forecaster's verdicts are of {error}, this package reads format {FORMAT}: "
                 "install the same version on both sides. Trials go on.",
@@ -165,7 +162,7 @@ class RemotePruner(BasePruner):
         waited, times = silence.goes_on(self._clock())
         if waited < self._timeout or times < _ASKED_IN_VAIN:
             return abstain(Reason.FORECAST_PENDING, why, step)
-        self._verdicts.warn_once(
+        self._memory.warn_once(
             "forecaster",
             f"no verdict that counts has come for {waited:.0f} s ({why}), so trials go on "
             "unpruned. Is 'optuna-lcpruner serve' running for this study, and fast enough?",

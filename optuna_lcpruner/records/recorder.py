@@ -1,9 +1,17 @@
-"""Who hears of a verdict: the log, the trial's attributes, the ledger."""
+"""The recorder: log a decision, publish it as trial attributes and append it to the ledger.
+
+Decisions made on this thread go to the sink that is set for it, if one is: a combination of pruners
+collects what it asks for, to record what came of it; a replay keeps nothing. Without a sink the
+pruner that decided records its decision itself.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from optuna.logging import get_logger
 from optuna.storages import BaseStorage
@@ -13,8 +21,7 @@ from optuna.trial import FrozenTrial
 from optuna_lcpruner._util.attributes import CONTROL_ATTRIBUTE
 from optuna_lcpruner._util.optuna_storage import uncached
 from optuna_lcpruner._util.validation import InputError
-from optuna_lcpruner.decision.decision import Reason
-from optuna_lcpruner.decision.verdict import Verdict
+from optuna_lcpruner.decision.decision import Decision, Reason
 from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import DecisionContext, entry
 from optuna_lcpruner.records.location import Address, Setting, address
@@ -22,7 +29,7 @@ from optuna_lcpruner.version import __version__
 
 _logger = get_logger("optuna.lcpruner")
 
-_NOT_SHOWN = (
+_NOT_PUBLISHED = (
     Reason.NOTHING_REPORTED,
     Reason.WARM_UP,
     Reason.BETWEEN_LOOKS,
@@ -30,75 +37,163 @@ _NOT_SHOWN = (
     Reason.BEYOND_HORIZON,
     Reason.FORECAST_PENDING,
     Reason.FORECASTER_UNAVAILABLE,
+    Reason.FAILED,
 )
-"""Reasons that are not published: there was nothing to decide, and the last decision stands."""
+"""There was nothing to decide, so the last decision stands."""
 
 
-@dataclass
-class Told:
-    """What is remembered of one study: where its ledger is."""
+@dataclass(frozen=True)
+class PendingDecision:
+    """A decision that is not on record.
 
-    ledger: list[Address | None] = field(default_factory=list)
-
-    def ledger_of(self, setting: Setting, storage: BaseStorage) -> Address | None:
-        """Where the study's ledger is, worked out once."""
-        if not self.ledger:
-            self.ledger.append(address(setting, storage))
-        return self.ledger[0]
-
-
-def show(study: Study, trial: FrozenTrial, verdict: Verdict, published: bool) -> None:
-    """Tell the log and, if wanted, whoever looks at the trial's attributes."""
-    level = logging.INFO if verdict.prune else logging.DEBUG
-    if _logger.isEnabledFor(level):
-        name = f"Trial {trial.number}" if trial.number >= 0 else "A trial"
-        _logger.log(level, f"{name}: {verdict.decision.message}")
-    if verdict.told or trial.number < 0:  # one that another pruner made up is in no storage
-        return
-    writer, where = trial_attributes.writer(), (study._storage, trial._trial_id)
-    if verdict.reason is Reason.CONTROL:
-        step = max(trial.intermediate_values)
-        # Asked of the storage: what Optuna hands to a pruner may have the attributes of the start.
-        attributes = uncached(study._storage).get_trial_user_attrs(trial._trial_id)
-        since = attributes.get(CONTROL_ATTRIBUTE)
-        # The first that would end it; a mark from ahead is of the trial that this one retries.
-        if not isinstance(since, int) or since > step:
-            writer.write(*where, {CONTROL_ATTRIBUTE: step})
-    if published and verdict.reason not in _NOT_SHOWN:
-        send = writer.write if verdict.prune else writer.submit
-        send(*where, lambda: trial_attributes.attributes(verdict.decision))
-
-
-def record(
-    study: Study,
-    trial: FrozenTrial,
-    verdict: Verdict,
-    facts: DecisionContext,
-    told: Told,
-    setting: Setting,
-) -> None:
-    """Hand the verdict to the ledger; its words and numbers are worked out there.
-
-    Raises:
-        InputError: If a ledger is wanted and the trial has no number to find its decisions by.
+    Attributes:
+        decision: What the pruner says by itself.
+        record: Records this decision, or what was made of it.
     """
-    if verdict.told:
-        return
-    if trial.number < 0:
-        if isinstance(setting, str):
-            raise InputError("no ledger: the pruner around this one does not say of which trial.")
-        return
-    where = told.ledger_of(setting, study._storage)
-    if where is None:
-        return
-    name, number, started = study.study_name, trial.number, trial.datetime_start
-    ledger_writer.writer(where).submit(
-        lambda: entry(
-            verdict.decision,
-            facts,
-            study=name,
-            trial=number,
-            trial_started=started,
-            version=__version__,
+
+    decision: Decision
+    record: Callable[[Decision], None]
+
+
+Sink = Callable[[PendingDecision], object]
+"""Takes the decisions made on a thread; nothing records them but the sink itself."""
+
+_sink: ContextVar[Sink | None] = ContextVar("lcpruner_sink", default=None)
+
+
+def current_sink() -> Sink | None:
+    """Return the sink of this thread, if one is set."""
+    return _sink.get()
+
+
+@contextmanager
+def decisions_to(sink: Sink) -> Iterator[None]:
+    """Send the decisions that are made inside, on this thread, to a sink."""
+    token = _sink.set(sink)
+    try:
+        yield
+    finally:
+        _sink.reset(token)
+
+
+def keep_nothing(pending: PendingDecision) -> None:
+    """Be the sink of a replay."""
+
+
+class Recorder:
+    """Records the decisions of a pruner.
+
+    Args:
+        publish: Whether decisions are shown as attributes of their trial.
+        ledger: Where they are kept.
+        warn: Called with ``(topic, message)`` about what should be said once.
+    """
+
+    def __init__(self, publish: bool, ledger: Setting, warn: Callable[[str, str], None]) -> None:
+        self.publish = publish
+        self.ledger = ledger
+        self._warn = warn
+
+    def record(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        decision: Decision,
+        context: DecisionContext | None,
+        where: Location,
+    ) -> None:
+        """Log, publish and keep a decision; what goes wrong costs a warning.
+
+        Args:
+            study: The study.
+            trial: The trial; about one that has ended nothing is recorded.
+            decision: The decision.
+            context: What the ledger keeps beside it; None if it is in the ledger already.
+            where: The study's ledger.
+        """
+        if trial.state.is_finished():
+            return
+        try:
+            self._log(trial, decision)
+            if trial.number >= 0 and not decision.recorded:
+                self._publish(study, trial, decision)
+        except Exception as error:
+            self._warn("publish", f"cannot publish decisions: {error!r}")
+        if context is None or self.ledger is False or decision.recorded:
+            return
+        try:
+            self._keep(study, trial, decision, context, where)
+        except InputError as error:
+            self._warn("ledger", str(error))
+        except Exception as error:
+            self._warn("ledger", f"cannot keep a ledger: {error!r}")
+
+    def _log(self, trial: FrozenTrial, decision: Decision) -> None:
+        level = logging.INFO if decision.prune else logging.DEBUG
+        if _logger.isEnabledFor(level) and decision.reason is not Reason.FAILED:  # warned of
+            name = f"Trial {trial.number}" if trial.number >= 0 else "A trial"
+            _logger.log(level, f"{name}: {decision.message}")
+
+    def _publish(self, study: Study, trial: FrozenTrial, decision: Decision) -> None:
+        storage, trial_id = study._storage, trial._trial_id
+        if decision.reason is Reason.CONTROL:
+            _mark_control(storage, trial)
+        if not self.publish:
+            return
+        writer = trial_attributes.writer()
+        if decision.reason is Reason.BEYOND_HORIZON:
+            writer.write_last(storage, trial_id)
+        elif decision.reason not in _NOT_PUBLISHED:
+            send = writer.write if decision.prune else writer.submit
+            send(storage, trial_id, lambda: trial_attributes.attributes(decision))
+
+    def _keep(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        decision: Decision,
+        context: DecisionContext,
+        where: Location,
+    ) -> None:
+        """Hand the decision to the ledger; its words and numbers are worked out there."""
+        if trial.number < 0:  # made up by another pruner
+            if isinstance(self.ledger, str):
+                raise InputError("no ledger: the pruner around this one does not say which trial.")
+            return
+        to = where.of(self.ledger, study._storage)
+        if to is None:
+            return
+        name, number, started = study.study_name, trial.number, trial.datetime_start
+        ledger_writer.writer(to).submit(
+            lambda: entry(
+                decision,
+                context,
+                study=name,
+                trial=number,
+                trial_started=started,
+                version=__version__,
+            )
         )
-    )
+
+
+class Location:
+    """Where the ledger of a study is, worked out at the first use."""
+
+    def __init__(self) -> None:
+        self._found: list[Address | None] = []
+
+    def of(self, setting: Setting, storage: BaseStorage) -> Address | None:
+        """Return the address, None where no ledger is kept."""
+        if not self._found:
+            self._found.append(address(setting, storage))
+        return self._found[0]
+
+
+def _mark_control(storage: BaseStorage, trial: FrozenTrial) -> None:
+    """Note in a trial of the control group since when it would have been stopped."""
+    step = max(trial.intermediate_values)
+    # Asked of the storage: what Optuna hands to a pruner may have the attributes of the start.
+    since = uncached(storage).get_trial_user_attrs(trial._trial_id).get(CONTROL_ATTRIBUTE)
+    # The first that would end it; a mark from ahead is of the trial that this one retries.
+    if not isinstance(since, int) or since > step:
+        trial_attributes.writer().write(storage, trial._trial_id, {CONTROL_ATTRIBUTE: step})

@@ -197,7 +197,7 @@ class RemoteVerdict:
         words = sentence(self.reason, detail, self.step, *numbers[2:])
         if behind:
             words += f", {count(behind, 'report')} ago"
-        return Decision(self.reason, words, self.step, *numbers)
+        return Decision(self.reason, words, self.step, *numbers, recorded=True)
 
 
 def newest(trial: FrozenTrial) -> RemoteVerdict | None:

@@ -1,25 +1,26 @@
 """Writes decisions into the trial's user attributes without making the training wait.
 
-A decision that stops a trial is written at once: after it the trial is finished and its attributes
-are closed. Others are handed to a background thread, newest wins: a training that reports faster
-than a tenth of the storage's speed shows its latest decision, not each one.
+A decision that stops a trial, and the last one before its end, are written at once: after it the
+attributes are closed. Of the others one a second is written, the newest, and its forecast worked
+out only then.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable
-from multiprocessing import util
 
 from optuna.logging import get_logger
-from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages import BaseStorage
 
 from optuna_lcpruner._util.attributes import REASON_ATTRIBUTE, STEP_ATTRIBUTE
 from optuna_lcpruner._util.fork_safety import at_work
-from optuna_lcpruner._util.optuna_storage import is_in_memory, relational
+from optuna_lcpruner._util.optuna_storage import set_user_attrs, writes_are_free
 from optuna_lcpruner._util.redaction import redact
+from optuna_lcpruner._util.worker import PerProcess, Worker
 from optuna_lcpruner.decision.decision import Decision
 
 _logger = get_logger("optuna.lcpruner")
@@ -29,6 +30,18 @@ FORECAST = "lcpruner_forecast"
 
 DUTY = 0.1
 """Largest share of time the background spends writing: ``report`` must find the storage free."""
+
+PERIOD = 1.0
+"""Seconds between two writes about the same trial."""
+
+_MAX_HELD = 64
+"""Decisions about trials in memory that are held back; one takes about 40 kB."""
+
+_MAX_TIMES = 1024
+"""Trials of which it is remembered when they were last written to."""
+
+_Key = tuple[int, int]
+"""A storage, by its identity, and a trial's ID."""
 
 Attributes = dict[str, float | int | str]
 Written = Attributes | Callable[[], Attributes]
@@ -53,93 +66,111 @@ def attributes(decision: Decision) -> Attributes:
 
 
 class AttributeWriter:
-    """A background writer shared by all pruners of a process."""
+    """Writes decisions to trials, one a second each, for all pruners of a process.
+
+    A background thread writes, but for storages in memory: there the caller's thread does, and what
+    comes within the second is held back until the next one, the last one or :meth:`flush`.
+    """
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        self._worker = Worker("lcpruner-attributes", self._write_next, self._is_waiting)
+        self._condition = self._worker.condition
         self._writing = threading.Lock()
-        self._waiting: dict[tuple[int, int], tuple[BaseStorage, Written]] = {}
-        self._busy = False
-        self._hurry = 0
-        self._thread: threading.Thread | None = None
+        self._waiting: dict[_Key, tuple[BaseStorage, Written]] = {}
+        self._held: OrderedDict[_Key, tuple[weakref.ref[BaseStorage], Written]] = OrderedDict()
+        self._written_at: OrderedDict[_Key, float] = OrderedDict()
         self._warned = False
 
     def submit(self, storage: BaseStorage, trial_id: int, attributes: Written) -> None:
-        """Write soon; replaces what is still waiting for the same trial."""
-        if _writes_are_free(storage):
-            self.write(storage, trial_id, attributes)
+        """Write once a second has passed since the last write; replaces what still waits."""
+        key = (id(storage), trial_id)
+        if not writes_are_free(storage):
+            with self._condition:
+                self._waiting[key] = (storage, attributes)
+                self._worker.wake()
             return
         with self._condition:
-            self._waiting[id(storage), trial_id] = (storage, attributes)
-            if self._thread is None:
-                # Like atexit, but in the children of multiprocessing too, and for what is begun in
-                # them: they forget what was registered before.
-                util.Finalize(None, self.flush, kwargs={"timeout": 2.0}, exitpriority=1)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
-                    target=self._run, name="lcpruner-attributes", daemon=True
-                )
-                self._thread.start()
-            self._condition.notify_all()
+            due = self._due_in(key) <= 0.0
+            if not due:
+                self._held[key] = (weakref.ref(storage), attributes)
+                if len(self._held) > _MAX_HELD:
+                    self._held.popitem(last=False)
+        if due:
+            self.write(storage, trial_id, attributes)
 
     def write(self, storage: BaseStorage, trial_id: int, attributes: Written) -> None:
-        """Write now, after anything under way; drops what is still waiting for the same trial."""
-        with self._condition:
-            self._waiting.pop((id(storage), trial_id), None)
+        """Write now, after anything under way; drops what still waits for the same trial."""
+        self._take(storage, trial_id)
         with self._writing:
             self._write(storage, trial_id, attributes)
 
-    def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until everything submitted is written; False if that took longer."""
-        with self._condition:
-            self._hurry += 1
-            self._condition.notify_all()
-            try:
-                return self._condition.wait_for(
-                    lambda: not self._waiting and not self._busy, timeout
-                )
-            finally:
-                self._hurry -= 1
+    def write_last(self, storage: BaseStorage, trial_id: int) -> None:
+        """Write now what still waits for a trial that is about to end, if anything does."""
+        with self._writing:
+            attributes = self._take(storage, trial_id)
+            if attributes is not None:
+                self._write(storage, trial_id, attributes)
 
-    def _run(self) -> None:
-        while True:
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Write everything that waits; False if that took longer."""
+        with self._condition:
+            held = [(trial_id, storage()) for (_, trial_id), (storage, _) in self._held.items()]
+            self._held, items = OrderedDict(), list(self._held.values())
+        for (trial_id, storage), (_, attributes) in zip(held, items, strict=True):
+            if storage is not None:
+                with self._writing:
+                    self._write(storage, trial_id, attributes)
+        return self._worker.flush(timeout)
+
+    def _take(self, storage: BaseStorage, trial_id: int) -> Written | None:
+        key = (id(storage), trial_id)
+        with self._condition:
+            waiting = self._waiting.pop(key, None) or self._held.pop(key, None)
+        return None if waiting is None else waiting[1]
+
+    def _is_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def _due_in(self, key: _Key) -> float:
+        """Seconds until the trial may be written to again."""
+        return self._written_at.get(key, -PERIOD) + PERIOD - time.monotonic()
+
+    def _due(self) -> bool:
+        return any(self._due_in(key) <= 0.0 for key in self._waiting)
+
+    def _write_next(self) -> None:
+        """Write what is due, and rest so long that the storage is free most of the time."""
+        start = time.monotonic()
+        # Taken under the writing lock, so that a later write() cannot be overtaken.
+        with at_work(), self._writing:
             with self._condition:
-                self._condition.wait_for(lambda: bool(self._waiting))
-                self._busy = True
-            start = time.monotonic()
-            # Taken under the writing lock, so that a later write() cannot be overtaken.
-            with at_work(), self._writing:
-                with self._condition:
-                    key = next(iter(self._waiting), None)
-                    item = self._waiting.pop(key) if key is not None else None
-                if item is not None and key is not None:
-                    self._write(item[0], key[1], item[1])
+                keys = sorted(self._waiting, key=self._due_in)
+                soonest = self._due_in(keys[0]) if keys else 0.0
+                take = keys and (soonest <= 0.0 or self._worker.in_a_hurry)
+                item = self._waiting.pop(keys[0]) if take else None
+            if item is not None:
+                self._write(item[0], keys[0][1], item[1])
+        if item is None:
+            self._worker.rest(soonest, self._due)
+        else:
             del item
-            took = time.monotonic() - start
-            with self._condition:
-                self._busy = False
-                self._condition.notify_all()
-                self._condition.wait_for(lambda: self._hurry > 0, took * (1.0 / DUTY - 1.0))
+            self._worker.rest((time.monotonic() - start) * (1.0 / DUTY - 1.0))
 
     def _write(self, storage: BaseStorage, trial_id: int, attributes: Written) -> None:
+        with self._condition:
+            key = (id(storage), trial_id)
+            self._written_at[key] = time.monotonic()
+            self._written_at.move_to_end(key)
+            if len(self._written_at) > _MAX_TIMES:
+                self._written_at.popitem(last=False)
         try:
-            shown = attributes() if callable(attributes) else attributes
-            for key, value in shown.items():
-                storage.set_trial_user_attr(trial_id, key, value)
+            set_user_attrs(storage, trial_id, attributes() if callable(attributes) else attributes)
         except Exception as error:
             # Finished meanwhile, deleted, or the storage is gone: the trial must not suffer.
             if not self._warned and not _is_finished(storage, trial_id):
                 self._warned = True
                 words = redact(repr(error))
                 _logger.warning(f"Cannot publish decisions as trial attributes: {words}.")
-
-
-def _writes_are_free(storage: BaseStorage) -> bool:
-    """In-memory storages; an in-memory SQLite database exists on its creator's thread alone."""
-    if isinstance(storage, InMemoryStorage):
-        return True
-    database = relational(storage)
-    return database is not None and is_in_memory(database.engine.url)
 
 
 def _is_finished(storage: BaseStorage, trial_id: int) -> bool:
@@ -151,13 +182,11 @@ def _is_finished(storage: BaseStorage, trial_id: int) -> bool:
         return False
 
 
-_writer = AttributeWriter()
-_writer_pid = os.getpid()
+_writers: PerProcess[None, AttributeWriter] = PerProcess(
+    lambda _: AttributeWriter(), lambda writer, timeout: writer.flush(timeout), timeout=2.0
+)
 
 
 def writer() -> AttributeWriter:
-    """The writer of this process; a forked child gets its own."""
-    global _writer, _writer_pid
-    if _writer_pid != os.getpid():
-        _writer, _writer_pid = AttributeWriter(), os.getpid()
-    return _writer
+    """Return the writer of this process; a forked child gets its own."""
+    return _writers.of(None)

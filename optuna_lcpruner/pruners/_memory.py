@@ -1,4 +1,4 @@
-"""What the pruners share: check the reports, ask for a verdict once, remember it, tell of it."""
+"""What the pruners share: check the reports, decide once about them, remember and record it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,12 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.redaction import redact
-from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.curves.learning_curve import ordered, usable
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.decision.preconditions import Guards, Warn
-from optuna_lcpruner.decision.verdict import Verdict, key_of
-from optuna_lcpruner.pruners import _deferral
-from optuna_lcpruner.records import recorder
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting
+from optuna_lcpruner.records.recorder import Location, PendingDecision, Recorder, current_sink
 from optuna_lcpruner.study.feasibility import is_feasible
 
 _logger = get_logger("optuna.lcpruner")
@@ -66,7 +63,7 @@ def check_reports(
     trial: FrozenTrial,
     guards: Guards,
     prune_infeasible: bool,
-    facts: DecisionContext,
+    context: DecisionContext,
     warn: Warn,
 ) -> Reports | Decision:
     """Return the reports to forecast from, or the decision that they alone make.
@@ -76,7 +73,7 @@ def check_reports(
         trial: The trial.
         guards: The settings.
         prune_infeasible: Whether a broken constraint stops a trial.
-        facts: Filled in with what was looked at.
+        context: Filled in with what was looked at.
         warn: Called with ``(topic, message)`` about what should be said once.
     """
     if len(study.directions) > 1:
@@ -87,11 +84,11 @@ def check_reports(
         return abstain(Reason.INFEASIBLE, "", max(trial.intermediate_values))
     steps, values = ordered(trial.intermediate_values)
     reports = Reports(steps, values, usable(values))
-    facts.n_points = int(np.count_nonzero(reports.finite))
-    facts.value = float(values[reports.finite][-1]) if facts.n_points else None
+    context.n_points = int(np.count_nonzero(reports.finite))
+    context.value = float(values[reports.finite][-1]) if context.n_points else None
     looked = guards.looks(steps)
-    facts.look = int(np.count_nonzero(looked))
-    early = guards.without_storage(values, reports.step, facts.n_points, bool(looked[-1]))
+    context.look = int(np.count_nonzero(looked))
+    early = guards.without_storage(values, reports.step, context.n_points, bool(looked[-1]))
     return early or guards.counts_down(list(trial.intermediate_values), warn) or reports
 
 
@@ -101,17 +98,17 @@ class Memo(Generic[Known]):
 
     Attributes:
         known: What the pruner knows of the study.
-        verdicts: Verdicts by trial and reports.
-        told: Where the study's ledger is.
+        decisions: Decisions by trial and reports.
+        ledger: Where the study's ledger is.
     """
 
     known: Known
-    verdicts: OrderedDict[tuple[Any, ...], Verdict] = field(default_factory=OrderedDict)
-    told: recorder.Told = field(default_factory=recorder.Told)
+    decisions: OrderedDict[tuple[Any, ...], Decision] = field(default_factory=OrderedDict)
+    ledger: Location = field(default_factory=Location)
 
 
-class Verdicts(Generic[Known]):
-    """A pruner's verdicts: each is asked for once, remembered and told of; nothing is raised.
+class DecisionMemory(Generic[Known]):
+    """A pruner's decisions: each is made once, remembered and recorded; nothing is raised.
 
     A copy, by pickle or not, has the settings and remembers nothing.
 
@@ -133,7 +130,7 @@ class Verdicts(Generic[Known]):
     ) -> None:
         self._owner = owner
         self._engine = engine
-        self._publish = publish
+        self.publish = publish
         self.ledger = ledger
         self._new = new
         self._forget()
@@ -144,9 +141,10 @@ class Verdicts(Generic[Known]):
             BaseStorage, OrderedDict[tuple[int, StudyDirection], Memo[Known]]
         ] = weakref.WeakKeyDictionary()
         self._said: set[str] = set()
+        self._recorder = Recorder(self.publish, self.ledger, self.warn_once)
 
     def __getstate__(self) -> dict[str, Any]:
-        forgotten = ("lock", "_memos", "_said")
+        forgotten = ("lock", "_memos", "_said", "_recorder")
         return {key: value for key, value in self.__dict__.items() if key not in forgotten}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -154,7 +152,7 @@ class Verdicts(Generic[Known]):
         self._forget()
 
     def memo(self, study: Study) -> Memo[Known]:
-        """What is remembered of a study."""
+        """Return what is remembered of a study."""
         with self.lock:
             studies = self._memos.setdefault(study._storage, OrderedDict())
             key = (study._study_id, study.directions[0])
@@ -165,54 +163,63 @@ class Verdicts(Generic[Known]):
                 studies.popitem(last=False)
             return studies[key]
 
-    def ask(
+    def decide(
         self,
         study: Study,
         trial: FrozenTrial,
-        judge: Callable[[Known, DecisionContext], Verdict],
-    ) -> Verdict:
-        """Return the verdict on a trial with these reports and tell of it, unless that was done.
+        judge: Callable[[Known, DecisionContext], Decision],
+    ) -> Decision:
+        """Return the decision about a trial with these reports; make and record it the first time.
 
         Args:
             study: The study.
             trial: The trial.
-            judge: Judges it; if that raises, the trial goes on.
+            judge: Makes the decision; if that raises, the trial goes on.
         """
-        facts = None
+        context: DecisionContext | None = DecisionContext(self._engine)
         try:
-            memo, key = self.memo(study), key_of(trial)
-            known = memo.verdicts.get(key)
+            memo, key = self.memo(study), _key_of(trial)
+            known = memo.decisions.get(key)
             if known is not None:
-                _deferral.defer(known, partial(self._tell, study, trial, None))
+                # In a combination what is made of it may be another thing now.
+                self._hand_over(study, trial, known, None, always=False)
                 return known
-            facts = DecisionContext(self._engine)
-            start = time.perf_counter()
-            with np.errstate(all="ignore"):  # whatever the caller has made errors
-                verdict = judge(memo.known, facts)
-            facts.milliseconds = 1e3 * (time.perf_counter() - start)
-            if verdict.prune:
-                verdict.decision  # noqa: B018 - a trial is not stopped without a reason in words
-            if verdict.reason not in _MAY_COME:
-                with self.lock:
-                    # Two threads may have decided at once; both take the first answer.
-                    mine, verdict = verdict, memo.verdicts.setdefault(key, verdict)
-                    if len(memo.verdicts) > _MAX_REMEMBERED:
-                        memo.verdicts.popitem(last=False)
-                facts = facts if verdict is mine else None
+            decision, context = self._judge(memo, key, judge)
         except Exception as error:
-            verdict = Verdict.of(self._failed(error))
-            facts = facts or DecisionContext(self._engine)
-        tell = partial(self._tell, study, trial, facts)
-        if not _deferral.defer(verdict, tell):
-            tell(verdict)
-        return verdict
+            decision = self._failed(error)
+        self._hand_over(study, trial, decision, context, always=True)
+        return decision
 
-    def in_words(self, ask: Callable[[], Verdict]) -> Decision:
-        """Return the decision of the verdict that is asked for; one in words if that fails."""
+    def _judge(
+        self,
+        memo: Memo[Known],
+        key: tuple[Any, ...],
+        judge: Callable[[Known, DecisionContext], Decision],
+    ) -> tuple[Decision, DecisionContext | None]:
+        """Make and remember a decision; without context if another thread made it meanwhile."""
+        context = DecisionContext(self._engine)
+        start = time.perf_counter()
+        with np.errstate(all="ignore"):  # whatever the caller has made errors
+            decision = judge(memo.known, context)
+        context.milliseconds = 1e3 * (time.perf_counter() - start)
+        if decision.prune:
+            decision.description  # noqa: B018 - no trial is stopped without a reason in words
+        if decision.reason in _MAY_COME:
+            return decision, context
+        with self.lock:
+            first = memo.decisions.setdefault(key, decision)
+            if len(memo.decisions) > _MAX_REMEMBERED:
+                memo.decisions.popitem(last=False)
+        return first, context if first is decision else None
+
+    def in_words(self, decide: Callable[[], Decision]) -> Decision:
+        """Return a decision with its words worked out; one that says so if that fails."""
         try:
-            return ask().decision
+            decision = decide()
+            decision.description  # noqa: B018
         except Exception as error:
             return self._failed(error)
+        return decision
 
     def warn_once(self, topic: str, message: str) -> None:
         """Log a warning about a topic, the first time."""
@@ -226,27 +233,31 @@ class Verdicts(Generic[Known]):
         self.warn_once("error", f"could not decide, so the trial goes on: {error!r}")
         return abstain(Reason.FAILED, redact(repr(error)))
 
-    def _tell(
-        self, study: Study, trial: FrozenTrial, facts: DecisionContext | None, verdict: Verdict
+    def _hand_over(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        decision: Decision,
+        context: DecisionContext | None,
+        always: bool,
     ) -> None:
-        """Tell of a verdict; without facts it is on record already."""
-        if verdict.reason in _MAY_COME or trial.state.is_finished():
-            return
-        if verdict.reason is not Reason.FAILED:
-            try:
-                recorder.show(study, trial, verdict, self._publish)
-            except Exception as error:
-                self.warn_once("publish", f"cannot publish decisions: {error!r}")
-        if facts is not None and self.ledger is not False:
-            self._record(study, trial, verdict, facts)
+        """Record a decision, or leave that to the sink of this thread."""
+        sink = current_sink()
+        record = partial(self._record, study, trial, context)
+        if sink is not None:
+            sink(PendingDecision(decision, record))
+        elif always:
+            record(decision)
 
     def _record(
-        self, study: Study, trial: FrozenTrial, verdict: Verdict, facts: DecisionContext
+        self, study: Study, trial: FrozenTrial, context: DecisionContext | None, decision: Decision
     ) -> None:
-        try:
-            told = self.memo(study).told
-            recorder.record(study, trial, verdict, facts, told, self.ledger)
-        except InputError as error:
-            self.warn_once("ledger", str(error))
-        except Exception as error:
-            self.warn_once("ledger", f"cannot keep a ledger: {error!r}")
+        if decision.reason not in _MAY_COME:
+            self._recorder.record(study, trial, decision, context, self.memo(study).ledger)
+
+
+def _key_of(trial: FrozenTrial) -> tuple[Any, ...]:
+    """A trial and its reports: Optuna keeps a step's first report, so number and newest suffice."""
+    reports = trial.intermediate_values
+    newest = next(reversed(reports.items()), None) if reports else None
+    return (trial._trial_id, trial.number, trial.datetime_start, len(reports), newest)
