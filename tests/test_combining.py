@@ -163,7 +163,8 @@ class TestWhoDecided:
         assert [row.step for row in rows] == list(range(9))
         assert [row.action for row in rows] == ["continue"] * 8 + ["prune"]
         last = rows[-1]
-        assert (last.reason, last.message) == ("OTHER_PRUNER", said)
+        assert (last.reason, last.decided_by) == ("OTHER_PRUNER", "Says")
+        assert said == f"pruned by Says (LearningCurvePruner: {last.message})"
         assert last.p_beat is not None
         assert last.p_beat > 0.05
         assert last.q50 is not None
@@ -178,9 +179,11 @@ class TestWhoDecided:
         said = trial.user_attrs["lcpruner_reason"]
         assert said.startswith("pruned by LearningCurvePruner: P = ")
         last = on_record(study, trial)[-1]
-        assert (last.reason, last.action, last.message) == ("BELOW_THRESHOLD", "prune", said)
+        assert (last.reason, last.action) == ("BELOW_THRESHOLD", "prune")
+        assert last.decided_by == "LearningCurvePruner"
+        assert said == f"pruned by LearningCurvePruner: {last.message.removeprefix('pruned: ')}"
         assert explain(study, trial.number).summary.startswith(
-            f"Trial {trial.number} was pruned at step {last.step} by LearningCurvePruner, its "
+            f"Trial {trial.number} was pruned at step {last.step} by LearningCurvePruner, look "
         )
 
     def test_ours_of_a_trial_that_diverges(self, studies: Callable[[BasePruner], Study]) -> None:
@@ -190,8 +193,8 @@ class TestWhoDecided:
         assert trial.user_attrs["lcpruner_reason"] == said
         on_record(study, trial)
         assert explain(study, trial.number).summary == (
-            f"Trial {trial.number} was pruned at step 1 by LearningCurvePruner, its 2nd look: "
-            "diverged: nan reported at step 1."
+            f"Trial {trial.number} was pruned at step 1 by LearningCurvePruner, look 2: "
+            "nan reported at step 1."
         )
 
     def test_both_of_a_trial_that_diverges(self, studies: Callable[[BasePruner], Study]) -> None:
@@ -200,7 +203,7 @@ class TestWhoDecided:
         on_record(study, trial)
         assert explain(study, trial.number).summary == (
             f"Trial {trial.number} was pruned at step 1 by LearningCurvePruner and "
-            "ThresholdPruner, its 2nd look: nan reported at step 1."
+            "ThresholdPruner, look 2: nan reported at step 1."
         )
 
     def test_both(self, studies: Callable[[BasePruner], Study]) -> None:
@@ -278,9 +281,9 @@ class TestWhoDecided:
         assert said.startswith("pruned by ThresholdPruner (LearningCurvePruner: pruned: P = ")
         rows = on_record(study, trial)
         assert [row.action for row in rows] == ["continue"] * 9 + ["prune"]
-        assert rows[-2].message.startswith(
-            "overruled, runs on: not pruned by PruneIfAll(LearningCurvePruner, Says) and Threshold"
-        )
+        assert rows[-2].reason == "OVERRULED"
+        by = "PruneIfAll(LearningCurvePruner, Says) and ThresholdPruner"
+        assert rows[-2].decided_by == by
 
     def test_no_pruner_of_ours(self) -> None:
         pruner = PruneIfAll([ThresholdPruner(upper=1.0), MedianPruner(n_startup_trials=1)])
@@ -408,7 +411,7 @@ class TestRemote:
         on_record(study, study.get_trials()[-1])
         assert [call.step for call in report(study).closest] == [12]
         summary = explain(study, trial.number).summary
-        assert summary.startswith(f"Trial {trial.number} was pruned at step 12, its ")
+        assert summary.startswith(f"Trial {trial.number} was pruned at step 12, look ")
 
     def test_the_forecasters_prune_is_on_record_once(
         self, studies: Callable[[BasePruner], Study]
@@ -427,7 +430,9 @@ class TestRemote:
         trial = train(study, GOOD)
         said = "pruned by Says (LearningCurvePruner: forecast pending: no verdict yet)"
         assert trial.user_attrs["lcpruner_reason"] == said
-        assert [(row.action, row.message) for row in on_record(study, trial)] == [("prune", said)]
+        (row,) = on_record(study, trial)
+        assert (row.action, row.decided_by) == ("prune", "Says")
+        assert row.message == "forecast pending: no verdict yet"
 
 
 def test_the_figure_of_decisions_names_no_wrong_comparison(

@@ -83,28 +83,19 @@ class TestSummary:
         last = entry(8, Reason.BELOW_THRESHOLD, 0.0031)
         found = story(CLOSE, ignored, last, state=TrialState.PRUNED)
         assert found.summary == (
-            "Trial 7 was pruned at step 8, its 9th look: its chance to beat the best, P = 0.003, "
+            "Trial 7 was pruned at step 8, look 9: its chance to beat the best, P = 0.003, "
             f"was below the threshold 0.020; {OUTLOOK}."
         )
-
-    @pytest.mark.parametrize(
-        ("look", "words"),
-        [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (13, "13th"),
-         (21, "21st"), (102, "102nd"), (111, "111th")],
-    )  # fmt: skip
-    def test_ordinals(self, look: int, words: str) -> None:
-        pruned = entry(8, Reason.BELOW_THRESHOLD, 0.001, look=look)
-        assert f", its {words} look: " in story(pruned, state=TrialState.PRUNED).summary
 
     @pytest.mark.parametrize("reason", [Reason.DIVERGED, Reason.NARROW_FORECAST])
     def test_pruned_for_another_reason(self, reason: Reason) -> None:
         found = story(entry(8, reason), state=TrialState.PRUNED)
-        assert found.summary == "Trial 7 was pruned at step 8, its 9th look: words."
+        assert found.summary == "Trial 7 was pruned at step 8, look 9: words."
 
     def test_told_to_stop_but_went_on(self) -> None:
         found = story(entry(8, Reason.BELOW_THRESHOLD, 0.0031), FAR)
         assert found.summary.startswith(
-            "Trial 7 ran to its end with 0.8, though it was to stop at step 8, its 9th look: "
+            "Trial 7 ran to its end with 0.8, though it was to stop at step 8, look 9: "
         )
 
     def test_pruned_by_somebody_else(self) -> None:

@@ -174,6 +174,7 @@ class TestEntry:
             "look": 6,
             "reason": "UNDECIDED",
             "message": decision.message,
+            "decided_by": None,
             "action": "continue",
             "milliseconds": 1.5,
             "version": "1.2.3",
@@ -224,37 +225,6 @@ class TestEntry:
         assert not same_start(STARTED, STARTED + timedelta(seconds=2))
         assert same_start(None, None)
         assert not same_start(STARTED, None)
-
-
-OLD = """
-CREATE TABLE lcpruner_schema (id INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (id));
-CREATE TABLE lcpruner_decisions (
-    id INTEGER NOT NULL, study VARCHAR(512) NOT NULL, trial INTEGER NOT NULL,
-    trial_started DATETIME, step BIGINT, n_points INTEGER NOT NULL, horizon INTEGER,
-    incumbent DOUBLE, incumbent_trial INTEGER, p_beat DOUBLE, threshold DOUBLE, mean DOUBLE,
-    q05 DOUBLE, q25 DOUBLE, q50 DOUBLE, q75 DOUBLE, q95 DOUBLE,
-    engine VARCHAR(64) NOT NULL, engine_status VARCHAR(16) NOT NULL, look INTEGER NOT NULL,
-    reason VARCHAR(32) NOT NULL, message TEXT NOT NULL, action VARCHAR(16) NOT NULL,
-    milliseconds DOUBLE NOT NULL, version VARCHAR(32) NOT NULL, decided_at DATETIME NOT NULL,
-    PRIMARY KEY (id)
-);
-CREATE INDEX ix_lcpruner_decisions_study_trial ON lcpruner_decisions (study, trial);
-INSERT INTO lcpruner_schema VALUES (1, 1);
-INSERT INTO lcpruner_decisions (study, trial, trial_started, step, n_points, engine, engine_status,
-    look, reason, message, action, milliseconds, version, decided_at)
-    VALUES ('s', 7, '2026-01-02 03:04:05.678901', 3, 4, 'pool', 'ok', 1, 'UNDECIDED', 'old words',
-    'continue', 1.0, '0.0.9', '2026-01-02 03:04:06.000000');
-"""
-"""The tables as schema version 1 had them, with one decision."""
-
-
-@pytest.fixture
-def old_file(tmp_path: Path) -> Path:
-    path = tmp_path / "old.db"
-    with sqlite3.connect(path) as connection:
-        connection.executescript(OLD)
-    connection.close()
-    return path
 
 
 class TestLedger:
@@ -377,47 +347,16 @@ class TestSchema:
             ]
         connection.close()
 
-    def test_an_old_file_is_brought_up_to_date_when_written(self, old_file: Path) -> None:
-        book = Ledger(at(old_file))
-        book.append([row(facts=DecisionContext("pool", value=0.5))])
-        assert book.of_study("s", ["message", "value"]) == {
-            "message": ["old words", "warm-up: step 3"],
-            "value": [None, 0.5],
-        }
-        Ledger(at(old_file)).append([row()])  # migrated once: no second try
-
-    def test_and_when_read(self, old_file: Path) -> None:
-        (found,) = Ledger(at(old_file)).of_trial("s", 7, STARTED)
-        assert (found.message, found.value, found.n_points) == ("old words", None, 4)
-
-    def test_a_migrated_file_equals_a_new_one(self, old_file: Path, tmp_path: Path) -> None:
-        Ledger(at(old_file)).append([row()])
-        Ledger(at(tmp_path / "new.db")).append([row()])
-
-        def columns(path: Path) -> dict[str, str]:
-            with sqlite3.connect(path) as connection:
-                found = connection.execute("PRAGMA table_info(lcpruner_decisions)").fetchall()
-            connection.close()
-            return {name: kind for _, name, kind, *_ in found}
-
-        assert columns(old_file) == columns(tmp_path / "new.db")
-
-    def test_an_old_file_that_cannot_be_written(self, old_file: Path) -> None:
-        before = old_file.read_bytes()
-        with pytest.raises(LedgerError, match="readonly"):
-            Ledger(Address(f"sqlite:///file:{old_file}?mode=ro&uri=true")).of_study("s")
-        assert old_file.read_bytes() == before
-
-    def test_a_newer_file_is_left_alone(self, tmp_path: Path) -> None:
+    def test_a_file_of_another_version_is_left_alone(self, tmp_path: Path) -> None:
         path = tmp_path / "l.db"
         Ledger(at(path)).append([row()])
         with sqlite3.connect(path) as connection:
             connection.execute("UPDATE lcpruner_schema SET version = 99")
         connection.close()
         before = path.read_bytes()
-        with pytest.raises(LedgerError, match=r"version 99.*install a newer"):
+        with pytest.raises(LedgerError, match=r"version 99, this package knows 1"):
             Ledger(at(path)).append([row()])
-        with pytest.raises(LedgerError, match=r"version 99.*install a newer"):
+        with pytest.raises(LedgerError, match=r"version 99, this package knows 1"):
             Ledger(at(path)).of_study("s")
         assert path.read_bytes() == before
 

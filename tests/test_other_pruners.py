@@ -56,7 +56,7 @@ class TestInsideAPatientPruner:
         assert trial.user_attrs["lcpruner_reason"].startswith("pruned: P = ")
         assert [(row.step, row.action) for row in on_record(study, trial)] == [(11, "prune")]
         assert explain(study, trial.number).summary.startswith(
-            f"Trial {trial.number} was pruned at step 11, its 12th look: its chance to beat the "
+            f"Trial {trial.number} was pruned at step 11, look 12: its chance to beat the "
         )
 
     def test_what_it_does_not_ask_about_has_no_reason(self, study: Study) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -35,11 +35,8 @@ from optuna_lcpruner.decision.decision import Decision, Reason
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.records.location import Address, Setting, address, checked
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 """Version of the tables that this package reads and writes."""
-
-_ADDED: Mapping[int, tuple[str, ...]] = {2: ("value", "caution")}
-"""Columns of ``lcpruner_decisions`` that came with a schema version; all of them may be NULL."""
 
 _PATIENCE = 60
 """Seconds to wait for another process that makes the tables."""
@@ -113,7 +110,8 @@ class LedgerEntry(_Base, kw_only=True):
         engine_status: ``"ok"``, ``"not asked"``, ``"not converged"``, or ``"failed"``.
         look: How many looks the trial had, this one included.
         reason: Name of a :class:`~optuna_lcpruner.decision.decision.Reason`.
-        message: The reason with its numbers, for people.
+        message: The reason with its numbers, for people, as LearningCurvePruner says by itself.
+        decided_by: Names of the pruners that decided, where several were asked.
         action: ``"continue"``, ``"prune"``, or ``"control"``: would be pruned, but runs on in the
             control group.
         milliseconds: How long deciding took, the reading of the study included.
@@ -148,6 +146,7 @@ class LedgerEntry(_Base, kw_only=True):
     look: Mapped[int]
     reason: Mapped[str] = mapped_column(String(32))
     message: Mapped[str] = mapped_column(_LONG_TEXT)
+    decided_by: Mapped[str | None] = mapped_column(_LONG_TEXT)
     action: Mapped[str] = mapped_column(String(16))
     milliseconds: Mapped[float] = mapped_column(Double)
     version: Mapped[str] = mapped_column(String(32))
@@ -237,7 +236,8 @@ def entry(
         engine_status=status,
         look=circumstances.look,
         reason=decision.reason.name,
-        message=decision.message,
+        message=decision.words,
+        decided_by=" and ".join(decision.decided_by) or None,
         action=_action(decision),
         milliseconds=circumstances.milliseconds,
         version=version,
@@ -270,11 +270,11 @@ class Ledger:
         return self._where.shown
 
     def append(self, entries: Sequence[LedgerEntry]) -> None:
-        """Write entries in one transaction; the tables are made or brought up to date first.
+        """Write entries in one transaction; the tables are made first.
 
         Raises:
             SQLAlchemyError: If the database cannot be written; nothing of it is then.
-            LedgerError: If the tables are newer than this package.
+            LedgerError: If the tables are of another version of this package.
         """
         rows = [{name: getattr(entry, name) for name in COLUMNS} for entry in entries]
         engine = self._connected()
@@ -344,14 +344,11 @@ class Ledger:
         if is_file and not os.path.isfile(str(url.database)):
             raise LedgerError(_none_there(self.shown))
         try:
-            engine = self._connected()
-            with engine.connect() as connection:
+            with self._connected().connect() as connection:
                 version = _version(connection)
-            if version is None:
-                raise LedgerError(_none_there(f"in {self.shown}"))
-            if version != SCHEMA_VERSION:
-                _prepare(engine)
-            with engine.connect() as connection:
+                if version is None:
+                    raise LedgerError(_none_there(f"in {self.shown}"))
+                _check_version(version)
                 yield connection
         except SQLAlchemyError as error:
             raise LedgerError(
@@ -408,7 +405,7 @@ def _version(connection: Connection) -> int | None:
 
 
 def _prepare(engine: Engine) -> None:
-    """Make the tables, or bring those of an older version up to date; one process at a time."""
+    """Make the tables unless they are there; one process at a time."""
     with engine.connect() as connection:
         if _version(connection) == SCHEMA_VERSION:
             return
@@ -419,14 +416,17 @@ def _prepare(engine: Engine) -> None:
             _Base.metadata.create_all(connection)
             row = {"id": 1, "version": SCHEMA_VERSION}
             connection.execute(sqlalchemy.insert(SchemaVersion), row)
-        elif version > SCHEMA_VERSION:
-            raise LedgerError(
-                f"the ledger has schema version {version}, this package knows {SCHEMA_VERSION}: "
-                "install a newer optuna-lcpruner"
-            )
         else:
-            _migrate(connection, version)
+            _check_version(version)
         connection.commit()
+
+
+def _check_version(version: int) -> None:
+    if version != SCHEMA_VERSION:
+        raise LedgerError(
+            f"the ledger has schema version {version}, this package knows {SCHEMA_VERSION}: "
+            "read it with the version of optuna-lcpruner that wrote it, or give another ledger"
+        )
 
 
 def _lock(connection: Connection) -> None:
@@ -440,15 +440,3 @@ def _lock(connection: Connection) -> None:
         got = connection.scalar(sqlalchemy.select(sqlalchemy.func.get_lock("lcpruner", _PATIENCE)))
         if got != 1:
             raise LedgerError("another process is preparing the ledger's tables, and does not end")
-
-
-def _migrate(connection: Connection, version: int) -> None:
-    # Where a change of a table ends the transaction, an earlier try may have come half the way.
-    there = {c["name"] for c in sqlalchemy.inspect(connection).get_columns(_DECISIONS.name)}
-    for later in range(version + 1, SCHEMA_VERSION + 1):
-        for name in [name for name in _ADDED[later] if name not in there]:
-            kind = _DECISIONS.c[name].type.compile(connection.dialect)
-            connection.exec_driver_sql(
-                f"ALTER TABLE {_DECISIONS.name} ADD COLUMN {name} {kind}"  # names of our own
-            )
-    connection.execute(sqlalchemy.update(SchemaVersion).values(version=SCHEMA_VERSION))

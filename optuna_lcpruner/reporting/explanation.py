@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,14 +22,11 @@ from optuna_lcpruner._util.formatting import (
     table,
 )
 from optuna_lcpruner._util.validation import InputError, finite_or_none
-from optuna_lcpruner.decision.decision import Reason
+from optuna_lcpruner.decision.decision import OURS, Reason
 from optuna_lcpruner.records.ledger import COLUMNS, LedgerEntry, open_ledger
 from optuna_lcpruner.records.ledger_writer import flush
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.study.feasibility import is_feasible
-
-_DECIDED = re.compile(r"pruned by (.*?)(: | \(LearningCurvePruner: )")
-"""How a message begins where several pruners decided."""
 
 _HEADER = (
     "step",
@@ -203,12 +199,11 @@ def _last_stop(decisions: Sequence[LedgerEntry]) -> LedgerEntry | None:
 
 
 def _why_pruned(stop: LedgerEntry) -> str:
+    by = f" by {stop.decided_by}" if stop.decided_by else ""
     if stop.reason == Reason.OTHER_PRUNER.name:
-        return f" {stop.message.removeprefix('pruned ')}"
-    named = _DECIDED.match(stop.message)
-    by = f" by {named[1]}" if named else ""
+        return f"{by} ({OURS}: {stop.message})"
     if stop.reason != Reason.BELOW_THRESHOLD.name or stop.p_beat is None or stop.threshold is None:
-        return f"{by}, {_look(stop)}: {_detail(stop)}"
+        return f"{by}, {_look(stop)}: {stop.message.removeprefix(f'{_phrase(stop.reason)}: ')}"
     p, threshold = format_distinct(stop.p_beat, stop.threshold, probability)
     return (
         f"{by}, {_look(stop)}: its chance to beat the best, {p_is(p)}, was below the threshold "
@@ -271,21 +266,12 @@ def _outlook(entry: LedgerEntry) -> str:
 
 
 def _look(entry: LedgerEntry) -> str:
-    if entry.look % 100 in (11, 12, 13):
-        return f"its {entry.look}th look"
-    return f"its {entry.look}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(entry.look % 10, 'th') } look"
+    return f"look {entry.look}"
 
 
 def _phrase(reason: str) -> str:
     """The words of a reason; its name where another version of this package wrote it."""
     return Reason[reason].value if reason in Reason.__members__ else reason
-
-
-def _detail(entry: LedgerEntry) -> str:
-    own, named = entry.message, _DECIDED.match(entry.message)
-    if named:
-        own = own[named.end() :].removesuffix(")" if "(" in named[2] else "")
-    return own.removeprefix(f"{_phrase(entry.reason)}: ")
 
 
 def _row(run: Sequence[LedgerEntry]) -> list[str]:
