@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from formulas import FORMULAS
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
@@ -126,7 +127,7 @@ def test_curves_are_those_of_the_table(seed):
     n_parameters = 0
     for family, weight, theta in own_parameters(prior, prior.parameters(v)[0], b[0]):
         assert weight > 0
-        total += weight * FAMILIES[family].evaluate(theta, POSITIONS)
+        total += weight * FORMULAS[family].evaluate(theta, POSITIONS)
         n_parameters += len(theta)
     assert n_parameters == 36
     assert_allclose((found.offset + b @ found.x[0])[0], total, rtol=1e-9)
@@ -141,9 +142,9 @@ def test_curves_of_the_lcpfn_prior():
     c1, a1, top, bottom, c3, a3 = beta = np.array([0.9, 0.3, 0.7, 0.2, 0.5, 0.1])
     b = (beta - [p.mean for p in prior.linear]) / [p.deviation for p in prior.linear]
     wanted = (
-        w1 * FAMILIES["pow3"].evaluate([c1, a1, alpha], POSITIONS)
-        + w2 * FAMILIES["Janoschek"].evaluate([top, bottom, kappa, delta], POSITIONS)
-        + w3 * FAMILIES["ilog2"].evaluate([c3, a3], POSITIONS)
+        w1 * FORMULAS["pow3"].evaluate([c1, a1, alpha], POSITIONS)
+        + w2 * FORMULAS["Janoschek"].evaluate([top, bottom, kappa, delta], POSITIONS)
+        + w3 * FORMULAS["ilog2"].evaluate([c3, a3], POSITIONS)
     )
     assert_allclose((found.offset + b @ found.x[0])[0], wanted, rtol=1e-9)
 

@@ -28,32 +28,12 @@ def _sigmoid(middle, width, t):
     return 1.0 / (1.0 + np.exp((t - middle) / width))
 
 
-def _split(c, a, middle, width):
-    return c, -a, (middle, width)
-
-
-def _curve(c, a, middle, width, t):
-    return c - a * _sigmoid(middle, width, t)
-
-
 def _grid(horizon):
     middles, widths = np.meshgrid(np.linspace(0.1, 0.9, 9) * horizon, [0.02, 0.05, 0.1, 0.2])
     return np.column_stack([middles.ravel(), widths.ravel() * horizon])
 
 
-LOGISTIC = Family(
-    name="logistic",
-    formula="c - a / (1 + exp((t - m) / s))",
-    parameters=("c", "a", "m", "s"),
-    bounds=((-np.inf, np.inf), (-np.inf, np.inf), (-np.inf, np.inf), (0.0, np.inf)),
-    linear=("c", "a"),
-    shape=("m", "s"),
-    curve=_curve,
-    kernel=_sigmoid,
-    split=_split,
-    shape_grid=_grid,
-    source="Verhulst 1838",
-)
+LOGISTIC = Family("logistic", _sigmoid, _grid)
 
 
 def on_the_horizon(horizon, middle, width):
@@ -109,7 +89,7 @@ def test_a_curve_of_its_kind_is_forecast_better():
     middle, width, n = 15.0, 1.5, 18
     t = np.arange(1.0, T + 1)
     rng = np.random.default_rng(0)
-    path = LOGISTIC.evaluate([0.8, 0.7, middle, width], t)
+    path = 0.8 - 0.7 * _sigmoid(middle, width, t)
     gained = []
     for _ in range(6):
         seen = curve_of(path[:n] + rng.normal(0.0, 0.004, n), T)
@@ -117,14 +97,6 @@ def test_a_curve_of_its_kind_is_forecast_better():
         gained.append(np.log(other.pdf(path[-1]) / one.pdf(path[-1])))
         assert other.shares["logistic"] > 0.3
     assert np.mean(gained) > 4 * np.std(gained) / np.sqrt(len(gained))
-
-
-def test_its_parts_agree():
-    theta, t = np.array([0.8, 0.7, 10.0, 2.0]), np.arange(1.0, T + 1)
-    asymptote, amplitude, shape = LOGISTIC.split(*theta)
-    assert_allclose(
-        LOGISTIC.evaluate(theta, t), asymptote + amplitude * LOGISTIC.kernels(shape, t), rtol=1e-12
-    )
 
 
 @pytest.mark.parametrize(
@@ -163,10 +135,3 @@ def test_families_are_checked(families, error, message):
 def test_a_family_is_not_a_member():
     with pytest.raises(TypeError, match="free_member"):
         paper_prior(["pow3", LOGISTIC])
-
-
-def test_a_family_is_checked():
-    with pytest.raises(ValueError, match="bounds for each of \\('c', 'a', 'm', 's'\\)"):
-        replace(LOGISTIC, bounds=LOGISTIC.bounds[:3])
-    with pytest.raises(TypeError, match=r"logistic: parameters, bounds, .* must be tuples"):
-        replace(LOGISTIC, bounds=[[0.0, 1.0]] * 4)
