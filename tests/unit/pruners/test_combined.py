@@ -572,7 +572,7 @@ class TestWithOptunasPruners:
 
 def test_the_page_about_it() -> None:
     """Its code runs and prints what it says, but for the last digits."""
-    page = (Path(__file__).parents[1] / "docs" / "combining.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "combining.md").read_text()
     code = re.findall(r"<!-- run -->\n```python\n(.*?)```", page, re.DOTALL)
     shown = "\n".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL))
     assert len(code) == 2

@@ -33,6 +33,8 @@ from optuna_lcpruner.visualization import dashboard
 from optuna_lcpruner.visualization.charts import Band, Chart, Line, Points
 from optuna_lcpruner.visualization.dashboard import bounded, publish_to_dashboard, upload_forecast
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("optuna_dashboard")
 
 

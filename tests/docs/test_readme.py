@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from optuna_lcpruner.cli.main import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 N_TRIALS = 25
 """Instead of the README's 60, to be quick."""

@@ -20,7 +20,7 @@ from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.posterior.weighted_sum.priors import paper_prior
 from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
 
-PAGE = (Path(__file__).parents[1] / "docs" / "migration.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 BLOCKS = [
     (title, code)

@@ -13,6 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import explain
 
+pytestmark = pytest.mark.slow
+
 BOOSTED = ("sklearn", "optuna_integration")
 LEARNED = ("sklearn", "torch")
 

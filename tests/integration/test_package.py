@@ -22,7 +22,7 @@ import yaml
 
 import optuna_lcpruner
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(optuna_lcpruner.__file__).parent
 VERSION = optuna_lcpruner.__version__
 BIN = "Scripts" if os.name == "nt" else "bin"

@@ -32,6 +32,8 @@ from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason, RemotePrune
 from optuna_lcpruner.records import ledger_writer, remote_decision, trial_attributes
 from optuna_lcpruner.records.remote_decision import ATTRIBUTE, RemoteVerdict
 
+pytestmark = pytest.mark.slow
+
 
 class Cut:
     """A storage seen through a network that can be cut: each call then fails as SQLAlchemy's do."""

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner
 
-HUB = Path(__file__).parents[1] / "docs" / "optunahub"
+HUB = Path(__file__).parents[2] / "docs" / "optunahub"
 PACKAGE = "pruners/learning_curve"
 FOLDER = HUB / "package" / PACKAGE
 

@@ -351,7 +351,7 @@ def test_a_trainer_and_a_forecaster(url: str) -> None:
         assert trial.user_attrs["lcpruner_reason"].startswith("pruned: P = ")
 
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.parametrize("name", ["forecaster.service", "Containerfile"])

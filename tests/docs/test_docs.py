@@ -23,7 +23,7 @@ from helpers import environment
 
 import optuna_lcpruner
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.md"))
 

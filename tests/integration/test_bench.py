@@ -16,7 +16,9 @@ import numpy as np
 import optuna
 import pytest
 
-BENCH = Path(__file__).parent / "bench"
+pytestmark = pytest.mark.slow
+
+BENCH = Path(__file__).parents[1] / "bench"
 
 
 @pytest.fixture(scope="module")
