@@ -17,11 +17,11 @@ import optuna
 import pytest
 from browser import MissingError, TrialTable, chromium, serving
 from helpers import N_STEPS, environment, good_trials, make_study, saturating, sqlite
+from histories import History, judged
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from test_study_report import History, judged
 
 from optuna_lcpruner import LearningCurvePruner, Reason
 from optuna_lcpruner._util.validation import InputError

@@ -32,7 +32,7 @@ from optuna.pruners import BasePruner, PatientPruner, ThresholdPruner
 from optuna.storages import InMemoryStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
-from test_combining import Says, on_record, ours, train
+from several import Says, on_record, ours, train
 
 from optuna_lcpruner import Decision, LearningCurvePruner, PruneIfAny, explain
 from optuna_lcpruner.study.stand_in import as_reported

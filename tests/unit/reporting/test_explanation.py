@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from helpers import (
     sqlite,
     watch,
 )
+from histories import entry
 from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report
@@ -34,33 +34,6 @@ from optuna_lcpruner.cli.main import main
 from optuna_lcpruner.records.ledger import COLUMNS, Ledger, LedgerEntry, LedgerError
 from optuna_lcpruner.records.location import Address
 from optuna_lcpruner.reporting.explanation import Explanation
-
-JUDGED: dict[str, Any] = {
-    "horizon": 20,
-    "incumbent": 0.957,
-    "incumbent_trial": 4,
-    "threshold": 0.02,
-    "q05": 0.902,
-    "q50": 0.9141,
-    "q95": 0.921,
-    "engine_status": "ok",
-}
-
-
-def entry(step: int | None, why: Reason, p: float | None = None, **changes: Any) -> LedgerEntry:
-    """A decision about a trial that reports at steps 0, 1, ..."""
-    fields: dict[str, Any] = dict.fromkeys(COLUMNS)
-    n = 0 if step is None else step + 1
-    fields |= {
-        "study": "s", "trial": 7, "step": step, "n_points": n, "look": n, "engine": "pool",
-        "engine_status": "not asked", "milliseconds": 1.0, "version": "1",
-        "reason": why.name, "message": f"{why.value}: words",
-        "action": "prune" if why.prunes else "continue",
-        "decided_at": datetime(2026, 1, 2, 3, 4, 5),
-    }  # fmt: skip
-    if p is not None:
-        fields |= JUDGED | {"p_beat": p}
-    return LedgerEntry(**(fields | changes))
 
 
 def story(

@@ -14,10 +14,10 @@ import numpy as np
 import optuna
 import pytest
 from helpers import N_STEPS, SAYS_CONSTRAINTS, good_trials, make_study, saturating, sqlite
+from histories import History, judged
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
-from test_study_report import History, judged
 
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, requeue
 from optuna_lcpruner.records.ledger import LedgerError

@@ -12,8 +12,8 @@ import numpy as np
 import optuna
 import pytest
 from helpers import N_STEPS, good_trials, make_study, reports, saturating, sqlite, watch
+from histories import History, judged
 from optuna.trial import TrialState
-from test_study_report import History, judged
 
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, visualization
 from optuna_lcpruner._util.validation import InputError
