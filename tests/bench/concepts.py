@@ -1,4 +1,4 @@
-"""Draw the two figures of docs/concepts.md from a recorded study.
+"""Draw the two figures of docs/how_it_decides.md from a recorded study.
 
     python tests/bench/concepts.py docs
 

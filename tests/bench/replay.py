@@ -309,14 +309,18 @@ def main() -> None:
         "--sampler", choices=("random", "tpe"), default="random", help="who picks the next"
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--per-study", action="store_true", help="a table for each study as well")
+    parser.add_argument(
+        "--per-study", nargs="*", metavar="PRUNER", help="each study's rows of these, or of all"
+    )
     parser.add_argument("--json", type=Path, help="write all replays to this file")
     arguments = parser.parse_args()
     factories = peers() | ours()
-    unknown = set(arguments.pruners or ()) - set(factories)
+    names = arguments.pruners or list(factories)
+    unknown = set(names) - set(factories)
     if unknown:
         parser.error(f"unknown pruners {sorted(unknown)}; known are {', '.join(factories)}")
-    names = arguments.pruners or list(factories)
+    if set(arguments.per_study or ()) - set(names):
+        parser.error(f"--per-study is for pruners that are run: {', '.join(names)}")
     results: dict[str, list[Replay]] = {name: [] for name in names}
     rest = (arguments.trials, arguments.budget, arguments.sampler)
     with ProcessPoolExecutor(arguments.jobs) as workers:
@@ -329,15 +333,19 @@ def main() -> None:
             for path in arguments.studies
         }
         for futures in running.values():
-            mine: dict[str, list[Replay]] = {name: [] for name in names}
             for name, future in futures:
-                mine[name].append(future.result())
                 results[name].append(future.result())
-            if arguments.per_study:
-                print(f"\n{mine[names[0]][0].study}")
-                print("\n".join(table(mine)), flush=True)
-    print("\nall studies")
+    print("all studies")
     print("\n".join(table(results)))
+    if arguments.per_study is not None:
+        print()
+        shown = {name: results[name] for name in arguments.per_study or names}
+        for study in dict.fromkeys(replay.study for replay in results[names[0]]):
+            print(study)
+            _, *rows = table(
+                {name: [r for r in mine if r.study == study] for name, mine in shown.items()}
+            )
+            print("\n".join(rows))
     if arguments.json:
         rows_by_name = {name: [asdict(r) for r in rows] for name, rows in results.items()}
         arguments.json.write_text(json.dumps(rows_by_name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import io
 import re
@@ -155,10 +156,33 @@ def test_pages_read_well_on_github() -> None:
     allowed = {"index": {"{toctree}"}, "api": {"{eval-rst}"}}
     for name in PAGES:
         used = {language for language, _ in blocks(name) if language.startswith("{")}
-        assert used == allowed.get(name, set()), name
+        assert used - {"{literalinclude}"} == allowed.get(name, set()), name
         text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
         assert not re.search(r"\{[\w:-]+\}`|^:::|^\(\w+\)=$", text, re.M), name
         assert not text.startswith("---"), name
+
+
+def test_what_is_included_is_linked_as_well() -> None:
+    """The printed files of the benchmarks: GitHub shows nothing where the site includes them."""
+    printed = {path.name for path in (DOCS / "benchmarks").glob("*.txt")}
+    linked, included = set(), set()
+    for name in PAGES:
+        text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+        here = set(re.findall(r"\[\w+\.txt\]\(benchmarks/(\w+\.txt)\)", text))
+        shown = re.findall(r"^```\{literalinclude\} benchmarks/(\w+\.txt)\n```$", text, re.M)
+        assert len(shown) == text.count("{literalinclude}"), name
+        assert set(shown) <= here, name
+        linked |= here
+        included |= set(shown)
+    assert included
+    assert linked == printed
+
+
+def test_what_is_included_is_shown(site: Path) -> None:
+    shown = html.unescape((site / "benchmarks.html").read_text(encoding="utf-8"))
+    for name in ("replay_recorded", "speed"):
+        printed = (DOCS / "benchmarks" / f"{name}.txt").read_text(encoding="utf-8")
+        assert printed.splitlines()[-1] in shown
 
 
 def test_the_api_page_has_every_public_name(site: Path) -> None:
@@ -182,7 +206,7 @@ def test_formulas_are_formulas(site: Path) -> None:
         for formula in re.findall(r"<math.*?</math>", path.read_text(encoding="utf-8"), re.S):
             n += 1
             assert "\\" not in formula, f"{path.name}: {formula}"
-    assert n > 100
+    assert n > 50
 
 
 # --- pages as they look ---
@@ -244,7 +268,7 @@ def assert_same_output(printed: str, shown: str) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0.1, atol=0.02)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "extending", "faq"])
+@pytest.mark.parametrize("name", ["quickstart", "extending"])
 def test_examples_print_what_the_page_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +308,16 @@ def test_the_korean_quick_start_has_the_same_structure() -> None:
     assert one == other
 
 
+@pytest.mark.parametrize("name", ["quickstart", "quickstart_ko"])
+def test_the_quick_start_explains_the_reason_that_it_shows(name: str) -> None:
+    """Step, P, threshold and forecast in the sentence below are those of the last line."""
+    text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    p, threshold, step, forecast, below = re.findall(
+        r"^pruned: P = (\S+) < (\S+) at step (\d+), forecast (\S+) .*\n```\n\n(.*)$", text, re.M
+    )[0]
+    assert re.findall(r"\d+(?:\.\d+)?", below)[:4] == [step, p, threshold, forecast]
+
+
 def test_the_quick_start_shows_what_the_example_prints() -> None:
     """The words of its output, as the example has them."""
     (shown,) = (text for language, text in blocks("quickstart") if "without pruning" in text)
@@ -301,7 +335,7 @@ def test_settings_named_in_the_pages_exist() -> None:
     text = (DOCS / "settings.md").read_text(encoding="utf-8")
     used = set(re.findall(r"`(\w+)=", text)) | set(re.findall(r"`(n_\w+|\w+_\w+)`", text))
     assert len(used) > 12
-    assert used <= settings | {"report", "sampler", "set_n_steps"}
+    assert used <= settings | {"callbacks", "report", "sampler", "set_n_steps"}
 
 
 def test_all_settings_are_listed_with_their_defaults() -> None:
@@ -315,8 +349,8 @@ def test_all_settings_are_listed_with_their_defaults() -> None:
 
 
 def test_the_table_of_risk_is_that_of_the_benchmarks() -> None:
-    benchmarks = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
-    section = benchmarks.split("## On studies that nothing was fitted on")[1].split("```")[1]
+    output = (DOCS / "benchmarks" / "replay_recorded.txt").read_text(encoding="utf-8")
+    section, _, _ = output.partition("\n\n")  # of all studies
     printed = {
         name: (float(cost), float(regret), float(kept))
         for name, cost, regret, kept in re.findall(

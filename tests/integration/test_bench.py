@@ -66,15 +66,18 @@ def columns(output: str, name: str) -> list[float]:
 
 def test_replay(recorded: list[str]) -> None:
     output = run(
-        "replay.py", *recorded, "--orders", "2", "--trials", "30", "--per-study",
-        "--pruners", "none", "median_w3", "default",
+        "replay.py", *recorded, "--orders", "2", "--trials", "30",
+        "--per-study", "default", "--pruners", "none", "median_w3", "default",
     )  # fmt: skip
     cost, regret, _, kept, _, replays = columns(output, "none")
     # What diverged is pruned by nobody here, so no pruning spends all and keeps the best.
     assert (cost, regret, kept, replays) == (1.0, 0.0, 1.0, 4)
-    assert columns(output, "default")[0] < 0.9
-    assert "alpha_one" in output
-    assert "beta_two" in output
+    together, _, apart = output.partition("\n\n")
+    assert columns(together, "default")[0] < 0.9
+    lines = [line.split() for line in apart.splitlines()]
+    assert [line[0] for line in lines] == ["alpha_one", "default", "beta_two", "default"]
+    mean = sum(float(lines[row][1]) for row in (1, 3)) / 2
+    assert mean == pytest.approx(columns(together, "default")[0], abs=1e-3)
 
 
 def test_replay_within_a_budget(recorded: list[str]) -> None:
@@ -340,7 +343,7 @@ def test_concepts_draws_what_the_page_tells(tmp_path: Path) -> None:
     output = run("concepts.py", str(tmp_path))
     for name in ("p_beat", "decisions"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    page = (BENCH.parents[1] / "docs" / "concepts.md").read_text(encoding="utf-8")
+    page = (BENCH.parents[1] / "docs" / "how_it_decides.md").read_text(encoding="utf-8")
     (p_beat,) = re.findall(r"after 20 reports: P\(beat\) = ([\d.]+)", output)
     assert f"P(beat), here {p_beat}" in page
     stops = dict(re.findall(r"trial (\d+): pruned after (\d+) reports", output))
@@ -353,23 +356,29 @@ def test_concepts_draws_what_the_page_tells(tmp_path: Path) -> None:
 
 
 def test_reprint(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    text = """# A page
+    """The commands of the files run, the outputs replace the old ones, the commands stay."""
+    sums, kept = tmp_path / "sums.txt", tmp_path / "kept.txt"
+    command = '$ python -c \\\n    "print(1 + 1)"\n'
+    sums.write_text(command + "old\n\nolder\n")
+    needs = "$ python -c \"print('STUDIES')\"\n"
+    kept.write_text(needs + "as it was\n")
+    folder = ("--folder", str(tmp_path))
+    assert "left as it is: kept" in run("reprint.py", *folder)
+    assert sums.read_text() == command + "2\n"
+    assert kept.read_text() == needs + "as it was\n"
+    sums.write_text(command + "old\n")
+    run("reprint.py", *folder, "--studies", str(tmp_path), "kept")
+    assert sums.read_text() == command + "old\n"
+    assert kept.read_text() == needs + f"{tmp_path}\n"
 
-```text
-$ python -c \\
-    "print(1 + 1)"
-old
-$ python -c "print('STUDIES')"
-kept
-```
 
-```bash
-$ not to be run
-```
-"""
-    page.write_text(text)
-    assert "left as it is: python -c \"print('STUDIES')\"" in run("reprint.py", str(page))
-    assert page.read_text() == text.replace("old", "2")
-    run("reprint.py", str(page), "--studies", "folder", "--only", "STUDIES")
-    assert page.read_text() == text.replace("old", "2").replace("kept", "folder")
+PRINTED = sorted((BENCH.parents[1] / "docs" / "benchmarks").glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", PRINTED, ids=lambda path: path.stem)
+def test_printed_files_begin_with_a_command_that_there_is(path: Path) -> None:
+    command, _, output = path.read_text(encoding="utf-8").replace("\\\n", " ").partition("\n")
+    script = re.match(r"\$ (?:python tests/bench/(\w+\.py)|optuna-lcpruner \w+) ?", command)
+    assert script
+    assert script[1] is None or (BENCH / script[1]).is_file()
+    assert output.strip()

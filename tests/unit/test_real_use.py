@@ -353,6 +353,24 @@ class TestTheDirection:
             assert cause in warned[0]
 
 
+class TestOneThatWillBeTheBest:
+    ENDS = (0.5, 0.45, 0.4, 0.35, 0.3)
+
+    def test_survives_one_report_that_is_far_off(self) -> None:
+        losses = curve(0.28)
+        losses[8] = 0.9
+        study = study_with(LearningCurvePruner(20), *map(curve, self.ENDS))
+        assert train(study, losses) is None
+        assert study.best_trial == study.trials[-1]
+
+    def test_is_not_stopped_before_a_drop_that_the_others_went_through(self) -> None:
+        """It is no better than they are before it."""
+        before = np.where(np.arange(20) < 14, 0.2, 0.0)
+        study = study_with(LearningCurvePruner(20), *(curve(end) + before for end in self.ENDS))
+        assert train(study, curve(0.29) + before) is None
+        assert study.best_trial == study.trials[-1]
+
+
 class TestScale:
     @staticmethod
     def search(change: Callable[[Array], Array], n: int = 40) -> tuple[int, int]:
