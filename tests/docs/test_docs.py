@@ -168,7 +168,7 @@ def test_what_is_included_is_linked_as_well() -> None:
     linked, included = set(), set()
     for name in PAGES:
         text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
-        here = set(re.findall(r"\[\w+\.txt\]\(benchmarks/(\w+\.txt)\)", text))
+        here = set(re.findall(r"\]\(benchmarks/(\w+\.txt)\)", text))
         shown = re.findall(r"^```\{literalinclude\} benchmarks/(\w+\.txt)\n```$", text, re.M)
         assert len(shown) == text.count("{literalinclude}"), name
         assert set(shown) <= here, name
@@ -320,7 +320,8 @@ def test_the_quick_start_explains_the_reason_that_it_shows(name: str) -> None:
 
 def test_the_quick_start_shows_what_the_example_prints() -> None:
     """The words of its output, as the example has them."""
-    (shown,) = (text for language, text in blocks("quickstart") if "without pruning" in text)
+    shown = "".join(text for language, text in blocks("quickstart") if language == "text")
+    assert "without pruning" in shown
     source = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
     for line in (
         "Some pruned trials, and where they end when trained on:",
@@ -328,6 +329,25 @@ def test_the_quick_start_shows_what_the_example_prints() -> None:
     ):
         assert line in shown
         assert line in source
+
+
+def test_every_reason_is_explained() -> None:
+    """By its first words, in the table of reasons; those that prune in bold."""
+    text = (DOCS / "reasons.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (.*?) \|", text.split("## All reasons")[1], re.M)
+    bold = {
+        name for cell in cells if cell.startswith("**") for name in re.findall(r"`(.*?)`", cell)
+    }
+    other = {name for cell in cells for name in re.findall(r"`(.*?)`", cell)} - bold
+    for reason in optuna_lcpruner.Reason:
+        words = reason.value.removesuffix(" another pruner")
+        found = {
+            name
+            for name in bold | other
+            if name.split(":" if words == "startup" else "\0")[0] == words
+        }
+        assert found, reason
+        assert (found <= bold) == reason.prunes, reason
 
 
 def test_settings_named_in_the_pages_exist() -> None:
