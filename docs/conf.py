@@ -1,8 +1,8 @@
 """The documentation site: ``python -m sphinx -W -n docs FOLDER`` builds it.
 
 The pages read on GitHub too, so of MyST's own syntax only ``{toctree}`` in index.md, ``{eval-rst}``
-in api.md, ``$`` for formulas and ``{literalinclude}`` of what a benchmark printed, with a link to the
-file, are used.
+in api.md, ``$`` for formulas and ``{literalinclude}`` of the files in benchmarks/, with a link to
+each, are used.
 """
 
 from __future__ import annotations

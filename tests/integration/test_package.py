@@ -137,7 +137,7 @@ def test_the_sdist_holds_what_the_tests_need(built: Built) -> None:
         there = {
             path.relative_to(ROOT).as_posix()
             for path in (ROOT / folder).rglob("*")
-            if path.suffix in (".py", ".md", ".npz", ".cff")
+            if path.suffix in (".py", ".md", ".npz", ".cff", ".txt")
         }
         assert there
         assert there <= files
