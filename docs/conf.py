@@ -49,6 +49,7 @@ nitpick_ignore = [
     *(("py:class", name) for name in ("Array", "ArrayLike", "IntArray")),
     ("py:exc", "InputError"),  # named without their modules where they are raised
     ("py:exc", "LedgerError"),
+    ("py:class", "optuna_lcpruner.decision.decision.Description"),  # of a constructor for us
     ("py:class", "optuna_lcpruner.posterior.interface.Made"),  # a type variable
 ]
 

@@ -139,7 +139,7 @@ class Decision:
 
     @property
     def words(self) -> str:
-        """What LearningCurvePruner says by itself: the reason with its numbers, for people."""
+        """The reason with its numbers, for people, as LearningCurvePruner says it by itself."""
         return self.description.words
 
     @property
