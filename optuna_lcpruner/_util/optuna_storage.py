@@ -1,4 +1,4 @@
-"""What needs Optuna's private names: relational storages, their cache, several attributes at once.
+"""What needs Optuna's private names: what a storage is inside, several attributes at once.
 
 Nothing else in the package touches the inside of a storage.
 """
@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
+import sqlalchemy
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
@@ -99,3 +103,52 @@ def _set_at_once(database: RDBStorage, trial_id: int, attributes: Mapping[str, A
         check(trial_id, trial.state)
         session.execute(statement)
     return True
+
+
+def storage_of(study: Study) -> BaseStorage:
+    """Return the storage of a study."""
+    return study._storage
+
+
+def study_id_of(study: Study) -> int:
+    """Return the number of a study in its storage."""
+    return study._study_id
+
+
+def trial_id_of(trial: FrozenTrial | Trial) -> int:
+    """Return the number of a trial in its storage, which is not ``trial.number``."""
+    return trial._trial_id
+
+
+def change_token(study: Study) -> tuple[Any, ...] | None:
+    """Return what changes whenever a trial of the study completes, and when another takes its place.
+
+    None where it cannot be asked, or where reading the trials costs no more: in other storages
+    than a database. None too for a study that keeps the trials it has read: they may be older than the
+    mark.
+    """
+    if type(study).get_trials is not Study.get_trials:
+        return None
+    database = relational(storage_of(study))
+    if database is None:
+        return None
+    try:
+        with database.engine.connect() as connection:
+            return tuple(connection.execute(_question(), {"study": study_id_of(study)}).one())
+    except Exception:  # whatever is wrong, reading the trials will tell
+        return None
+
+
+@cache
+def _question() -> sqlalchemy.Executable:
+    from optuna.storages._rdb.models import TrialModel  # not public; without it there is no mark
+
+    trials = TrialModel.__table__.c  # the columns: some attributes of the class are not
+    return sqlalchemy.select(
+        sqlalchemy.func.count(),
+        sqlalchemy.func.max(trials.trial_id),
+        sqlalchemy.func.max(trials.datetime_complete),
+    ).where(
+        trials.study_id == sqlalchemy.bindparam("study"),
+        trials.state == TrialState.COMPLETE,
+    )

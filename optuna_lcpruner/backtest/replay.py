@@ -34,6 +34,7 @@ from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
+from optuna_lcpruner._util.optuna_storage import storage_of, trial_id_of
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import RecordedStudy, RecordedTrial, first_line
 from optuna_lcpruner.curves.horizon import N_STEPS_ATTRIBUTE
@@ -268,8 +269,8 @@ def _constrain(study: Study, trial: Trial, recorded: RecordedTrial) -> None:
     """Give a trial that has run to its end its constraint values, as a sampler would then."""
     if recorded.constraints:
         # The attribute itself: set_constraint is new in Optuna 5, which reads this one too.
-        study._storage.set_trial_system_attr(
-            trial._trial_id, "constraints", list(recorded.constraints)
+        storage_of(study).set_trial_system_attr(
+            trial_id_of(trial), "constraints", list(recorded.constraints)
         )
 
 

@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
+from optuna_lcpruner._util.optuna_storage import storage_of, study_id_of, trial_id_of
 from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner.curves.learning_curve import ordered, usable
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
@@ -154,8 +155,8 @@ class DecisionMemory(Generic[Known]):
     def memo(self, study: Study) -> Memo[Known]:
         """Return what is remembered of a study."""
         with self.lock:
-            studies = self._memos.setdefault(study._storage, OrderedDict())
-            key = (study._study_id, study.directions[0])
+            studies = self._memos.setdefault(storage_of(study), OrderedDict())
+            key = (study_id_of(study), study.directions[0])
             if key not in studies:
                 studies[key] = Memo(self._new())
             studies.move_to_end(key)
@@ -260,4 +261,4 @@ def _key_of(trial: FrozenTrial) -> tuple[Any, ...]:
     """A trial and its reports: Optuna keeps a step's first report, so number and newest suffice."""
     reports = trial.intermediate_values
     newest = next(reversed(reports.items()), None) if reports else None
-    return (trial._trial_id, trial.number, trial.datetime_start, len(reports), newest)
+    return (trial_id_of(trial), trial.number, trial.datetime_start, len(reports), newest)

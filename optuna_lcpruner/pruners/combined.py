@@ -10,6 +10,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_lcpruner._util.optuna_storage import storage_of, trial_id_of
 from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner.decision.decision import OURS, Decision, Reason
 from optuna_lcpruner.pruners.remote import RemotePruner
@@ -98,7 +99,7 @@ class _Combination(BasePruner):
         _logger.info(f"Trial {trial.number}: {decision.message}")
         if trial.number >= 0:
             shown = trial_attributes.attributes(decision)
-            trial_attributes.writer().write(study._storage, trial._trial_id, shown)
+            trial_attributes.writer().write(storage_of(study), trial_id_of(trial), shown)
 
     @property
     def ledger(self) -> Setting:

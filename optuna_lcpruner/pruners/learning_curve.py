@@ -15,6 +15,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
+from optuna_lcpruner._util.optuna_storage import study_id_of, trial_id_of
 from optuna_lcpruner._util.validation import boolean, choice, integer, real
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import oriented
@@ -271,7 +272,7 @@ class LearningCurvePruner(BasePruner):
         if self._background is None or trial.number < 0:  # could not be told from another one
             answers = [self._ask(look, case.knowledge, case.incumbent) for look in curves]
         else:
-            key = (study._study_id, trial._trial_id, trial.datetime_start)
+            key = (study_id_of(study), trial_id_of(trial), trial.datetime_start)
             answer = self._background.exchange(key, Question(curves, case.knowledge, step))
             if answer is None:
                 return abstain(Reason.FORECAST_PENDING, "", step)

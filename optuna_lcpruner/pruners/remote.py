@@ -14,6 +14,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_lcpruner._util.optuna_storage import storage_of, trial_id_of
 from optuna_lcpruner._util.validation import boolean, choice, integer, real
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.decision.preconditions import Guards
@@ -140,7 +141,7 @@ class RemotePruner(BasePruner):
         Raises:
             Exception: Whatever the storage raises when it is out of reach.
         """
-        found = remote_decision.attributes(study._storage, trial._trial_id).get(ATTRIBUTE)
+        found = remote_decision.attributes(storage_of(study), trial_id_of(trial)).get(ATTRIBUTE)
         if found is None:
             return None
         try:

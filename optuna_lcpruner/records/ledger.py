@@ -28,7 +28,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
 from optuna_lcpruner._util.formatting import LEFT_BEHIND
-from optuna_lcpruner._util.optuna_storage import is_sqlite
+from optuna_lcpruner._util.optuna_storage import is_sqlite, storage_of
 from optuna_lcpruner._util.redaction import describe_error
 from optuna_lcpruner._util.validation import InputError, finite_or_none
 from optuna_lcpruner.decision.decision import Decision, Reason
@@ -370,7 +370,7 @@ def open_ledger(setting: Setting, study: Study) -> Ledger:
     """
     if setting is None:
         setting = getattr(study.pruner, "ledger", None)
-    where = address(checked(setting), study._storage)
+    where = address(checked(setting), storage_of(study))
     if where is None:
         raise LedgerError(
             f"study {study.study_name!r} has no ledger beside it: outside databases there is one "

@@ -19,7 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.attributes import CONTROL_ATTRIBUTE
-from optuna_lcpruner._util.optuna_storage import uncached
+from optuna_lcpruner._util.optuna_storage import storage_of, trial_id_of, uncached
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.decision.decision import Decision, Reason
 from optuna_lcpruner.records import ledger_writer, trial_attributes
@@ -135,7 +135,7 @@ class Recorder:
             _logger.log(level, f"{name}: {decision.message}")
 
     def _publish(self, study: Study, trial: FrozenTrial, decision: Decision) -> None:
-        storage, trial_id = study._storage, trial._trial_id
+        storage, trial_id = storage_of(study), trial_id_of(trial)
         if decision.reason is Reason.CONTROL:
             _mark_control(storage, trial)
         if not self.publish:
@@ -160,7 +160,7 @@ class Recorder:
             if isinstance(self.ledger, str):
                 raise InputError("no ledger: the pruner around this one does not say which trial.")
             return
-        to = where.of(self.ledger, study._storage)
+        to = where.of(self.ledger, storage_of(study))
         if to is None:
             return
         name, number, started = study.study_name, trial.number, trial.datetime_start
@@ -193,7 +193,7 @@ def _mark_control(storage: BaseStorage, trial: FrozenTrial) -> None:
     """Note in a trial of the control group since when it would have been stopped."""
     step = max(trial.intermediate_values)
     # Asked of the storage: what Optuna hands to a pruner may have the attributes of the start.
-    since = uncached(storage).get_trial_user_attrs(trial._trial_id).get(CONTROL_ATTRIBUTE)
+    since = uncached(storage).get_trial_user_attrs(trial_id_of(trial)).get(CONTROL_ATTRIBUTE)
     # The first that would end it; a mark from ahead is of the trial that this one retries.
     if not isinstance(since, int) or since > step:
-        trial_attributes.writer().write(storage, trial._trial_id, {CONTROL_ATTRIBUTE: step})
+        trial_attributes.writer().write(storage, trial_id_of(trial), {CONTROL_ATTRIBUTE: step})

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager
-from functools import cache
 from typing import Any
 
-import sqlalchemy
 from optuna.study import Study
 from optuna.trial import TrialState
 
 from optuna_lcpruner._util.fork_safety import LONGEST_WAIT
-from optuna_lcpruner._util.optuna_storage import relational
+from optuna_lcpruner._util.optuna_storage import change_token
 from optuna_lcpruner.study.history import StudyRecord
 from optuna_lcpruner.study.summary import StudySummary
 
@@ -79,37 +77,3 @@ class StudyReader:
             summary = self._record.update(trials, mark is not None, self.stopped)
             self._read = None if mark is None else (mark, self._record, summary)
             return self._record, summary
-
-
-def change_token(study: Study) -> Mark | None:
-    """What changes whenever a trial of the study completes, and when another takes its place.
-
-    None where it cannot be asked, or where reading the trials costs no more: in other storages than
-    a database. None too for a study that keeps the trials it has read: they may be older than the
-    mark.
-    """
-    if type(study).get_trials is not Study.get_trials:
-        return None
-    database = relational(study._storage)
-    if database is None:
-        return None
-    try:
-        with database.engine.connect() as connection:
-            return tuple(connection.execute(_question(), {"study": study._study_id}).one())
-    except Exception:  # whatever is wrong, reading the trials will tell
-        return None
-
-
-@cache
-def _question() -> sqlalchemy.Executable:
-    from optuna.storages._rdb.models import TrialModel  # not public; without it there is no mark
-
-    trials = TrialModel.__table__.c  # the columns: some attributes of the class are not
-    return sqlalchemy.select(
-        sqlalchemy.func.count(),
-        sqlalchemy.func.max(trials.trial_id),
-        sqlalchemy.func.max(trials.datetime_complete),
-    ).where(
-        trials.study_id == sqlalchemy.bindparam("study"),
-        trials.state == TrialState.COMPLETE,
-    )

@@ -23,6 +23,7 @@ from optuna.logging import get_logger
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
+from optuna_lcpruner._util.optuna_storage import storage_of, study_id_of
 from optuna_lcpruner._util.redaction import describe_error
 from optuna_lcpruner._util.validation import InputError, missing, real
 from optuna_lcpruner.records.location import Setting
@@ -163,7 +164,7 @@ def upload_forecast(
             artifact_store=artifact_store,
             file_path=str(path),
             study_or_trial=found,
-            storage=study._storage,
+            storage=storage_of(study),
             mimetype="image/svg+xml",
         )
 
@@ -195,13 +196,13 @@ def claim(study: Study, every: float) -> Claim | None:
         return None
     by = f"{socket.gethostname()} {os.getpid()} {threading.get_ident()}"
     mine: Claim = {"at": time.time(), "by": by}
-    study._storage.set_study_system_attr(study._study_id, _CLAIM, mine)
+    storage_of(study).set_study_system_attr(study_id_of(study), _CLAIM, mine)
     return mine if standing(study) == mine else None
 
 
 def standing(study: Study) -> Claim | None:
     """The newest claim, None if nobody has published yet."""
-    last = study._storage.get_study_system_attrs(study._study_id).get(_CLAIM)
+    last = storage_of(study).get_study_system_attrs(study_id_of(study)).get(_CLAIM)
     return last if isinstance(last, dict) else None
 
 

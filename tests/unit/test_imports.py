@@ -1,6 +1,7 @@
 """Rooms import only from rooms below them, and what is heavy has one door each."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -33,7 +34,7 @@ RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms} | {"v
 ONLY = {
     "emcee": {"posterior.weighted_sum.moves"},
     "sqlalchemy": {
-        "_util.optuna_storage", "study.reader", "records.ledger", "records.location", "cli._common",
+        "_util.optuna_storage", "records.ledger", "records.location", "cli._common",
     },
     "matplotlib": {"backtest.report", "visualization.matplotlib"},
     "pandas": {"backtest.data"},
@@ -100,6 +101,17 @@ def test_third_parties(module):
     assert not roots & {"sklearn", "torch"}
     if room_of(module) in WITHOUT_OPTUNA and module != "curves.horizon":
         assert "optuna" not in roots
+
+
+PRIVATE = re.compile(r"(?<!self)\._(storage|study_id|trial_id|backend)\b")
+"""Names inside Optuna's objects that are not public."""
+
+
+@pytest.mark.parametrize("module", sorted(set(FILES) - {"_util.optuna_storage"}))
+def test_one_module_knows_what_is_private_in_optuna(module):
+    source = FILES[module].read_text()
+    assert not PRIVATE.findall(source)
+    assert "optuna.storages._" not in source
 
 
 @pytest.mark.parametrize(

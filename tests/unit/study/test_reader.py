@@ -18,6 +18,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner
+from optuna_lcpruner._util import optuna_storage
 from optuna_lcpruner.study import reader
 from optuna_lcpruner.study.reader import change_token
 
@@ -162,7 +163,7 @@ class TestDecisions:
     def test_without_a_mark_they_are_read_each_time(
         self, twins: tuple[Study, Study], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(reader, "_question", lambda: 1 / 0)
+        monkeypatch.setattr(optuna_storage, "_question", lambda: 1 / 0)
         here, there = twins
         there.add_trials(good_trials())
         here.pruner = recording = Recording(here.pruner)  # type: ignore[arg-type]

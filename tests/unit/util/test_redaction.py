@@ -101,12 +101,12 @@ class TestWhatPeopleSee:
         assert "topsecret" not in str(caught.value)
         assert caught.value.__suppress_context__  # SQLAlchemy's own message shows it
 
-    @pytest.mark.parametrize("fails", ["show", "record"])
+    @pytest.mark.parametrize("fails", ["_publish", "_keep"])
     def test_of_whatever_a_pruner_says_once(
         self, fails: str, warned: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         broken = OSError(f"cannot reach {URL}")
-        monkeypatch.setattr(recorder, fails, lambda *arguments: raise_(broken))
+        monkeypatch.setattr(recorder.Recorder, fails, lambda *arguments: raise_(broken))
         study = make_study(good_trials(), pruner=LearningCurvePruner(20))
         trial = study.ask()
         trial.report(0.1, 0)
