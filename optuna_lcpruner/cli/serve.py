@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from typing import Any, TextIO
 
 import optuna
@@ -19,8 +21,9 @@ from optuna.storages import BaseStorage
 
 from optuna_lcpruner._util.formatting import count
 from optuna_lcpruner._util.redaction import describe_error, redact
-from optuna_lcpruner._util.validation import InputError, real
+from optuna_lcpruner._util.validation import InputError, integer, real
 from optuna_lcpruner.cli._common import open_storage
+from optuna_lcpruner.pruners.executor import worker_processes
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 from optuna_lcpruner.service.events import Event
 from optuna_lcpruner.service.forecaster import LONGEST_PAUSE, Forecaster
@@ -56,10 +59,10 @@ def add_serve(commands: Any) -> None:
         help="forecast running trials for trainers with RemotePruner()",
         description=(
             "Watch the running trials of studies, forecast them, and write verdicts to the\n"
-            "storage, where RemotePruner() reads them. Any number of these may\n"
-            "run: they share the work. SIGTERM or Ctrl-C ends it after the trial in hand."
+            "storage, where RemotePruner() reads them. One of these serves a study.\n"
+            "SIGTERM or Ctrl-C ends it after the trial in hand."
         ),
-        epilog="exit code: 0 stopped as told, 1 the storage was out of reach, 2 wrong arguments",
+        epilog="exit code: 0 stopped as told, 1 storage or executor gone, 2 wrong arguments",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("what to watch")
@@ -76,12 +79,14 @@ def add_serve(commands: Any) -> None:
     how.add_argument(
         "--interval", type=float, default=1.0, metavar="S", help="seconds between two looks (1)"
     )
-    how.add_argument(
-        "--lease",
-        type=float,
-        default=30.0,
-        metavar="S",
-        help="seconds until others take over from a forecaster that has died (30)",
+    where = how.add_mutually_exclusive_group()
+    where.add_argument(
+        "--processes", type=int, metavar="N", help="forecast in N processes (in this one)"
+    )
+    where.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="forecast on the Dask cluster that has its scheduler there",
     )
     how.add_argument(
         "--give-up-after",
@@ -117,21 +122,31 @@ def _serve(arguments: argparse.Namespace) -> int:
     try:
         give_up_after = real("--give-up-after", arguments.give_up_after, 0.0, float("inf"))
         interval = real("--interval", arguments.interval, 0.0, 3600.0)
-        lease = real("--lease", arguments.lease, 0.01, 3600.0)
+        if arguments.processes is not None:
+            integer("--processes", arguments.processes, 1)
     except ValueError as error:
         raise InputError(str(error)) from error
+    if arguments.dask is not None and find_spec("distributed") is None:
+        raise InputError("--dask needs the package distributed: pip install distributed.")
     log = Log(sys.stderr, as_json=arguments.log_json, verbose=arguments.verbose)
     stop = threading.Event()
-    with log.heard(), _stopped_by_signals(stop):
+    with ExitStack() as stack:
+        stack.enter_context(log.heard())
+        stack.enter_context(_stopped_by_signals(stop))
         storage = _opened(arguments, 0.0 if arguments.once else give_up_after, stop, log)
         if storage is None:
             return 0 if stop.is_set() else 1
+        try:
+            executor = _executor(arguments, stack)
+        except OSError as error:
+            log.say(logging.ERROR, "dask_out_of_reach", why=describe_error(error, []))
+            return 1
         forecaster = Forecaster(
             storage,
             arguments.study,
             pruner,
             interval=interval,
-            lease=lease,
+            executor=executor,
             tell=log.tell,
             stop=stop,
         )
@@ -142,7 +157,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             studies=", ".join(arguments.study) if arguments.study else "all",
             version=__version__,
         )
-        well = forecaster.run_once() if arguments.once else forecaster.run(give_up_after)
+        well = (forecaster.run_once if arguments.once else forecaster.run)(give_up_after)
         done = forecaster.counts
         log.say(logging.INFO, "stopped", verdicts=done.verdicts, prunes=done.prunes)
     return 0 if well else 1
@@ -171,6 +186,27 @@ def _pruner(arguments: argparse.Namespace) -> LearningCurvePruner:
         )
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from error
+
+
+def _executor(arguments: argparse.Namespace, stack: ExitStack) -> Executor | None:
+    """Return what makes the forecasts, to be closed with the stack; None for this process.
+
+    Raises:
+        OSError: If the Dask cluster is out of reach.
+        InputError: If its address is none.
+    """
+    if arguments.processes is not None:
+        return stack.enter_context(worker_processes(arguments.processes))
+    if arguments.dask is None:
+        return None
+    from distributed import Client  # takes a second
+
+    try:
+        client = stack.enter_context(Client(arguments.dask, set_as_default=False))
+    except ValueError as error:
+        raise InputError(f"--dask: {error}") from error
+    executor: Executor = client.get_executor()
+    return executor
 
 
 def _opened(
@@ -299,7 +335,7 @@ def status(counts: Counts) -> str:
     parts = [
         count(counts.studies, "study", "studies"),
         count(counts.running, "running trial"),
-        count(counts.members, "forecaster"),
+        f"{counts.waiting} waiting",
         f"{count(counts.verdicts, 'verdict')}, {count(counts.prunes, 'prune')}",
         f"storage {1e3 * counts.storage_seconds:.0f} ms",
     ]

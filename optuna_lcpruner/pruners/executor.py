@@ -1,4 +1,4 @@
-"""Forecasts that training does not wait for: made by an executor, taken at the next check.
+"""Forecasts that nobody waits for: made by an executor, taken at the next check.
 
 Glossary:
     question  the curves to forecast (the newest first) and what the study knows
@@ -6,25 +6,40 @@ Glossary:
 
 One question of a trial is in flight at a time; while it is, a newer one replaces the one waiting.
 An answer is handed out once; one that a newer answer has overtaken is dropped. Whatever goes wrong
-in a worker, the trial goes on: its question is dropped and one warning is given.
+in a worker, the trial goes on: its question is dropped and one warning is given. A question is sent
+once, however often it is asked, unless it was lost with its worker.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+
+import numpy as np
 
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 
 _MOST_TRIALS = 1024
+
+_LOST = (CancelledError, BrokenExecutor)
+"""Errors that say nothing about the question: it is sent again if it is asked again."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,13 @@ class Question:
     curves: tuple[LearningCurve, ...]
     knowledge: StudyKnowledge
     step: int
+
+    def repeats(self, other: Question | None) -> bool:
+        """Return whether it is about the reports of another one, whatever the study has learnt."""
+        if other is None or self.step != other.step or len(self.curves) != len(other.curves):
+            return False
+        mine, others = self.curves[0], other.curves[0]
+        return mine.horizon == others.horizon and np.array_equal(mine.values, others.values)
 
 
 @dataclass(frozen=True)
@@ -58,11 +80,13 @@ def answer(engine: Engine, question: Question) -> Answer:
 
 @dataclass
 class _Slot:
-    in_flight: object | None = None  # a token of its own for each question sent
+    in_flight: int | None = None  # a number of its own for each question sent
+    sent: Question | None = None
     future: Future[Answer] | None = None
     since: float = 0.0
     waiting: Question | None = None
     answer: Answer | None = None
+    failed: tuple[Question, Exception] | None = None
 
 
 class Background:
@@ -72,8 +96,12 @@ class Background:
         engine: The posterior.
         executor: Any ``concurrent.futures.Executor``. It stays the caller's to shut down; see
             :func:`worker_processes` for one that leaves nothing behind.
-        timeout: Seconds after which a question counts as lost.
+        timeout: Seconds after which a question counts as lost. They count from when the last
+            question sent before it was answered: until then it may stand in a queue.
         warn: Called with ``(topic, message)`` when a worker fails.
+
+    Attributes:
+        is_refused: Whether the executor takes no work any more.
     """
 
     def __init__(
@@ -87,11 +115,21 @@ class Background:
         self._executor = executor
         self._timeout = timeout
         self._warn = warn
+        self.is_refused = False
         self._lock = threading.Lock()
+        self._numbers = itertools.count()
         self._slots: OrderedDict[Hashable, _Slot] = OrderedDict()
 
     def exchange(self, trial: Hashable, question: Question) -> Answer | None:
-        """Hand over a trial's newest curve, take the newest answer that has arrived, if any."""
+        """Hand over a trial's newest curve, take the newest answer that has arrived, if any.
+
+        Args:
+            trial: Tells trials apart.
+            question: What to forecast.
+
+        Raises:
+            Exception: Whatever the engine raised when it was asked this question.
+        """
         with self._lock:
             slot = self._slots.setdefault(trial, _Slot())
             self._slots.move_to_end(trial)
@@ -101,8 +139,12 @@ class Background:
             overdue = time.monotonic() - slot.since > self._timeout
             if slot.in_flight is not None and overdue:
                 lost, slot.in_flight, slot.future = slot.future, None, None
-            slot.waiting = question
             taken, slot.answer = slot.answer, None
+            if slot.failed is not None and question.repeats(slot.failed[0]):
+                raise slot.failed[1]
+            in_flight = slot.sent if slot.in_flight is not None else None
+            is_answered = taken is not None and question.repeats(taken.question)
+            slot.waiting = None if is_answered or question.repeats(in_flight) else question
         # Executors are called without the lock: they may call back at once.
         if lost is not None:
             lost.cancel()
@@ -117,26 +159,28 @@ class Background:
             slot: The trial's.
             asked: Whether somebody waits for it; not so as an executor closes after the search.
         """
-        token = object()
         with self._lock:
             if slot.in_flight is not None or slot.waiting is None:
                 return
             question, slot.waiting = slot.waiting, None
-            slot.in_flight, slot.since = token, time.monotonic()
+            number = next(self._numbers)
+            slot.in_flight, slot.sent, slot.since = number, question, time.monotonic()
         try:
             future = self._executor.submit(answer, self._engine, question)
-        except RuntimeError as error:  # broken, or shut down
+        except Exception as error:  # broken, shut down, or its cluster cannot be reached
             with self._lock:
                 slot.in_flight = None
             if asked:
+                self.is_refused = True
                 self._warn("executor", f"the executor takes no work, trials go on: {error!r}")
             return
         with self._lock:
-            if slot.in_flight is token:
+            self.is_refused = False
+            if slot.in_flight == number:
                 slot.future = future
-        future.add_done_callback(lambda done: self._done(slot, token, done))
+        future.add_done_callback(lambda done: self._done(slot, number, question, done))
 
-    def _done(self, slot: _Slot, token: object, future: Future[Answer]) -> None:
+    def _done(self, slot: _Slot, number: int, question: Question, future: Future[Answer]) -> None:
         """Keep the answer, send the question that waits; called by the executor."""
         found, problem = None, None
         try:
@@ -144,13 +188,18 @@ class Background:
         except (Exception, CancelledError) as error:
             problem = error
         with self._lock:
-            if slot.in_flight is not token:  # given up before it came
+            for other in self._slots.values():
+                if other.in_flight is not None and other.in_flight > number:
+                    other.since = time.monotonic()
+            if slot.in_flight != number:  # given up before it came
                 return
-            slot.in_flight, slot.future = None, None
+            slot.in_flight, slot.future, slot.failed = None, None, None
             if found is not None:
                 slot.answer = found
             else:
                 slot.waiting = None  # not again before the next check
+            if isinstance(problem, Exception) and not isinstance(problem, _LOST):
+                slot.failed = (question, problem)
         if problem is not None and not isinstance(problem, CancelledError):
             self._warn("worker", f"a forecast failed, the trial goes on: {problem!r}")
         self._send(slot, asked=False)
@@ -160,12 +209,14 @@ class Background:
 def worker_processes(n: int = 1) -> Iterator[Executor]:
     """An executor of ``n`` processes that are gone at the end, even those that hang.
 
+    They are gone with this process too, even if it is killed.
+
     Example:
         >>> with worker_processes() as executor:
         ...     executor.submit(abs, -1).result()
         1
     """
-    executor = ProcessPoolExecutor(n, mp_context=get_context("spawn"))
+    executor = ProcessPoolExecutor(n, get_context("spawn"), initializer=_follow_parent)
     try:
         yield executor
     finally:
@@ -178,3 +229,16 @@ def worker_processes(n: int = 1) -> Iterator[Executor]:
             if process.is_alive():
                 process.kill()
                 process.join()
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent, and end as soon as it has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -157,14 +157,8 @@ class LearningCurvePruner(BasePruner):
             # A length that the user gave holds whatever trials announce.
             partial(StudyReader, announced=n_steps is None),
         )
-        if executor is not None and not isinstance(executor, Executor):
-            raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}.")
         timeout = real("executor_timeout", executor_timeout, 0.0, math.inf)
-        self._background = (
-            None
-            if executor is None
-            else Background(self._engine, executor, timeout, self._memory.warn_once)
-        )
+        self._background = self.background(executor, timeout)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_background": None}
@@ -178,11 +172,29 @@ class LearningCurvePruner(BasePruner):
         """The setting ``ledger``."""
         return self._memory.ledger
 
+    def background(self, executor: Executor | None, timeout: float) -> Background | None:
+        """Return what asks an executor for this pruner's forecasts; None without one."""
+        if executor is None:
+            return None
+        if not isinstance(executor, Executor):
+            raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}.")
+        return Background(self._engine, executor, timeout, self._memory.warn_once)
+
+    def forgetful(self, background: Background | None) -> LearningCurvePruner:
+        """Return a copy that remembers no study.
+
+        Args:
+            background: Makes its forecasts; without it a check waits for its forecast.
+        """
+        other = copy.copy(self)
+        other._background = background
+        return other
+
     @property
     def cannot_serve(self) -> str | None:
         """The setting, if any, with which it cannot decide for the trials of other processes."""
         if self._background is not None:
-            return "an executor"
+            return "an executor: it is the forecaster's to have"
         return "interval_steps, which is the trainer's" if self._guards.interval_steps > 1 else None
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:

@@ -35,7 +35,7 @@ FORMAT = 1
 _NUMBERS = ("p_beat", "threshold", "incumbent", "forecast", "low", "high")
 """Of a verdict and of a decision, in the order of their fields."""
 
-_LONGEST_NAME = 64
+_LONGEST_VERSION = 64
 
 
 class MalformedVerdictError(ValueError):
@@ -63,7 +63,6 @@ class RemoteVerdict:
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
         version: Version of the forecaster's package.
-        forecaster: Its name.
     """
 
     trial: int
@@ -78,16 +77,14 @@ class RemoteVerdict:
     low: float | None = None
     high: float | None = None
     version: str = __version__
-    forecaster: str = ""
 
     @classmethod
-    def of(cls, decision: Decision, trial: FrozenTrial, forecaster: str) -> RemoteVerdict:
+    def of(cls, decision: Decision, trial: FrozenTrial) -> RemoteVerdict:
         """A decision about a trial as it is; the trial has reported.
 
         Args:
             decision: What was decided.
             trial: The trial decided about.
-            forecaster: Who decided.
         """
         step = max(trial.intermediate_values)
         numbers: dict[str, Any] = {
@@ -99,7 +96,6 @@ class RemoteVerdict:
             len(trial.intermediate_values),
             finite_or_none(trial.intermediate_values[step]),
             decision.reason,
-            forecaster=forecaster[:_LONGEST_NAME],
             **numbers,
         )
 
@@ -131,9 +127,9 @@ class RemoteVerdict:
             if not _is_integer(found.get(name)) or found[name] < 0:
                 raise MalformedVerdictError(f"{name} is no count")
         numbers = {name: _number(name, found.get(name)) for name in ("value", *_NUMBERS)}
-        for name in ("version", "forecaster"):
-            if not isinstance(found.get(name), str) or len(found[name]) > _LONGEST_NAME:
-                raise MalformedVerdictError(f"{name} is no name")
+        version = found.get("version")
+        if not isinstance(version, str) or len(version) > _LONGEST_VERSION:
+            raise MalformedVerdictError("version is no version")
         reason = found.get("reason")
         if not isinstance(reason, str) or reason not in Reason.__members__:
             raise MalformedVerdictError("an unknown reason")
@@ -142,8 +138,7 @@ class RemoteVerdict:
             found["step"],
             found["n_reports"],
             reason=Reason[reason],
-            version=found["version"],
-            forecaster=found["forecaster"],
+            version=version,
             **numbers,
         )
         if found.get("prune") is not verdict.reason.prunes or not verdict._adds_up():

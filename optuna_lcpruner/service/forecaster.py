@@ -1,18 +1,19 @@
 """Forecasts running trials from outside their training, and writes the verdicts to the storage.
 
-A pass reads what each study's running trials have reported, judges those of this forecaster's share
-that have new reports with an ordinary :class:`~optuna_lcpruner.LearningCurvePruner`, and writes the
-verdicts where the trainers look for them (:class:`~optuna_lcpruner.RemotePruner`). The pruner
-publishes and keeps its ledger as it does in a training.
+A pass reads what each study's running trials have reported, judges those that have new reports with
+an ordinary :class:`~optuna_lcpruner.LearningCurvePruner`, and writes the verdicts where the
+trainers look for them (:class:`~optuna_lcpruner.RemotePruner`). The pruner publishes and keeps its
+ledger as it does in a training.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor
 
 from optuna.logging import get_logger
 from optuna.storages import BaseStorage, get_storage
@@ -33,12 +34,12 @@ STORAGE_SHARE = 0.25
 LONGEST_PAUSE = 30.0
 """Seconds between two looks at a study that rests or cannot be read, at most."""
 
-VISITS_A_LEASE = 4
-"""Looks at a study in the time of a lease: without one in half that time it counts as lost."""
-
 
 class Forecaster:
     """Forecasts the running trials of studies until it is stopped.
+
+    One forecaster serves a study. Where its process is too slow, an executor makes the forecasts.
+    A second forecaster on the same study does the same work again and no harm.
 
     Args:
         storage: Optuna storage, or its URL.
@@ -46,16 +47,16 @@ class Forecaster:
             is waited for.
         pruner: Decides. Its settings are what the trainers' would be if they forecast.
         interval: Seconds between two passes, at least.
-        lease: Seconds after which another forecaster takes over from one that is not heard of;
-            longer than two forecasts take, and at least four intervals. All forecasters of a
-            study need the same.
+        executor: Makes the forecasts, a ``concurrent.futures.Executor``: processes, or a cluster.
+            By default they are made here, one after the other.
+        executor_timeout: Seconds after which a forecast of the executor counts as lost and is asked
+            for again; the time in its queue does not count.
         tell: Called with each event; by default they go to the log.
         clock: Seconds from any origin; never goes back.
         stop: Ends :meth:`run` when it is set.
 
     Raises:
-        InputError: If the pruner does not forecast itself and at once, or looks at some reports
-            only, or if the lease is too short for the interval.
+        InputError: If the pruner has an executor of its own, or looks at some reports only.
         ValueError: If a number is out of its range.
         TypeError: If an argument is of the wrong type.
 
@@ -71,7 +72,8 @@ class Forecaster:
         pruner: LearningCurvePruner | None = None,
         *,
         interval: float = 1.0,
-        lease: float = 30.0,
+        executor: Executor | None = None,
+        executor_timeout: float = 60.0,
         tell: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         stop: threading.Event | None = None,
@@ -85,34 +87,29 @@ class Forecaster:
             raise TypeError(f"studies must be a list of names, but got {studies!r}.")
         self._names = None if studies is None else list(dict.fromkeys(studies))
         self._interval = real("interval", interval, 0.0, 3600.0)
-        lease = real("lease", lease, 0.01, 3600.0)
-        if self._interval > lease / VISITS_A_LEASE:
-            raise InputError(
-                f"lease must be at least {VISITS_A_LEASE} intervals, so that it is kept, "
-                f"but got {lease:g} and {self._interval:g} seconds."
-            )
-        settle = max(self._interval, 0.01)
+        timeout = real("executor_timeout", executor_timeout, 0.0, math.inf)
+        self._background = pruner.background(executor, timeout)
         opened = uncached(get_storage(storage))  # each study shall have its own cache
         self._urls = [url for url in (getattr(opened, "url", None), storage) if type(url) is str]
-        self._desk = ServiceContext(
-            opened, pruner, lease, settle, tell or _log, clock, stop or threading.Event()
+        self._context = ServiceContext(
+            opened, pruner, self._background, tell or _log, clock, stop or threading.Event()
         )
-        self._watched: dict[str, _Turn] = {}
+        self._workers: dict[str, StudyWorker] = {}
         self._look_for_studies = clock()
         self._failures = 0
 
     def __repr__(self) -> str:
-        storage = type(self._desk.storage).__name__
-        return f"Forecaster({storage}, studies={self._names!r}, pruner={self._desk.pruner!r})"
+        storage = type(self._context.storage).__name__
+        return f"Forecaster({storage}, studies={self._names!r}, pruner={self._context.pruner!r})"
 
     @property
     def counts(self) -> Counts:
         """What has been done since the start, and what was seen in the last pass."""
-        return self._desk.counts
+        return self._context.counts
 
     def stop(self) -> None:
         """End :meth:`run` once the trial in hand is judged; may be called from a signal handler."""
-        self._desk.stop.set()
+        self._context.stop.set()
 
     def run(self, give_up_after: float = 300.0) -> bool:
         """Make passes until :meth:`stop` is called.
@@ -121,52 +118,50 @@ class Forecaster:
             give_up_after: Seconds for which the storage may be out of reach.
 
         Returns:
-            Whether it ended well: False if the storage was out of reach for longer than that.
+            Whether it ended well: False if the storage was out of reach for longer than that, or
+            if the executor takes no more work.
         """
-        desk = self._desk
-        desk.reached = desk.clock()
+        context = self._context
+        context.reached = context.clock()
         try:
-            while not desk.stop.is_set():
+            while not context.stop.is_set():
                 well = self.run_pass()
-                out_of_reach = desk.clock() - desk.reached
+                out_of_reach = context.clock() - context.reached
                 if not well and out_of_reach >= give_up_after:
-                    desk.say(logging.ERROR, "gave_up", seconds=round(out_of_reach, 1))
+                    context.say(logging.ERROR, "gave_up", seconds=round(out_of_reach, 1))
                     return False
-                desk.stop.wait(self._rest())
+                if self._is_broken():
+                    return False
+                context.stop.wait(self._rest())
             return True
         finally:
-            self.leave()
+            _flush()
 
-    def run_once(self) -> bool:
-        """Make one pass over all studies, once the other forecasters know of this one.
+    def run_once(self, give_up_after: float = 300.0) -> bool:
+        """Judge each running trial once.
+
+        Args:
+            give_up_after: Seconds to wait for the executor.
 
         Returns:
-            Whether all of them could be read and written.
+            Whether all studies could be read and written, and all trials be judged.
         """
-        desk = self._desk
-        began = desk.clock()
+        context = self._context
+        began = context.clock()
         try:
             well = self.run_pass()
-            while well and not desk.stop.is_set() and self._is_joining():
-                waited = desk.clock() - began
-                if waited > 2.0 * desk.lease:
-                    desk.say(logging.ERROR, "no_share", seconds=round(waited, 1))
+            while well and not context.stop.is_set() and self._is_unfinished():
+                waited = context.clock() - began
+                if waited >= give_up_after:
+                    context.say(logging.ERROR, "gave_up", seconds=round(waited, 1))
                     return False
-                desk.stop.wait(self._rest())
+                if self._is_broken():
+                    return False
+                context.stop.wait(self._rest())
                 well = self.run_pass()
             return well
         finally:
-            self.leave()
-
-    def leave(self) -> None:
-        """Give the leases back, and write out what the pruner publishes and keeps."""
-        for turn in self._watched.values():
-            try:
-                turn.watch.leave()
-            except Exception as error:
-                self._desk.say(logging.INFO, "lease_left_to_expire", why=self._words(error))
-        trial_attributes.writer().flush(5.0)
-        ledger_writer.flush(5.0)
+            _flush()
 
     def run_pass(self) -> bool:
         """Look at each study whose turn it is.
@@ -174,73 +169,73 @@ class Forecaster:
         Returns:
             Whether all the studies could be read and written when last tried.
         """
-        desk = self._desk
-        desk.counts.storage_seconds = 0.0
+        context = self._context
+        context.counts.storage_seconds = 0.0
         try:
             self._find_studies()
         except Exception as error:
             self._failures += 1
-            self._look_for_studies = desk.clock() + self._pause(self._failures)
-            desk.say(logging.WARNING, "storage_out_of_reach", why=self._words(error))
+            self._look_for_studies = context.clock() + self._pause(self._failures)
+            context.say(logging.WARNING, "storage_out_of_reach", why=self._words(error))
             return False
         self._failures = 0
-        for turn in list(self._watched.values()):
-            if desk.stop.is_set():
+        for worker in list(self._workers.values()):
+            if context.stop.is_set():
                 break
-            if turn.due <= desk.clock():
-                self._visit(turn)
-        turns = self._watched.values()
-        counts = desk.counts
-        counts.studies = len(turns)
-        counts.running = sum(turn.watch.n_running for turn in turns)
-        counts.members = max((turn.watch.n_members for turn in turns), default=0)
-        counts.failing = sum(turn.failures > 0 for turn in turns)
-        desk.say(logging.DEBUG, "pass", **vars(counts))
+            if worker.due <= context.clock():
+                self._serve(worker)
+        workers = self._workers.values()
+        counts = context.counts
+        counts.studies = len(workers)
+        counts.running = sum(worker.n_running for worker in workers)
+        counts.waiting = sum(worker.n_waiting for worker in workers)
+        counts.failing = sum(worker.failures > 0 for worker in workers)
+        context.say(logging.DEBUG, "pass", **vars(counts))
         return counts.failing == 0
 
     def _find_studies(self) -> None:
         """Take in studies that are new; those given by name are watched from the start."""
-        if self._desk.clock() < self._look_for_studies:
+        context = self._context
+        if context.clock() < self._look_for_studies:
             return
         names = self._names
         if names is None:
-            with self._desk.storage_busy():
-                names = [study.study_name for study in self._desk.storage.get_all_studies()]
+            with context.storage_busy():
+                names = [study.study_name for study in context.storage.get_all_studies()]
         for name in names:
-            if name not in self._watched:
-                self._watched[name] = _Turn(StudyWorker(name, self._desk))
-        for name in set(self._watched).difference(names):
-            self._watched.pop(name).watch.gone(asked_for=False)
-        self._look_for_studies = self._desk.clock() + max(10.0 * self._interval, 1.0)
+            if name not in self._workers:
+                self._workers[name] = StudyWorker(name, context)
+        for name in set(self._workers).difference(names):
+            self._workers.pop(name).gone(asked_for=False)
+        self._look_for_studies = context.clock() + max(10.0 * self._interval, 1.0)
 
-    def _visit(self, turn: _Turn) -> None:
+    def _serve(self, worker: StudyWorker) -> None:
         """Serve a study and note when its next turn is."""
-        watch, desk = turn.watch, self._desk
+        context = self._context
         try:
-            watch.serve()
+            worker.serve()
         except KeyError as error:
-            ids = self._ids(watch.name)
+            ids = self._ids(worker.name)
             if ids is None or ids:
-                if ids and watch.study_id not in ids:  # another one of this name
-                    watch.forget()
-                self._failed(turn, error)
+                if ids and worker.study_id not in ids:  # another one of this name
+                    worker.forget()
+                self._failed(worker, error)
                 return
-            watch.gone(self._names is not None)
+            worker.gone(self._names is not None)
         except Exception as error:
-            self._failed(turn, error)
+            self._failed(worker, error)
             return
-        if turn.failures:
-            turn.failures = 0
-            desk.say(logging.INFO, "back", study=watch.name)
-        longest = LONGEST_PAUSE if watch.study_id is None else desk.lease / VISITS_A_LEASE
-        rests = desk.clock() - watch.active
-        turn.due = desk.clock() + max(self._interval, min(rests / 10.0, longest))
+        if worker.failures:
+            worker.failures = 0
+            context.say(logging.INFO, "back", study=worker.name)
+        rests = context.clock() - worker.active
+        worker.due = context.clock() + max(self._interval, min(rests / 10.0, LONGEST_PAUSE))
 
-    def _failed(self, turn: _Turn, error: Exception) -> None:
-        turn.failures += 1
-        turn.due = self._desk.clock() + self._pause(turn.failures)
-        level = logging.WARNING if turn.failures == 1 else logging.DEBUG
-        self._desk.say(level, "cannot_serve", study=turn.watch.name, why=self._words(error))
+    def _failed(self, worker: StudyWorker, error: Exception) -> None:
+        worker.failures += 1
+        worker.due = self._context.clock() + self._pause(worker.failures)
+        level = logging.WARNING if worker.failures == 1 else logging.DEBUG
+        self._context.say(level, "cannot_serve", study=worker.name, why=self._words(error))
 
     def _ids(self, name: str) -> set[int] | None:
         """The id of the study of this name, if there is one; None if the storage does not say.
@@ -249,23 +244,31 @@ class Forecaster:
         journal that it cannot read. The list of all studies tells.
         """
         try:
-            with self._desk.storage_busy():
-                studies = self._desk.storage.get_all_studies()
+            with self._context.storage_busy():
+                studies = self._context.storage.get_all_studies()
         except Exception:
             return None
         return {study._study_id for study in studies if study.study_name == name}
 
-    def _is_joining(self) -> bool:
-        return any(turn.watch.is_joining for turn in self._watched.values())
+    def _is_unfinished(self) -> bool:
+        return any(worker.n_unseen for worker in self._workers.values())
+
+    def _is_broken(self) -> bool:
+        """Whether the executor takes no more work; whoever started this one may start another."""
+        background, context = self._background, self._context
+        if background is None or not background.is_refused or context.stop.is_set():
+            return False
+        context.say(logging.ERROR, "executor_broken")
+        return True
 
     def _rest(self) -> float:
-        """Seconds until a study is due, and as the storage needs its rest; a lease ends it."""
-        due = [turn.due for turn in self._watched.values()]
+        """Seconds until a study is due, and as the storage needs its rest."""
+        due = [worker.due for worker in self._workers.values()]
         if self._names is None or not due:
             due.append(self._look_for_studies)
-        wait = min(due) - self._desk.clock()
+        wait = min(due) - self._context.clock()
         rest = self.counts.storage_seconds * (1.0 / STORAGE_SHARE - 1.0)
-        return max(wait, min(rest, self._desk.lease / 4.0), 0.01)
+        return max(wait, min(rest, LONGEST_PAUSE), 0.01)
 
     def _pause(self, failures: int) -> float:
         """Seconds before another try: twice as long each time."""
@@ -276,13 +279,10 @@ class Forecaster:
         return describe_error(error, self._urls)
 
 
-@dataclass
-class _Turn:
-    """A watch, when its study is to be looked at next, and failures in a row."""
-
-    watch: StudyWorker
-    due: float = float("-inf")
-    failures: int = 0
+def _flush() -> None:
+    """Write out what the pruner publishes and keeps."""
+    trial_attributes.writer().flush(5.0)
+    ledger_writer.flush(5.0)
 
 
 def _log(event: Event) -> None:

@@ -1,7 +1,7 @@
-"""One study in a forecaster's care: who takes which trial, what is new, the verdicts.
+"""One study in a forecaster's care: what is new, what is being forecast, the verdicts.
 
 All state is in the storage: a forecaster that is killed leaves nothing half done, and what is
-remembered here (a lease, which reports were judged, Optuna's cache of the study) can be lost.
+remembered here (which reports were judged, Optuna's cache of the study) can be lost.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,11 +18,19 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_lcpruner.decision.decision import Reason
+from optuna_lcpruner.pruners.executor import Background
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 from optuna_lcpruner.records import remote_decision
 from optuna_lcpruner.records.remote_decision import RemoteVerdict
 from optuna_lcpruner.service.events import Event
-from optuna_lcpruner.service.membership import Membership
+
+IDENTITY = "lcpruner_identity"
+"""Study system attribute that tells a study from a later one of its name and number.
+
+SQLite gives a study that is made after another was deleted the same numbers again, and Optuna's
+cache would go on to show the trials of the old one.
+"""
 
 LONGEST_PASS = 10.0
 """Seconds of forecasting after which the trials are read again, not to judge old reports."""
@@ -37,7 +46,7 @@ class Counts:
     Attributes:
         studies: Studies that are watched.
         running: Running trials in them.
-        members: Forecasters on the study that has most of them.
+        waiting: Those with reports that are not judged yet.
         verdicts: Verdicts written since the start.
         prunes: Those that stop their trial.
         failing: Studies that could not be read or written when last tried.
@@ -46,7 +55,7 @@ class Counts:
 
     studies: int = 0
     running: int = 0
-    members: int = 0
+    waiting: int = 0
     verdicts: int = 0
     prunes: int = 0
     failing: int = 0
@@ -55,13 +64,12 @@ class Counts:
 
 @dataclass
 class ServiceContext:
-    """What a forecaster's watches share.
+    """What a forecaster's workers share.
 
     Attributes:
         storage: The storage; a relational one without Optuna's cache.
         pruner: Decides; each study has a copy of its own.
-        lease: Seconds after which a forecaster that is not heard of counts as dead.
-        settle: Seconds that a newcomer waits in any case.
+        background: Makes the forecasts; None if the worker waits for each.
         tell: Called with each event.
         clock: Seconds from any origin; never goes back.
         stop: Set to stop after the trial in hand.
@@ -71,8 +79,7 @@ class ServiceContext:
 
     storage: BaseStorage
     pruner: LearningCurvePruner
-    lease: float
-    settle: float
+    background: Background | None
     tell: Callable[[Event], None]
     clock: Callable[[], float]
     stop: threading.Event
@@ -102,63 +109,42 @@ class StudyWorker:
 
     Args:
         name: The study's name.
-        desk: What it shares with the other watches.
+        context: What it shares with the other workers.
 
     Attributes:
         active: When a trial was last seen running.
         n_running: Running trials when last looked at.
+        n_waiting: Those with reports that were not judged then.
+        n_unseen: Those of which none had been judged.
+        due: When the study is to be looked at next, for the forecaster to set.
+        failures: Looks that failed, in a row, likewise.
     """
 
-    def __init__(self, name: str, desk: ServiceContext) -> None:
+    def __init__(self, name: str, context: ServiceContext) -> None:
         self.name = name
-        self.active = desk.clock()
-        self.n_running = 0
-        self._desk = desk
+        self.active = context.clock()
+        self.due = float("-inf")
+        self.failures = 0
+        self._context = context
         self._said_missing = False
         self._study: _ReadOnceStudy | None = None
         self.forget()
 
     def forget(self) -> None:
-        """Forget the study, as if it had not been seen; its lease is left to expire."""
-        self._drop()
-        desk = self._desk
-        self._membership = Membership(desk.lease, desk.settle, desk.clock)
-
-    def _drop(self) -> None:
         """Forget what can be read again; Optuna's cache of the study is the largest part of it."""
-        cache = getattr(self._desk.storage, "_cache", None)  # of the gRPC proxy, for all studies
+        cache = getattr(self._context.storage, "_cache", None)  # of the gRPC proxy, for all studies
         forget = getattr(cache, "delete_study_cache", None)
         if self._study is not None and forget is not None:
             forget(self._study._study_id)
         self._study = None
-        self._pruner = copy.copy(self._desk.pruner)
-        self._judged: dict[int, _Judged] = {}
-        self.n_running = 0
+        self._pruner = self._context.pruner.forgetful(self._context.background)
+        self._progress: dict[int, _Progress] = {}
+        self.n_running = self.n_waiting = self.n_unseen = 0
 
     @property
     def study_id(self) -> int | None:
         """The id of the study, None if it is not open."""
         return None if self._study is None else self._study._study_id
-
-    @property
-    def n_members(self) -> int:
-        """Forecasters on the study."""
-        return self._membership.n_members
-
-    @property
-    def is_joining(self) -> bool:
-        """Whether the study has running trials but this forecaster no share of them yet."""
-        study = self._study
-        return study is not None and study.is_served and not self._membership.is_settled
-
-    def leave(self) -> None:
-        """Give the lease back.
-
-        Raises:
-            Exception: Whatever the storage raises when it is out of reach.
-        """
-        if self._study is not None:
-            self._membership.leave(self._study._storage, self._study._study_id)
 
     def gone(self, asked_for: bool) -> None:
         """Take note that there is no such study, or none any more.
@@ -167,94 +153,95 @@ class StudyWorker:
             asked_for: Whether somebody gave its name.
         """
         if self._study is not None:
-            self._desk.say(logging.INFO, "study_gone", study=self.name)
+            self._context.say(logging.INFO, "study_gone", study=self.name)
         elif asked_for and not self._said_missing:
-            self._desk.say(logging.WARNING, "no_such_study", study=self.name)
+            self._context.say(logging.WARNING, "no_such_study", study=self.name)
         self._said_missing = True
         self.forget()
 
     def serve(self) -> None:
-        """Judge the running trials of this forecaster's share that have new reports.
+        """Judge the running trials that have new reports.
 
         Raises:
             KeyError: If there is no such study.
             Exception: Whatever the storage raises when it is out of reach.
         """
+        context = self._context
         study = self._study or self._load()
-        if study is None or not study.is_served or not self._keep(study):
+        if study is None or not study.is_served:
             return
-        with self._desk.storage_busy():
+        with context.storage_busy():
+            if self._read_identity(study._study_id) != self._identity:
+                context.say(logging.INFO, "study_gone", study=self.name)
+                self.forget()
+                return
             running = study.read_running()
-        now = self._desk.clock()
         self.n_running = len(running)
-        self._judged = {t._trial_id: self._judged.get(t._trial_id, _NOT_YET) for t in running}
+        self._progress = {
+            t._trial_id: self._progress.get(t._trial_id, _Progress()) for t in running
+        }
+        now = context.clock()
         if running:
             self.active = now
-        elif now - self.active > IDLE_AFTER:
-            with self._desk.storage_busy():
-                self.leave()
-            self.forget()
-            return
-        if self._membership.is_settled:
             self._judge_all(study, running)
+        elif now - self.active > IDLE_AFTER:
+            self.forget()
 
     def _load(self) -> _ReadOnceStudy | None:
         """Open the study if a trial is running in it."""
-        storage = self._desk.storage
-        with self._desk.storage_busy():
+        storage = self._context.storage
+        with self._context.storage_busy():
             study_id = storage.get_study_id_from_name(self.name)
             running = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
             if not running:
                 return None
             study = _ReadOnceStudy(self.name, storage)
+            self._identity = self._read_identity(study_id)
+            if self._identity is None:
+                self._identity = uuid.uuid4().hex
+                storage.set_study_system_attr(study_id, IDENTITY, self._identity)
         self._study = study
-        self.active = self._desk.clock()
+        self.active = self._context.clock()
         self._said_missing = False
-        self._desk.say(logging.INFO, "study", study=self.name, running=len(running))
+        self._context.say(logging.INFO, "study", study=self.name, running=len(running))
         if not study.is_served:
-            self._desk.say(logging.WARNING, "several_objectives", study=self.name)
+            self._context.say(logging.WARNING, "several_objectives", study=self.name)
         return study
 
-    def _keep(self, study: _ReadOnceStudy) -> bool:
-        """Keep the lease on the study; False if it was lost."""
-        before = self._membership.id
-        with self._desk.storage_busy():
-            lost = self._membership.keep(study._storage, study._study_id)
-        if lost:
-            # Taken for dead, or another study of this name and number: nothing remembered holds.
-            self._desk.say(logging.WARNING, "lease_lost", study=self.name)
-            self._drop()
-        elif before not in ("", self._membership.id):
-            self._desk.say(logging.WARNING, "lease_lapsed", study=self.name)
-        return not lost
+    def _read_identity(self, study_id: int) -> object:
+        return self._context.storage.get_study_system_attrs(study_id).get(IDENTITY)
 
     def _judge_all(self, study: _ReadOnceStudy, running: Sequence[FrozenTrial]) -> None:
-        """Judge what is new and this forecaster's, the longest unseen first."""
-        desk = self._desk
-        began = desk.clock()
+        """Judge what is new, the longest unseen first."""
+        context = self._context
+        began = context.clock()
         waiting = [trial for trial in running if self._has_news(trial)]
-        waiting.sort(key=lambda trial: self._judged[trial._trial_id].when)
+        waiting.sort(key=lambda trial: self._progress[trial._trial_id].when)
         for trial in waiting:
-            if desk.stop.is_set() or desk.clock() - began > LONGEST_PASS:
-                return
-            if self._membership.is_due and not self._keep(study):
-                return
-            if self._membership.takes(trial._trial_id):
-                self._judge(study, trial)
+            if context.stop.is_set() or context.clock() - began > LONGEST_PASS:
+                break
+            self._judge(study, trial)
+        waiting = [trial for trial in waiting if self._has_news(trial)]
+        self.n_waiting = len(waiting)
+        self.n_unseen = sum(self._progress[trial._trial_id].n_reports == 0 for trial in waiting)
 
     def _has_news(self, trial: FrozenTrial) -> bool:
-        if len(trial.intermediate_values) <= self._judged[trial._trial_id].n_reports:
+        if len(trial.intermediate_values) <= self._progress[trial._trial_id].n_reports:
             return False
         known = remote_decision.newest(trial)
         return known is None or not known.covers(trial)
 
     def _judge(self, study: _ReadOnceStudy, trial: FrozenTrial) -> None:
-        """Decide about a trial and write the verdict, unless somebody else has meanwhile."""
-        desk = self._desk
-        start = desk.clock()
-        decision = self._pruner.decide(study, trial)
-        took = desk.clock() - start
-        verdict = RemoteVerdict.of(decision, trial, self._membership.id)
+        """Decide about a trial and write the verdict; a forecast in the making is waited for."""
+        context, progress = self._context, self._progress[trial._trial_id]
+        # A verdict says which reports it rests on: those that the forecast was asked for.
+        asked, since = progress.asked or (trial, context.clock())
+        decision = self._pruner.decide(study, asked)
+        progress.asked = None
+        if decision.reason is Reason.FORECAST_PENDING:
+            progress.asked = (asked, since)
+            return
+        verdict = RemoteVerdict.of(decision, asked)
         facts = {
             "study": self.name,
             "trial": trial.number,
@@ -264,32 +251,21 @@ class StudyWorker:
             "reason": decision.reason.name,
             "p": decision.p_beat,
             "threshold": decision.threshold,
-            "ms": round(1e3 * took, 1),
+            "ms": round(1e3 * (context.clock() - since), 1),
         }
         try:
-            with desk.storage_busy():
-                if not self._membership.holds and _is_overtaken(study, trial):
-                    desk.say(logging.INFO, "overtaken", **facts)
-                    return
+            with context.storage_busy():
                 remote_decision.write(study._storage, trial._trial_id, verdict)
         except RuntimeError:  # Optuna's UpdateFinishedTrialError, which older versions lack
-            with desk.storage_busy():
+            with context.storage_busy():
                 if not study._storage.get_trial(trial._trial_id).state.is_finished():
                     raise
-            desk.say(logging.DEBUG, "ended_meanwhile", **facts)
+            context.say(logging.DEBUG, "ended_meanwhile", **facts)
             return
-        self._judged[trial._trial_id] = _Judged(verdict.n_reports, desk.clock())
-        desk.counts.verdicts += 1
-        desk.counts.prunes += decision.prune
-        desk.say(logging.INFO if decision.prune else logging.DEBUG, "verdict", **facts)
-
-
-def _is_overtaken(study: Study, trial: FrozenTrial) -> bool:
-    """Whether another forecaster judged these reports while this one's lease ran out."""
-    now = copy.copy(trial)
-    now.system_attrs = dict(remote_decision.attributes(study._storage, trial._trial_id))
-    known = remote_decision.newest(now)
-    return known is not None and known.covers(trial)
+        self._progress[trial._trial_id] = _Progress(verdict.n_reports, context.clock())
+        context.counts.verdicts += 1
+        context.counts.prunes += decision.prune
+        context.say(logging.INFO if decision.prune else logging.DEBUG, "verdict", **facts)
 
 
 class _ReadOnceStudy(Study):
@@ -313,12 +289,16 @@ class _ReadOnceStudy(Study):
         return copy.deepcopy(trials) if deepcopy else trials
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """How many reports of a trial this forecaster has judged, and when."""
+@dataclass
+class _Progress:
+    """How far a running trial has been judged.
 
-    n_reports: int
-    when: float
+    Attributes:
+        n_reports: Reports that the last verdict rests on.
+        when: When that was written.
+        asked: The trial as it was when the forecast in the making was asked for, and when that was.
+    """
 
-
-_NOT_YET = _Judged(0, float("-inf"))
+    n_reports: int = 0
+    when: float = float("-inf")
+    asked: tuple[FrozenTrial, float] | None = None

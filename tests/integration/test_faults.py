@@ -156,7 +156,7 @@ def write(*arguments):
     time.sleep(1000)
 remote_decision.write = write
 """
-    options = ("--storage", url, "--interval", "0.05", "--n-steps", "20", "--lease", "2")
+    options = ("--storage", url, "--interval", "0.05", "--n-steps", "20")
     with Serving(*options, before=before) as killed:
         killed.wait_for("about_to_write")
         os.kill(killed.process.pid, signal.SIGKILL)
@@ -170,57 +170,6 @@ remote_decision.write = write
 
 
 @pytest.mark.slow
-def test_two_forecasters_and_one_is_killed(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/s.db"
-    study = make_study(good_trials(), storage=sqlite(url))
-    trials = [running(study, [0.1, 0.2]) for _ in range(16)]  # each gets some, but for once in 2^15
-    options = ("--storage", url, "--interval", "0.1", "--n-steps", "100000", "--lease", "6")
-    with Serving(*options) as first, Serving(*options) as second:
-        trains(trials, lambda: len(first.judged) > 8 and len(second.judged) > 8, first, second)
-        of_second = {number for number, _ in second.judged[-8:]}
-        os.kill(second.process.pid, signal.SIGKILL)
-        killed = len(first.judged)
-        taken_over = lambda: of_second <= {n for n, _ in first.judged[killed:]}  # noqa: E731
-        trains(trials, taken_over, first)
-        judged = first.judged + second.judged
-        assert len(judged) == len(set(judged))
-        assert first.terminate() == 0
-    assert not any(study._storage.get_study_system_attrs(study._study_id).values())
-    assert states(study)[5:] == ["RUNNING"] * 16
-
-
-class TestNetworkCutBetweenOneForecasterAndTheStorage:
-    def test_the_other_takes_over_and_the_first_comes_back(self) -> None:
-        """The wrapper around the first one's storage stands for the cut."""
-        study = make_study(good_trials())
-        cut = Cut(study._storage)
-        first = Watching(behind(cut), [study.study_name], lease=4.0)
-        second = Watching(study._storage, [study.study_name], lease=4.0)
-        trials = [running(study, BAD[:2]) for _ in range(12)]
-
-        def together(seconds: float) -> None:
-            for _ in range(int(seconds * 2)):
-                first.look(0.5)
-                second.look(0.5)
-                for trial in trials:
-                    trial.report(
-                        0.1, len(trial.storage.get_trial(trial._trial_id).intermediate_values)
-                    )
-
-        together(8)
-        cut.is_cut = True
-        alone = len(first.judged)
-        together(12)
-        assert len(first.judged) == alone
-        assert {n for n, _ in second.judged[-12:]} == set(range(5, 17))
-        cut.is_cut = False
-        together(40)
-        assert len(first.judged) > alone
-        judged = first.judged + second.judged
-        assert len(judged) == len(set(judged))
-
-
-@pytest.mark.slow
 def test_clocks_an_hour_apart(tmp_path: Path, warned: list[str]) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     study = make_study(good_trials(), storage=sqlite(url))
@@ -230,19 +179,15 @@ import time
 now = time.time
 time.time = lambda: now() + 3600.0
 """
-    options = ("--storage", url, "--interval", "0.1", "--n-steps", "20", "--lease", "30")
-    bad, good = running(study, BAD[:10]), [running(study, [0.6, 0.8]) for _ in range(6)]
-    with Serving(*options, before=ahead) as first, Serving(*options) as second:
-        wait(
-            lambda: len(first.judged) + len(second.judged) == 7, lambda: (first.lines, second.lines)
-        )
+    bad, good = running(study, BAD[:10]), running(study, [0.6, 0.8])
+    options = ("--storage", url, "--interval", "0.1", "--n-steps", "20")
+    with Serving(*options, before=ahead) as serving:
+        serving.wait_for("verdict", 2)
         assert bad.should_prune() is True
-        for trial in good:
-            assert trial.should_prune() is False
-            trial.report(0.88, 2)
-        wait(lambda: len(first.judged) + len(second.judged) == 13)
-        assert len(set(first.judged + second.judged)) == 13
-        assert not any(s.events("lease_lost") + s.events("lease_lapsed") for s in (first, second))
+        assert good.should_prune() is False
+        good.report(0.88, 2)
+        serving.wait_for("verdict", 3)
+        assert sorted(serving.judged) == [(5, 10), (6, 2), (6, 3)]
     assert warned == []
 
 
@@ -349,16 +294,15 @@ class TestFullDisk:
             study._storage, pruner=LearningCurvePruner(20, threshold=0.05, ledger=ledger)
         )
         watching.look()
-        watching.forecaster.leave()
+        ledger_writer.flush(1)
         assert verdict_of(study, trial).reason.prunes
         assert len(warned) == 1
 
 
-@pytest.mark.parametrize(("lease", "share"), [(30.0, 0.75), (300.0, 0.35)])
-def test_a_storage_that_takes_two_seconds_an_answer(lease: float, share: float) -> None:
-    """The lease outlasts it, and a longer one leaves the storage alone for most of the time."""
+def test_a_storage_that_takes_two_seconds_an_answer() -> None:
+    """It is left alone for most of the time."""
     study = make_study(good_trials())
-    watching = Watching(study._storage, [study.study_name], lease=lease)
+    watching = Watching(study._storage, [study.study_name])
     clock, busy = watching.clock, 0.0
     trials = [running(study, BAD[:2]) for _ in range(5)]
     for name in (
@@ -381,10 +325,9 @@ def test_a_storage_that_takes_two_seconds_an_answer(lease: float, share: float) 
         for trial in trials:
             trial.report(0.1, step)
         step += 1
-    assert not watching.named("lease_lapsed")
     assert {number for number, _ in watching.judged} == set(range(5, 10))
     assert len(watching.judged) > 60
-    assert busy < share * clock.now
+    assert busy < 0.6 * clock.now
 
 
 def test_half_a_row_costs_its_study_only(tmp_path: Path) -> None:
@@ -454,7 +397,6 @@ class TestALineOfAJournalThatIsNone:
         assert len(watching.named("back")) == 1
         assert not watching.named("study_gone")
         assert watching.judged == [(5, 6), (5, 7)]
-        assert watching.forecaster.counts.members == 1  # its lease was not forgotten
 
     def test_a_journal_that_stays_unreadable(self, tmp_path: Path) -> None:
         """KeyErrors are no sign that the storage answers: the forecaster gives up."""
@@ -571,5 +513,5 @@ def test_memory_stays_flat(traced: None) -> None:
     for i in range(20):
         a_study(f"after {i}")
     assert watching.forecaster.counts.verdicts >= 28
-    assert watching.forecaster._watched == {}
+    assert watching.forecaster._workers == {}
     assert in_use() - before < 200_000

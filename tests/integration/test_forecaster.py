@@ -23,7 +23,7 @@ from serving import wait
 
 from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason, RemotePruner
 from optuna_lcpruner._util.validation import InputError
-from optuna_lcpruner.records import trial_attributes
+from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.remote_decision import ATTRIBUTE, RemoteVerdict
 from optuna_lcpruner.service import forecaster, study_worker
 from optuna_lcpruner.service.events import Event
@@ -38,7 +38,7 @@ class Clock:
 
 
 class Watching:
-    """A forecaster of some studies, settled, with a clock of its own and its events."""
+    """A forecaster of some studies, with a clock of its own and its events."""
 
     def __init__(self, storage: Any, names: list[str] | None = None, **settings: Any) -> None:
         self.clock = Clock()
@@ -139,7 +139,6 @@ class TestOnEveryStorage:
         trial = running(study, BAD[:3])
         first = Watching(opened())
         first.look()
-        first.forecaster.leave()
         second = Watching(opened())
         second.look()
         assert second.judged == []
@@ -224,7 +223,6 @@ class TestWhichTrials:
             running(study, BAD[:3])
         every, two = Watching(storage), Watching(storage, ["a", "c"])
         every.look()
-        every.forecaster.leave()
         assert {facts["study"] for facts in every.named("verdict")} == {"a", "b", "c"}
         assert every.forecaster.counts.studies == 3
         for study in studies:
@@ -241,7 +239,6 @@ class TestWhichTrials:
         running(study, BAD[:3])
         named.look(12)
         assert named.judged
-        named.forecaster.leave()
         running(study, BAD[:3])
         every.look(12)
         assert every.judged
@@ -265,7 +262,7 @@ class TestWhichTrials:
         trial = running(study, BAD[:6])
         watching = Watching(sqlite(f"sqlite:///{tmp_path}/s.db"), [name])
         watching.look()
-        watching.forecaster.leave()
+        assert ledger_writer.flush(20)
         assert verdict_of(study, trial).reason.prunes
         assert {path.name for path in tmp_path.iterdir()} == {"s.db", "s.db.lcpruner"}
         assert all(
@@ -317,7 +314,8 @@ class TestRefused:
         ("settings", "error"),
         [
             ({"interval": -1.0}, ValueError),
-            ({"lease": 0.0}, ValueError),
+            ({"executor": 3}, TypeError),
+            ({"executor_timeout": -1.0}, ValueError),
             ({"studies": "s"}, TypeError),
             ({"pruner": optuna.pruners.NopPruner()}, TypeError),
             ({"pruner": RemotePruner()}, TypeError),
@@ -326,95 +324,6 @@ class TestRefused:
     def test_arguments(self, settings: dict[str, Any], error: type[Exception]) -> None:
         with pytest.raises(error):
             Forecaster(InMemoryStorage(), **settings)
-
-    def test_looks_too_rare_for_the_lease(self) -> None:
-        with pytest.raises(InputError, match=r"at least 4 intervals, .* 30 and 8 seconds"):
-            Forecaster(InMemoryStorage(), interval=8.0)
-        Forecaster(InMemoryStorage(), interval=7.5)
-
-
-class TestTwo:
-    def test_they_share_and_none_judges_twice(self) -> None:
-        study = make_study(good_trials())
-        first, second = Watching(study._storage), Watching(study._storage)
-        second.clock.now = 1e6
-        trials = [running(study, BAD[:2]) for _ in range(12)]
-        for step in range(2, 12):
-            for _ in range(3):
-                first.look(0.5)
-                second.look(0.5)
-            for trial in trials:
-                trial.report(0.1, step)
-        judged = first.judged + second.judged
-        assert len(judged) == len(set(judged))
-        assert len(judged) >= 11 * len(trials) - 4 * len(trials)
-        assert {n for n, _ in first.judged} | {n for n, _ in second.judged} == set(range(5, 17))
-        assert first.judged
-        assert second.judged
-        assert first.forecaster.counts.members == 2
-
-    def test_one_dies(self) -> None:
-        study = make_study(good_trials())
-        first = Watching(study._storage, lease=4.0)
-        second = Watching(study._storage, lease=4.0)
-        trials = [running(study, BAD[:2]) for _ in range(12)]
-        for _ in range(10):
-            first.look(0.5)
-            second.look(0.5)
-        for trial in trials:
-            trial.report(0.1, 2)
-        first.look(6)
-        assert {n for n, k in first.judged if k == 3} == set(range(5, 17))
-
-    def test_one_stops(self) -> None:
-        study = make_study(good_trials())
-        first, second = Watching(study._storage), Watching(study._storage)
-        trials = [running(study, BAD[:2]) for _ in range(12)]
-        for _ in range(10):
-            first.look(0.5)
-            second.look(0.5)
-        second.forecaster.leave()
-        for trial in trials:
-            trial.report(0.1, 2)
-        first.look(1)
-        assert {n for n, k in first.judged if k == 3} == set(range(5, 17))
-
-    def test_one_that_was_overtaken_in_a_long_forecast_says_nothing(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        study = make_study(good_trials())
-        first = Watching(study._storage, lease=4.0)
-        second = Watching(study._storage, lease=4.0)
-        trial = running(study, BAD[:6])
-        decide = LearningCurvePruner.decide
-
-        def stands_still(self: Any, study: Study, trial: FrozenTrial) -> Any:
-            monkeypatch.setattr(LearningCurvePruner, "decide", decide)
-            first.clock.now += 30.0
-            second.look(12)
-            return decide(self, study, trial)
-
-        monkeypatch.setattr(LearningCurvePruner, "decide", stands_still)
-        first.look()
-        assert second.judged == [(5, 6)]
-        assert first.judged == []
-        assert len(first.named("overtaken")) == 1
-        assert verdict_of(study, trial).forecaster != ""
-
-    def test_one_whose_forecasts_outlast_its_lease_still_writes(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        study, watching = watch(lease=4.0)
-        trial = running(study, BAD[:6])
-        decide = LearningCurvePruner.decide
-
-        def slow(self: Any, study: Study, trial: FrozenTrial) -> Any:
-            watching.clock.now += 30.0
-            return decide(self, study, trial)
-
-        monkeypatch.setattr(LearningCurvePruner, "decide", slow)
-        watching.look()
-        assert verdict_of(study, trial).reason.prunes
 
 
 class TestLoad:
@@ -444,7 +353,7 @@ class TestLoad:
         """The pass judges by what it has read; what it has not read must not count as known."""
         storage = sqlite(f"sqlite:///{tmp_path}/s.db")
         study = make_study(good_trials(), storage=storage)
-        watching = Watching(sqlite(f"sqlite:///{tmp_path}/s.db"), lease=1000.0)
+        watching = Watching(sqlite(f"sqlite:///{tmp_path}/s.db"))
         trial, winner = running(study, BAD[:3]), running(study, saturating(0.9)[:3])
         watching.look()
         decide = LearningCurvePruner.decide
@@ -464,7 +373,7 @@ class TestLoad:
         assert verdict_of(study, trial).incumbent == 0.99
 
     def test_it_rests_as_long_as_the_storage_needs(self) -> None:
-        study, watching = watch(interval=0.5, lease=1000.0)
+        study, watching = watch(interval=0.5)
         running(study, BAD[:3])
         watching.look()
         assert watching.forecaster._rest() <= 0.5
@@ -479,21 +388,6 @@ class TestLoad:
         busy = watching.forecaster.counts.storage_seconds
         assert busy >= 2.0
         assert watching.forecaster._rest() == pytest.approx(3.0 * busy)
-
-    def test_a_long_rest_does_not_cost_the_lease(self) -> None:
-        _, watching = watch(lease=8.0)
-        watching.forecaster.counts.storage_seconds = 100.0
-        assert watching.forecaster._rest() == 2.0
-
-    def test_nor_does_a_study_in_which_nothing_runs_any_more(self) -> None:
-        study, watching = watch()
-        trial = running(study, BAD[:3])
-        watching.look()
-        study.tell(trial, state=TrialState.FAIL)
-        watching.look(590)
-        (turn,) = watching.forecaster._watched.values()
-        assert turn.watch.study_id is not None
-        assert watching.named("lease_lapsed") == watching.named("lease_lost") == []
 
     def test_a_study_at_rest_is_looked_at_less_often(self) -> None:
         study, watching = watch(interval=0.5)
@@ -517,14 +411,14 @@ class TestLoad:
 class TestMemory:
     def test_what_has_ended_is_forgotten(self) -> None:
         study, watching = watch()
-        (turn,) = (watching.look(0.5), *watching.forecaster._watched.values())[1:]
+        (worker,) = (watching.look(0.5), *watching.forecaster._workers.values())[1:]
         for number in range(30):
             trial = running(study, BAD[:3])
             watching.look(1.5 if number else 3)
             study.tell(trial, state=TrialState.FAIL)
         watching.look(1)
         assert len(watching.judged) == 30
-        assert turn.watch._judged == {}
+        assert worker._progress == {}
 
     def test_a_study_at_rest_is_dropped_with_optunas_cache(self, tmp_path: Path) -> None:
         import gc
@@ -535,16 +429,15 @@ class TestMemory:
         trial = running(study, BAD[:3])
         watching = Watching(sqlite(f"sqlite:///{tmp_path}/s.db"))
         watching.look()
-        (turn,) = watching.forecaster._watched.values()
-        assert turn.watch._study is not None
-        cache = weakref.ref(turn.watch._study._storage)
+        (worker,) = watching.forecaster._workers.values()
+        assert worker._study is not None
+        cache = weakref.ref(worker._study._storage)
         study.tell(trial, state=TrialState.FAIL)
         watching.look(study_worker.IDLE_AFTER + 100)
-        assert turn.watch._study is None
+        assert worker._study is None
         trial_attributes.writer().flush(10)
         gc.collect()
         assert cache() is None
-        assert not any(study._storage.get_study_system_attrs(study._study_id).values())
         running(study, BAD[:3])
         watching.look(90)
         assert watching.judged[-1] == (6, 3)
@@ -559,7 +452,7 @@ class TestMemory:
             optuna.delete_study(study_name=name, storage=storage)
             watching.look(12)
         assert len(watching.judged) == 3
-        assert watching.forecaster._watched == {}
+        assert watching.forecaster._workers == {}
 
 
 class TestRun:
@@ -571,7 +464,6 @@ class TestRun:
         )
         assert forecaster.run_once() is True
         assert verdict_of(study, trial).reason.prunes
-        assert not any(study._storage.get_study_system_attrs(study._study_id).values())
 
     def test_until_it_is_stopped(self) -> None:
         study = make_study(good_trials())
@@ -598,7 +490,6 @@ class TestRun:
         forecaster.stop()
         thread.join(60)
         assert ended == [True]
-        assert not any(study._storage.get_study_system_attrs(study._study_id).values())
 
     def test_events_go_to_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
         study = make_study(good_trials())

@@ -403,7 +403,7 @@ class TestUntrusted:
             assert 0 <= decision.p_beat < decision.threshold <= 1 or name == "reason"
             assert name in {
                 "p_beat", "threshold", "incumbent", "forecast", "low", "high", "version",
-                "forecaster", "reason", "n_reports", "value",
+                "reason", "n_reports", "value",
             } or value == WELL_FORMED[name]  # fmt: skip
             assert "\n" not in decision.message
 
