@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from typing import Any, TextIO
 
 import optuna
@@ -126,8 +125,8 @@ def _serve(arguments: argparse.Namespace) -> int:
             integer("--processes", arguments.processes, 1)
     except ValueError as error:
         raise InputError(str(error)) from error
-    if arguments.dask is not None and find_spec("distributed") is None:
-        raise InputError("--dask needs the package distributed: pip install distributed.")
+    if arguments.dask is not None:
+        _require_dask()
     log = Log(sys.stderr, as_json=arguments.log_json, verbose=arguments.verbose)
     stop = threading.Event()
     with ExitStack() as stack:
@@ -188,6 +187,13 @@ def _pruner(arguments: argparse.Namespace) -> LearningCurvePruner:
         raise InputError(str(error)) from error
 
 
+def _require_dask() -> None:
+    try:
+        import distributed  # noqa: F401 - it sets up its loggers, before they come into ours
+    except ImportError as error:
+        raise InputError("--dask needs a package: pip install distributed.") from error
+
+
 def _executor(arguments: argparse.Namespace, stack: ExitStack) -> Executor | None:
     """Return what makes the forecasts, to be closed with the stack; None for this process.
 
@@ -199,7 +205,7 @@ def _executor(arguments: argparse.Namespace, stack: ExitStack) -> Executor | Non
         return stack.enter_context(worker_processes(arguments.processes))
     if arguments.dask is None:
         return None
-    from distributed import Client  # takes a second
+    from distributed import Client
 
     try:
         client = stack.enter_context(Client(arguments.dask, set_as_default=False))
@@ -284,8 +290,8 @@ class Log:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Inside it the warnings of Optuna, of this package and of Python come here too."""
-        loggers = [logging.getLogger(name) for name in ("optuna", "py.warnings")]
+        """Inside it the warnings of Optuna, of this package, Dask and Python come here too."""
+        loggers = [logging.getLogger(name) for name in ("optuna", "distributed", "py.warnings")]
         before = [logger.handlers for logger in loggers]
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)

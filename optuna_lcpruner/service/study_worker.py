@@ -180,11 +180,10 @@ class StudyWorker:
         self._progress = {
             t._trial_id: self._progress.get(t._trial_id, _Progress()) for t in running
         }
-        now = context.clock()
         if running:
-            self.active = now
-            self._judge_all(study, running)
-        elif now - self.active > IDLE_AFTER:
+            self.active = context.clock()
+        self._judge_all(study, running)
+        if context.clock() - self.active > IDLE_AFTER:
             self.forget()
 
     def _load(self) -> _ReadOnceStudy | None:

@@ -1,9 +1,9 @@
-"""Does memory stay flat? Trainers and forecasters at work for minutes, their memory each minute.
+"""Does memory stay flat? Trainers and a forecaster at work for minutes, their memory each minute.
 
     python tests/bench/soak.py --minutes 10
     python tests/bench/soak.py --minutes 10 --storage postgresql://...
 
-Two trainers with ``RemotePruner`` train without end, two ``optuna-lcpruner serve`` forecast. After
+Two trainers with ``RemotePruner`` train without end, ``optuna-lcpruner serve`` forecasts. After
 some trials a study is deleted and the next begins, so that what may grow is what this package
 remembers, not Optuna's cache of an ever larger study. Memory is what Linux calls VmRSS. The last
 lines compare the two halves of the time after the first fifth, in which caches fill.
@@ -129,19 +129,10 @@ def main() -> None:
         options = ["--storage", url, "--trials", str(arguments.trials)]
         options += ["--pause", str(arguments.pause)]
         options += ["--no-pruner"] if arguments.no_pruner else []
-        serving = [
-            "--storage",
-            url,
-            "--interval",
-            "0.1",
-            "--n-steps",
-            str(N_STEPS),
-            "--lease",
-            "10",
-        ]
+        serving = ["--storage", url, "--interval", "0.1", "--n-steps", str(N_STEPS)]
         processes = [
             *(Process(f"trainer {i}", [script, "--trainer", str(i), *options]) for i in (1, 2)),
-            *(Process(f"forecaster {i}", ["-c", SERVE, *serving]) for i in (1, 2)),
+            Process("forecaster", ["-c", SERVE, *serving]),
         ]
         try:
             watch(processes, arguments.minutes * 60.0, arguments.every)

@@ -218,7 +218,7 @@ def _forecast_elsewhere(storage: object, trial: optuna.Trial) -> None:
     """Write the verdict that a forecaster in another process would."""
     seen = storage.get_trial(trial._trial_id)
     decision = Decision(Reason.UNDECIDED, "", trial.number, 0.2, 0.04, 0.1, 0.2, 0.1, 0.3)
-    verdict = remote_decision.RemoteVerdict.of(decision, seen, "bench")
+    verdict = remote_decision.RemoteVerdict.of(decision, seen)
     remote_decision.write(storage, trial._trial_id, verdict)
 
 

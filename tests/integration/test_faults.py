@@ -24,7 +24,7 @@ from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from serving import Serving, trains, wait
+from serving import Serving
 from sqlalchemy.exc import OperationalError
 from test_forecaster import Clock, Watching, running, verdict_of
 

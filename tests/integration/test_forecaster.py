@@ -77,6 +77,12 @@ def verdict_of(study: Study, trial: Trial) -> RemoteVerdict:
     return RemoteVerdict.from_json(found)
 
 
+def covers(study: Study, trial: Trial) -> bool:
+    """Whether a verdict rests on all its reports."""
+    seen = study._storage.get_trial(trial._trial_id)
+    return ATTRIBUTE in seen.system_attrs and verdict_of(study, trial).covers(seen)
+
+
 @pytest.fixture(params=["memory", "sqlite", "journal"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Any]:
     memory = InMemoryStorage()
@@ -326,6 +332,73 @@ class TestRefused:
             Forecaster(InMemoryStorage(), **settings)
 
 
+class TestTwo:
+    """By accident: they do the same work twice, and no harm."""
+
+    def test_they_write_the_same_verdict(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        study = make_study(good_trials())
+        first, second = Watching(study._storage), Watching(study._storage)
+        trial = running(study, BAD[:6])
+        decide = LearningCurvePruner.decide
+        written = []
+
+        def in_the_middle(self: Any, study: Study, trial: FrozenTrial) -> Any:
+            monkeypatch.setattr(LearningCurvePruner, "decide", decide)
+            second.look(0.5)
+            written.append(verdict_of(study, trial))
+            return decide(self, study, trial)
+
+        monkeypatch.setattr(LearningCurvePruner, "decide", in_the_middle)
+        first.look()
+        second.look()
+        assert first.judged == second.judged == [(5, 6)]
+        assert written == [verdict_of(study, trial)]
+
+    def test_each_trial_is_judged_as_by_one(self, tmp_path: Path, warned: list[str]) -> None:
+        alone, both = (self.trained(f"sqlite:///{tmp_path}/{n}.db", n) for n in (1, 2))
+        assert len(alone) == 4 * 10
+        assert {pruned for _, pruned in alone.values()} == {True, False}
+        assert both == alone
+        assert warned == []
+
+    def trained(self, url: str, n: int) -> dict[tuple[int, int], tuple[RemoteVerdict, bool]]:
+        """Each trial's verdict and the trainer's answer at each step, with so many forecasters."""
+        study = make_study(good_trials(), storage=sqlite(url))
+        study.pruner = RemotePruner()
+        events: list[Event] = []
+        forecasters = [
+            Forecaster(
+                sqlite(url), None, LearningCurvePruner(20, threshold=0.05), interval=0.01,
+                tell=events.append,
+            )
+            for _ in range(n)
+        ]  # fmt: skip
+        ended: list[bool] = []
+        threads = [
+            threading.Thread(target=lambda one=one: ended.append(one.run()), daemon=True)
+            for one in forecasters
+        ]
+        for thread in threads:
+            thread.start()
+        curves = [BAD, saturating(0.95), saturating(0.3), saturating(0.87)]
+        trials = [running(study, curve[:2]) for curve in curves]
+        found = {}
+        for step in range(2, 12):
+            for trial, curve in zip(trials, curves, strict=True):
+                trial.report(curve[step], step)
+            for trial in trials:
+                wait(lambda trial=trial: covers(study, trial), lambda: events[-20:])
+                found[trial.number, step] = (verdict_of(study, trial), trial.should_prune())
+        for one in forecasters:
+            one.stop()
+        for thread in threads:
+            thread.join(60)
+        assert ended == [True] * n
+        assert not [event for event in events if event.level >= logging.WARNING]
+        assert {trial.state for trial in study.trials[5:]} == {TrialState.RUNNING}
+        return found
+
+
 class TestLoad:
     def test_a_pass_reads_the_study_once(self, tmp_path: Path) -> None:
         storage = sqlite(f"sqlite:///{tmp_path}/s.db")
@@ -476,12 +549,10 @@ class TestRun:
         thread.start()
         trial = running(study, BAD[:6])
 
-        def is_judged() -> bool:
-            seen = study._storage.get_trial(trial._trial_id)
-            return ATTRIBUTE in seen.system_attrs and verdict_of(study, trial).covers(seen)
-
         for step in range(6, 20):
-            wait(is_judged)  # a trial that does not wait may be past the horizon before it is
+            wait(
+                lambda: covers(study, trial)
+            )  # a trial that does not wait may be past the horizon before it is
             if trial.should_prune():
                 break
             trial.report(0.1, step)

@@ -52,7 +52,7 @@ def tell(
     changes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a verdict on the trial as it is, but for some fields."""
-    verdict = RemoteVerdict.of(decision, frozen(study, trial), "f")
+    verdict = RemoteVerdict.of(decision, frozen(study, trial))
     verdict = replace(verdict, **(changes or {}))
     write(study._storage, trial._trial_id, verdict)
 
@@ -98,7 +98,7 @@ class TestTheRecord:
         trial.number = 3
         rest = [x if math.isfinite(x) else 1.0 for x in numbers[2:]]
         decision = Decision(reason, "words", 0, p, threshold, *rest)
-        verdict = RemoteVerdict.of(decision, trial, "somebody")
+        verdict = RemoteVerdict.of(decision, trial)
         stored = json.dumps(verdict.to_json(), allow_nan=False)
         assert RemoteVerdict.from_json(json.loads(stored)) == verdict
         assert verdict.covers(trial)
@@ -109,13 +109,13 @@ class TestTheRecord:
         decision = Decision(Reason.METRIC_MISMATCH, "m", 10**9, 1e-9, 1e-9, *[number] * 4)
         trial = finished({10**9: number}, value=1.0)
         trial.number = 10**9
-        assert len(json.dumps(RemoteVerdict.of(decision, trial, "x" * 500).to_json())) < 700
+        assert len(json.dumps(RemoteVerdict.of(decision, trial).to_json())) < 700
 
     def test_numpy_numbers_are_plain_ones(self) -> None:
         decision = Decision(
             Reason.UNDECIDED, "", np.int64(1), np.float32(0.5), np.float64(0.1), np.float64(1)
         )
-        stored = RemoteVerdict.of(decision, finished(reports([0.1, 0.2])), "f").to_json()
+        stored = RemoteVerdict.of(decision, finished(reports([0.1, 0.2]))).to_json()
         assert {type(value) for value in stored.values()} <= {int, float, str, bool, type(None)}
 
 
@@ -360,7 +360,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     max_leaves=10,
 )
 WELL_FORMED = {
-    **RemoteVerdict.of(BELOW_THRESHOLD, finished(reports(BAD[:5])), "f").to_json(),
+    **RemoteVerdict.of(BELOW_THRESHOLD, finished(reports(BAD[:5]))).to_json(),
     "trial": 5,
 }
 
