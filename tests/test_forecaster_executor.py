@@ -261,13 +261,12 @@ class TestServe:
     def test_a_process_is_killed_and_the_command_is_started_again(self, url: str) -> None:
         """As systemd or Kubernetes start it; all trials get their verdicts."""
         study, trials = begun(sqlite(url))
-        options = (*self.options(url, "mcmc"), "--processes", "2")
-        with Serving(*options) as serving:
+        with Serving(*self.options(url, "mcmc"), "--processes", "2") as serving:
             wait(lambda: bool(children(serving.process.pid)), lambda: serving.lines)
             os.kill(children(serving.process.pid)[0], signal.SIGKILL)
             assert serving.process.wait(60) == 1
             wait(lambda: bool(serving.events("executor_broken")), lambda: serving.lines)
-        with Serving(*options) as serving:
+        with Serving(*self.options(url), "--processes", "2") as serving:
             wait(lambda: all(covers(study, trial) for trial in trials), lambda: serving.lines)
             assert serving.terminate() == 0
             assert not serving.events("log")
@@ -276,9 +275,10 @@ class TestServe:
     @pytest.mark.slow
     def test_its_processes_end_with_it(self, url: str) -> None:
         begun(sqlite(url))
-        with Serving(*self.options(url, "mcmc"), "--processes", "2") as serving:
-            wait(lambda: len(children(serving.process.pid)) == 2, lambda: serving.lines)
+        with Serving(*self.options(url), "--processes", "2") as serving:
+            serving.wait_for("verdict", len(CURVES))
             pids = children(serving.process.pid)
+            assert pids
             serving.process.kill()
             wait(lambda: not any(map(is_alive, pids)))
 

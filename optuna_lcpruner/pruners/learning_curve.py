@@ -158,7 +158,7 @@ class LearningCurvePruner(BasePruner):
             partial(StudyReader, announced=n_steps is None),
         )
         timeout = real("executor_timeout", executor_timeout, 0.0, math.inf)
-        self._background = self.background(executor, timeout)
+        self._background = background_of(self, executor, timeout)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_background": None}
@@ -171,24 +171,6 @@ class LearningCurvePruner(BasePruner):
     def ledger(self) -> Setting:
         """The setting ``ledger``."""
         return self._memory.ledger
-
-    def background(self, executor: Executor | None, timeout: float) -> Background | None:
-        """Return what asks an executor for this pruner's forecasts; None without one."""
-        if executor is None:
-            return None
-        if not isinstance(executor, Executor):
-            raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}.")
-        return Background(self._engine, executor, timeout, self._memory.warn_once)
-
-    def forgetful(self, background: Background | None) -> LearningCurvePruner:
-        """Return a copy that remembers no study.
-
-        Args:
-            background: Makes its forecasts; without it a check waits for its forecast.
-        """
-        other = copy.copy(self)
-        other._background = background
-        return other
 
     @property
     def cannot_serve(self) -> str | None:
@@ -360,6 +342,33 @@ class LearningCurvePruner(BasePruner):
             f"n_startup_trials={guards.n_startup_trials}, n_warmup_steps={guards.n_warmup_steps}, "
             f"interval_steps={guards.interval_steps}, patience={self._rule.patience})"
         )
+
+
+def background_of(
+    pruner: LearningCurvePruner, executor: Executor | None, timeout: float
+) -> Background | None:
+    """Return what asks an executor for a pruner's forecasts; None without an executor.
+
+    Raises:
+        TypeError: If it is no executor.
+    """
+    if executor is None:
+        return None
+    if not isinstance(executor, Executor):
+        raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}.")
+    return Background(pruner._engine, executor, timeout, pruner._memory.warn_once)
+
+
+def forgetful(pruner: LearningCurvePruner, background: Background | None) -> LearningCurvePruner:
+    """Return a copy of a pruner that remembers no study.
+
+    Args:
+        pruner: The pruner.
+        background: Makes the copy's forecasts; without it a check waits for its forecast.
+    """
+    other = copy.copy(pruner)
+    other._background = background
+    return other
 
 
 @dataclass(frozen=True)

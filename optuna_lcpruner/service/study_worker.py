@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.pruners.executor import Background
-from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
+from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner, forgetful
 from optuna_lcpruner.records import remote_decision
 from optuna_lcpruner.records.remote_decision import RemoteVerdict
 from optuna_lcpruner.service.events import Event
@@ -137,7 +137,7 @@ class StudyWorker:
         if self._study is not None and forget is not None:
             forget(self._study._study_id)
         self._study = None
-        self._pruner = self._context.pruner.forgetful(self._context.background)
+        self._pruner = forgetful(self._context.pruner, self._context.background)
         self._progress: dict[int, _Progress] = {}
         self.n_running = self.n_waiting = self.n_unseen = 0
 

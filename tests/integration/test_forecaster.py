@@ -356,7 +356,7 @@ class TestTwo:
 
     def test_each_trial_is_judged_as_by_one(self, tmp_path: Path, warned: list[str]) -> None:
         alone, both = (self.trained(f"sqlite:///{tmp_path}/{n}.db", n) for n in (1, 2))
-        assert len(alone) == 4 * 10
+        assert len(alone) == 4 * 6
         assert {pruned for _, pruned in alone.values()} == {True, False}
         assert both == alone
         assert warned == []
@@ -383,7 +383,7 @@ class TestTwo:
         curves = [BAD, saturating(0.95), saturating(0.3), saturating(0.87)]
         trials = [running(study, curve[:2]) for curve in curves]
         found = {}
-        for step in range(2, 12):
+        for step in range(2, 8):
             for trial, curve in zip(trials, curves, strict=True):
                 trial.report(curve[step], step)
             for trial in trials:

@@ -6,7 +6,7 @@ import os
 import pickle
 import threading
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -169,6 +169,65 @@ def test_a_crash_is_a_warning() -> None:
     assert "worker died" in warnings[0][1]
 
 
+def test_a_question_is_sent_once() -> None:
+    executor = ByHand()
+    background, _ = make(executor)
+    for _ in range(3):
+        assert background.exchange("a", question(5)) is None
+    assert executor.steps == [5]
+    executor.finish()
+    assert executor.work == []
+    assert background.exchange("a", question(5)) is not None
+    assert executor.work == []
+
+
+def test_one_that_failed_is_not_sent_again() -> None:
+    executor = ByHand()
+    background, warnings = make(executor)
+    background.exchange("a", question(5))
+    executor.fail(ArithmeticError("no"))
+    for _ in range(2):
+        with pytest.raises(ArithmeticError, match="no"):
+            background.exchange("a", question(5))
+    assert executor.work == []
+    assert background.exchange("a", question(6)) is None
+    executor.finish()
+    assert background.exchange("a", question(6)) is not None
+    assert [topic for topic, _ in warnings] == ["worker"]
+
+
+@pytest.mark.parametrize("error", [BrokenProcessPool("killed"), CancelledError()])
+def test_one_that_was_lost_with_its_worker_is(error: Exception) -> None:
+    executor = ByHand()
+    background, _ = make(executor)
+    background.exchange("a", question(5))
+    executor.fail(error)
+    assert background.exchange("a", question(5)) is None
+    executor.finish()
+    assert background.exchange("a", question(5)) is not None
+
+
+def test_the_time_in_a_queue_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    executor = ByHand()
+    background, warnings = make(executor, timeout=60.0)
+    for trial in "abc":
+        background.exchange(trial, question(5))
+    now = 50.0
+    executor.finish()
+    now = 100.0
+    executor.finish()
+    now = 150.0
+    assert background.exchange("c", question(5)) is None
+    assert len(executor.work) == 1
+    assert warnings == []
+    now = 161.0
+    assert background.exchange("c", question(5)) is None
+    assert len(executor.work) == 2  # sent again
+    assert [topic for topic, _ in warnings] == ["hung"]
+
+
 def test_a_hung_worker_is_given_up() -> None:
     executor = ByHand()
     background, warnings = make(executor, timeout=0.0)
@@ -205,6 +264,7 @@ def test_an_executor_that_is_gone_is_a_warning() -> None:
     assert background.exchange("a", question(5)) is None
     assert background.exchange("a", question(6)) is None
     assert {topic for topic, _ in warnings} == {"executor"}
+    assert background.is_refused
 
 
 # --- in the pruner ---
