@@ -18,6 +18,7 @@ from typing import Any
 
 import optuna
 import pytest
+import yaml
 from helpers import BAD, good_trials, make_study, reports, sqlite
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -350,20 +351,34 @@ def test_a_trainer_and_a_forecaster(url: str) -> None:
         assert trial.user_attrs["lcpruner_reason"].startswith("pruned: P = ")
 
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["forecaster.service", "Containerfile"])
-def test_the_examples_call_it_rightly(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the unit and the container run is a command that there is."""
+def command_of(where: str) -> list[str]:
+    """The arguments of ``optuna-lcpruner`` in an example, or in the manifest of the docs."""
+    text = (ROOT / where).read_text()
+    assert "OPTUNA_LCPRUNER_STORAGE" in text
+    if where.endswith(".service"):
+        program, *command = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1].split()
+        assert Path(program).name == "optuna-lcpruner"
+        return command
+    if where.endswith("Containerfile"):
+        program, *command = json.loads(re.search(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[1])
+        assert program == "optuna-lcpruner"
+        return command + json.loads(re.search(r"^CMD (.*)$", text, re.MULTILINE)[1])
+    manifest = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    assert manifest["spec"]["replicas"] == 1
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    return ["serve", *container["args"]]  # they take the place of CMD
+
+
+@pytest.mark.parametrize(
+    "where", ["examples/forecaster.service", "examples/Containerfile", "docs/scaling_out.md"]
+)
+def test_the_examples_call_it_rightly(
+    where: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the unit, the container and Kubernetes run is a command that there is."""
     a_study(url)
-    text = (EXAMPLES / name).read_text()
-    if name == "Containerfile":
-        entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[1])
-        command = entry + json.loads(re.search(r"^CMD (.*)$", text, re.MULTILINE)[1])
-    else:
-        command = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1].split()
-    assert Path(command[0]).name == "optuna-lcpruner"
-    assert "OPTUNA_LCPRUNER_STORAGE=" in text
     monkeypatch.setenv("OPTUNA_LCPRUNER_STORAGE", url)
-    assert main([*command[1:], "--once"]) == 0
+    assert main([*command_of(where), "--once"]) == 0
