@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,13 +126,10 @@ class TestByHand:
     def test_once_waits_for_the_forecasts(self) -> None:
         executor, study, trial, _ = self.watching()
         forecaster = Forecaster(study._storage, pruner=pruner(), interval=0.01, executor=executor)
-        ended: list[bool] = []
-        thread = threading.Thread(target=lambda: ended.append(forecaster.run_once()), daemon=True)
-        thread.start()
-        wait(lambda: bool(executor.work))
-        executor.finish()
-        thread.join(60)
-        assert ended == [True]
+        with runs(forecaster, Forecaster.run_once) as ended:
+            wait(lambda: bool(executor.work))
+            executor.finish()
+            wait(lambda: ended == [True])
         assert verdict_of(study, trial).reason is Reason.BELOW_THRESHOLD
 
     def test_once_does_not_wait_for_ever(self) -> None:
@@ -152,11 +149,12 @@ class TestByHand:
                 raise RuntimeError("cannot schedule new futures after shutdown")
 
         _, study, trial, watching = self.watching()
-        for run in ("run", "run_once"):
+        for run in (Forecaster.run, Forecaster.run_once):
             forecaster = Forecaster(
                 study._storage, pruner=pruner(), executor=Shut(), tell=watching.events.append
             )
-            assert getattr(forecaster, run)() is False
+            with runs(forecaster, run) as ended:
+                wait(lambda ended=ended: ended == [False])
             assert watching.events[-1].name == "executor_broken"
         assert ATTRIBUTE not in study._storage.get_trial(trial._trial_id).system_attrs
         assert len(warned) == 2
@@ -183,10 +181,12 @@ class Held:
 
 
 @contextmanager
-def runs(forecaster: Forecaster) -> Iterator[list[bool]]:
+def runs(
+    forecaster: Forecaster, run: Callable[[Forecaster], bool] = Forecaster.run
+) -> Iterator[list[bool]]:
     """Run it in a thread; what it returned at the end."""
     ended: list[bool] = []
-    thread = threading.Thread(target=lambda: ended.append(forecaster.run()), daemon=True)
+    thread = threading.Thread(target=lambda: ended.append(run(forecaster)), daemon=True)
     thread.start()
     try:
         yield ended

@@ -92,7 +92,7 @@ def add_serve(commands: Any) -> None:
         type=float,
         default=300.0,
         metavar="S",
-        help="seconds without the storage, then exit code 1 (300)",
+        help="seconds without the storage, or --once without forecasts, then exit code 1 (300)",
     )
     how.add_argument("--once", action="store_true", help="look once at each trial, then exit")
     deciding = parser.add_argument_group("deciding (see LearningCurvePruner)")
