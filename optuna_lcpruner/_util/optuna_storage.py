@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import Study
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -110,7 +111,7 @@ def storage_of(study: Study) -> BaseStorage:
     return study._storage
 
 
-def study_id_of(study: Study) -> int:
+def study_id_of(study: Study | FrozenStudy) -> int:
     """Return the number of a study in its storage."""
     return study._study_id
 
@@ -121,11 +122,11 @@ def trial_id_of(trial: FrozenTrial | Trial) -> int:
 
 
 def change_token(study: Study) -> tuple[Any, ...] | None:
-    """Return what changes whenever a trial of the study completes, and when another takes its place.
+    """Return what changes whenever a trial of the study completes or another takes its place.
 
     None where it cannot be asked, or where reading the trials costs no more: in other storages
-    than a database. None too for a study that keeps the trials it has read: they may be older than the
-    mark.
+    than a database. None too for a study that keeps the trials it has read: they may be older
+    than the mark.
     """
     if type(study).get_trials is not Study.get_trials:
         return None

@@ -150,8 +150,8 @@ class RemoteVerdict:
         chances = (p for p in (self.p_beat, self.threshold) if p is not None)
         if not all(0.0 <= p <= 1.0 for p in chances):
             return False
-        if self.reason in (Reason.OTHER_PRUNER, Reason.OVERRULED):
-            return False  # a forecaster is asked alone
+        if self.reason in (Reason.OTHER_PRUNER, Reason.OVERRULED, Reason.INFEASIBLE):
+            return False  # a forecaster is asked alone, and constraints are the trainer's
         if self.reason is Reason.DIVERGED:
             return self.value is None
         if not self.reason.prunes:

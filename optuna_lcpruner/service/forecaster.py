@@ -18,7 +18,7 @@ from concurrent.futures import Executor
 from optuna.logging import get_logger
 from optuna.storages import BaseStorage, get_storage
 
-from optuna_lcpruner._util.optuna_storage import uncached
+from optuna_lcpruner._util.optuna_storage import study_id_of, uncached
 from optuna_lcpruner._util.redaction import describe_error
 from optuna_lcpruner._util.validation import InputError, real
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner, background_of
@@ -248,7 +248,7 @@ class Forecaster:
                 studies = self._context.storage.get_all_studies()
         except Exception:
             return None
-        return {study._study_id for study in studies if study.study_name == name}
+        return {study_id_of(study) for study in studies if study.study_name == name}
 
     def _is_unfinished(self) -> bool:
         return any(worker.n_unseen for worker in self._workers.values())

@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_lcpruner._util.optuna_storage import storage_of, study_id_of, trial_id_of
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.pruners.executor import Background
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner, forgetful
@@ -135,7 +136,7 @@ class StudyWorker:
         cache = getattr(self._context.storage, "_cache", None)  # of the gRPC proxy, for all studies
         forget = getattr(cache, "delete_study_cache", None)
         if self._study is not None and forget is not None:
-            forget(self._study._study_id)
+            forget(study_id_of(self._study))
         self._study = None
         self._pruner = forgetful(self._context.pruner, self._context.background)
         self._progress: dict[int, _Progress] = {}
@@ -144,7 +145,7 @@ class StudyWorker:
     @property
     def study_id(self) -> int | None:
         """The id of the study, None if it is not open."""
-        return None if self._study is None else self._study._study_id
+        return None if self._study is None else study_id_of(self._study)
 
     def gone(self, asked_for: bool) -> None:
         """Take note that there is no such study, or none any more.
@@ -171,14 +172,14 @@ class StudyWorker:
         if study is None or not study.is_served:
             return
         with context.storage_busy():
-            if self._read_identity(study._study_id) != self._identity:
+            if self._read_identity(study_id_of(study)) != self._identity:
                 context.say(logging.INFO, "study_gone", study=self.name)
                 self.forget()
                 return
             running = study.read_running()
         self.n_running = len(running)
         self._progress = {
-            t._trial_id: self._progress.get(t._trial_id, _Progress()) for t in running
+            trial_id_of(t): self._progress.get(trial_id_of(t), _Progress()) for t in running
         }
         if running:
             self.active = context.clock()
@@ -215,24 +216,24 @@ class StudyWorker:
         context = self._context
         began = context.clock()
         waiting = [trial for trial in running if self._has_news(trial)]
-        waiting.sort(key=lambda trial: self._progress[trial._trial_id].when)
+        waiting.sort(key=lambda trial: self._progress[trial_id_of(trial)].when)
         for trial in waiting:
             if context.stop.is_set() or context.clock() - began > LONGEST_PASS:
                 break
             self._judge(study, trial)
         waiting = [trial for trial in waiting if self._has_news(trial)]
         self.n_waiting = len(waiting)
-        self.n_unseen = sum(self._progress[trial._trial_id].n_reports == 0 for trial in waiting)
+        self.n_unseen = sum(self._progress[trial_id_of(trial)].n_reports == 0 for trial in waiting)
 
     def _has_news(self, trial: FrozenTrial) -> bool:
-        if len(trial.intermediate_values) <= self._progress[trial._trial_id].n_reports:
+        if len(trial.intermediate_values) <= self._progress[trial_id_of(trial)].n_reports:
             return False
         known = remote_decision.newest(trial)
         return known is None or not known.covers(trial)
 
     def _judge(self, study: _ReadOnceStudy, trial: FrozenTrial) -> None:
         """Decide about a trial and write the verdict; a forecast in the making is waited for."""
-        context, progress = self._context, self._progress[trial._trial_id]
+        context, progress = self._context, self._progress[trial_id_of(trial)]
         # A verdict says which reports it rests on: those that the forecast was asked for.
         asked, since = progress.asked or (trial, context.clock())
         decision = self._pruner.decide(study, asked)
@@ -254,14 +255,14 @@ class StudyWorker:
         }
         try:
             with context.storage_busy():
-                remote_decision.write(study._storage, trial._trial_id, verdict)
+                remote_decision.write(storage_of(study), trial_id_of(trial), verdict)
         except RuntimeError:  # Optuna's UpdateFinishedTrialError, which older versions lack
             with context.storage_busy():
-                if not study._storage.get_trial(trial._trial_id).state.is_finished():
+                if not storage_of(study).get_trial(trial_id_of(trial)).state.is_finished():
                     raise
             context.say(logging.DEBUG, "ended_meanwhile", **facts)
             return
-        self._progress[trial._trial_id] = _Progress(verdict.n_reports, context.clock())
+        self._progress[trial_id_of(trial)] = _Progress(verdict.n_reports, context.clock())
         context.counts.verdicts += 1
         context.counts.prunes += decision.prune
         context.say(logging.INFO if decision.prune else logging.DEBUG, "verdict", **facts)

@@ -83,8 +83,8 @@ def on_the_thread(n_trials: int, gap: float) -> None:
             setting = None if number % 2 else False
             pruner = LearningCurvePruner(N_STEPS, risk=0.0, publish=False, ledger=setting)
             if setting is None:
-                handing.call = pruner._verdicts._record
-                pruner._verdicts._record = handing
+                handing.call = pruner._memory._record
+                pruner._memory._record = handing
             study.pruner = pruner
             trial = study.ask()
             for step, value in enumerate(curve(rng).tolist()):

@@ -90,7 +90,7 @@ def computing(repeats: int) -> None:
         pruner.decide(study, trial)
 
         def decide(pruner=pruner, study=study, trial=trial) -> None:
-            memo = pruner._verdicts.memo(study)
+            memo = pruner._memory.memo(study)
             memo.verdicts.clear()
             pruner.prune(study, trial)
 

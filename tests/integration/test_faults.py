@@ -18,6 +18,7 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy
+from forecasting import Clock, Watching, running, verdict_of
 from helpers import BAD, good_trials, make_study, sqlite
 from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
@@ -26,7 +27,6 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from serving import Serving
 from sqlalchemy.exc import OperationalError
-from test_forecaster import Clock, Watching, running, verdict_of
 
 from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason, RemotePruner
 from optuna_lcpruner.records import ledger_writer, remote_decision, trial_attributes

@@ -19,12 +19,12 @@ import optuna
 import pytest
 import sqlalchemy
 from backends import POSTGRES, database, server
+from forecasting import running, verdict_of
 from helpers import BAD, GOOD_ENDS, finished, good_trials, reports, saturating
 from optuna.exceptions import StorageInternalError
 from optuna.study import Study
 from optuna.trial import TrialState
 from serving import Serving, trains, wait
-from test_forecaster import running, verdict_of
 
 from optuna_lcpruner import RemotePruner
 

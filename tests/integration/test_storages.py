@@ -16,6 +16,7 @@ import optuna
 import pytest
 import sqlalchemy
 from backends import IN_THIS_PROCESS, SHARED, open_storage, place
+from forecasting import Watching, running, verdict_of
 from helpers import (
     BAD,
     GOOD_ENDS,
@@ -30,7 +31,6 @@ from helpers import (
 )
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
-from test_forecaster import Watching, running, verdict_of
 
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason
 from optuna_lcpruner.records import ledger_writer, trial_attributes

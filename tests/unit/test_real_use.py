@@ -182,7 +182,7 @@ class TestConstraints:
         for end in (0.35, 0.4):
             study.add_trial(constrained(finished(reports(curve(end))), 1.0))
         assert train(study, curve(0.9)) is not None
-        assert reason(study).endswith("any trial 0.500")  # but only one is to beat
+        assert reason(study).endswith("base rate 0.500")  # but only one is to beat
 
     @pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
     @pytest.mark.parametrize("wanted", [False, True])

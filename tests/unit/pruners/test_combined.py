@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from forecasting import Watching
 from helpers import BAD, N_STEPS, environment, good_trials, make_study, reports, saturating, sqlite
 from optuna.pruners import (
     BasePruner,
@@ -29,7 +30,6 @@ from optuna.pruners import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from several import Says, on_record, ours, train
-from test_forecaster import Watching
 
 from optuna_lcpruner import (
     PruneIfAll,
