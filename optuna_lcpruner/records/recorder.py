@@ -145,7 +145,8 @@ class Recorder:
             writer.write_last(storage, trial_id)
         elif decision.reason not in _NOT_PUBLISHED:
             send = writer.write if decision.prune else writer.submit
-            send(storage, trial_id, lambda: trial_attributes.attributes(decision))
+            topic = decision.reason.name if decision.p_beat is None else "forecast"
+            send(storage, trial_id, lambda: trial_attributes.attributes(decision), topic)
 
     def _keep(
         self,

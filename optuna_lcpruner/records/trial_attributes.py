@@ -2,7 +2,8 @@
 
 A decision that stops a trial, and the last one before its end, are written at once: after it the
 attributes are closed. Of the others one a second is written, the newest, and its forecast worked
-out only then.
+out only then; what it is about may change at any time, from ``startup`` to a forecast, say, and is
+then written at once.
 """
 
 from __future__ import annotations
@@ -76,33 +77,44 @@ class AttributeWriter:
         self._worker = Worker("lcpruner-attributes", self._write_next, self._is_waiting)
         self._condition = self._worker.condition
         self._writing = threading.Lock()
-        self._waiting: dict[_Key, tuple[BaseStorage, Written]] = {}
+        self._waiting: dict[_Key, tuple[BaseStorage, Written, str]] = {}
         self._held: OrderedDict[_Key, tuple[weakref.ref[BaseStorage], Written]] = OrderedDict()
-        self._written_at: OrderedDict[_Key, float] = OrderedDict()
+        self._written: OrderedDict[_Key, tuple[float, str]] = OrderedDict()  # when, about what
         self._warned = False
 
-    def submit(self, storage: BaseStorage, trial_id: int, attributes: Written) -> None:
-        """Write once a second has passed since the last write; replaces what still waits."""
+    def submit(
+        self, storage: BaseStorage, trial_id: int, attributes: Written, topic: str = ""
+    ) -> None:
+        """Write once a second has passed since the last write; replaces what still waits.
+
+        Args:
+            storage: Where the trial is.
+            trial_id: Its number there.
+            attributes: What to write.
+            topic: What it is about; where that was another one, it is written at once.
+        """
         key = (id(storage), trial_id)
         if not writes_are_free(storage):
             with self._condition:
-                self._waiting[key] = (storage, attributes)
+                self._waiting[key] = (storage, attributes, topic)
                 self._worker.wake()
             return
         with self._condition:
-            due = self._due_in(key) <= 0.0
+            due = self._due_in(key, topic) <= 0.0
             if not due:
                 self._held[key] = (weakref.ref(storage), attributes)
                 if len(self._held) > _MAX_HELD:
                     self._held.popitem(last=False)
         if due:
-            self.write(storage, trial_id, attributes)
+            self.write(storage, trial_id, attributes, topic)
 
-    def write(self, storage: BaseStorage, trial_id: int, attributes: Written) -> None:
+    def write(
+        self, storage: BaseStorage, trial_id: int, attributes: Written, topic: str = ""
+    ) -> None:
         """Write now, after anything under way; drops what still waits for the same trial."""
         self._take(storage, trial_id)
         with self._writing:
-            self._write(storage, trial_id, attributes)
+            self._write(storage, trial_id, attributes, topic)
 
     def write_last(self, storage: BaseStorage, trial_id: int) -> None:
         """Write now what still waits for a trial that is about to end, if anything does."""
@@ -131,12 +143,15 @@ class AttributeWriter:
     def _is_waiting(self) -> bool:
         return bool(self._waiting)
 
-    def _due_in(self, key: _Key) -> float:
-        """Seconds until the trial may be written to again."""
-        return self._written_at.get(key, -PERIOD) + PERIOD - time.monotonic()
+    def _due_in(self, key: _Key, topic: str) -> float:
+        """Seconds until something about this topic may be written to the trial."""
+        when, last = self._written.get(key, (0.0, None))
+        return when + PERIOD - time.monotonic() if topic == last else 0.0
 
-    def _due(self) -> bool:
-        return any(self._due_in(key) <= 0.0 for key in self._waiting)
+    def _next(self) -> tuple[float, _Key | None]:
+        """The trial to be written to next, and in how many seconds."""
+        due = ((self._due_in(key, topic), key) for key, (_, _, topic) in self._waiting.items())
+        return min(due, default=(0.0, None))
 
     def _write_next(self) -> None:
         """Write what is due, and rest so long that the storage is free most of the time."""
@@ -144,25 +159,27 @@ class AttributeWriter:
         # Taken under the writing lock, so that a later write() cannot be overtaken.
         with at_work(), self._writing:
             with self._condition:
-                keys = sorted(self._waiting, key=self._due_in)
-                soonest = self._due_in(keys[0]) if keys else 0.0
-                take = keys and (soonest <= 0.0 or self._worker.in_a_hurry)
-                item = self._waiting.pop(keys[0]) if take else None
-            if item is not None:
-                self._write(item[0], keys[0][1], item[1])
+                seconds, key = self._next()
+                item = None
+                if key is not None and (seconds <= 0.0 or self._worker.in_a_hurry):
+                    item = self._waiting.pop(key)
+            if item is not None and key is not None:
+                self._write(item[0], key[1], *item[1:])
         if item is None:
-            self._worker.rest(soonest, self._due)
+            self._worker.rest(seconds, lambda: self._next()[0] <= 0.0)
         else:
             del item
             self._worker.rest((time.monotonic() - start) * (1.0 / DUTY - 1.0))
 
-    def _write(self, storage: BaseStorage, trial_id: int, attributes: Written) -> None:
+    def _write(
+        self, storage: BaseStorage, trial_id: int, attributes: Written, topic: str = ""
+    ) -> None:
         with self._condition:
             key = (id(storage), trial_id)
-            self._written_at[key] = time.monotonic()
-            self._written_at.move_to_end(key)
-            if len(self._written_at) > _MAX_TIMES:
-                self._written_at.popitem(last=False)
+            self._written[key] = (time.monotonic(), topic)
+            self._written.move_to_end(key)
+            if len(self._written) > _MAX_TIMES:
+                self._written.popitem(last=False)
         try:
             set_user_attrs(storage, trial_id, attributes() if callable(attributes) else attributes)
         except Exception as error:

@@ -285,7 +285,7 @@ class TestTheUnitOfSteps:
             assert train(study, curve(end), steps=steps) is None
         assert len(warned) == 1
         assert "well beyond n_steps=20: is it in the unit of your steps?" in warned[0]
-        assert reason(study).startswith("longer than a full training: step 10000 is beyond")
+        assert reason(study).startswith("longer than a full training: step 1000 is beyond")
 
     @pytest.mark.parametrize("n_steps", [20, None])
     def test_a_counter_that_goes_on(self, n_steps: int | None, warned: list[str]) -> None:
@@ -315,7 +315,7 @@ class TestTheUnitOfSteps:
             assert train(study, curve(end), steps=range(19, -1, -1)) is None
         assert len(warned) == 1
         assert warned[0].startswith("LearningCurvePruner: steps count down (19, 18, 17, ...)")
-        assert reason(study).startswith("steps count down: from 19 to 0")
+        assert reason(study).startswith("steps count down: from 19 to 1")
 
     def test_two_reports_in_the_wrong_order_are_no_countdown(self) -> None:
         study = study_with(LearningCurvePruner(n_steps=20), curve(0.3), curve(0.35), curve(0.4))

@@ -74,8 +74,8 @@ def with_clock(pruner: RemotePruner) -> Clock:
     return clock
 
 
-AMONG_OTHERS = (Reason.OTHER_PRUNER, Reason.OVERRULED)
-"""Reasons of pruners that decide together, which a forecaster does not."""
+AMONG_OTHERS = (Reason.OTHER_PRUNER, Reason.OVERRULED, Reason.INFEASIBLE)
+"""Reasons that a forecaster does not give: of pruners that decide together, and the trainer's."""
 
 
 class TestTheRecord:
