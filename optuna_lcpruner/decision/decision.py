@@ -1,18 +1,15 @@
-"""Forecast + incumbent -> Decision: the rule, and the reasons a person reads. Pure."""
+"""What was decided about a trial, and why, for people and for the record."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from optuna_lcpruner._util.formatting import format_distinct, number, p_is, probability
-from optuna_lcpruner.posterior.forecast import Forecast
+from optuna_lcpruner._util.formatting import number
 
 
 class Reason(Enum):
@@ -226,144 +223,6 @@ def _attributed(decision: Decision) -> str:
 def abstain(reason: Reason, detail: str = "", step: int | None = None) -> Decision:
     """A decision without a forecast: the reason and, after a colon, its detail."""
     return Decision(reason, f"{reason.value}: {detail}" if detail else reason.value, step)
-
-
-_LENIENCE = 20.0
-"""A trial with more than this times sqrt(risk) times any trial's chance is not stopped."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Prune when P(beat the best) is below the threshold, ``patience`` looks in a row.
-
-    The threshold is a fixed probability, or follows the study:
-
-        threshold = min(risk, 20 sqrt(risk) / M) * (1 - n / T)
-
-    Of M trials begun so far any one is the best with probability 1 / M. In a long study that is
-    small for nearly all of them, so the threshold shrinks with it once M is beyond
-    20 / sqrt(risk): 100 trials at the default. Aggressive settings come to that sooner, or they
-    would stop late trials by their number alone. The last factor is the part of the training that
-    is left to pay for: the less there is to save, the surer it takes.
-
-    Why ``risk`` bounds the chance of losing a would-be best trial, however many looks there are: a
-    trial is stopped at the first look with P < risk, and then would have become the best with
-    probability P. So of the trials that are stopped a share of less than ``risk`` would have, and
-    of all trials still less. This takes P to be right.
-
-    Attributes:
-        risk: Bound, under this condition, of the chance that a stopped trial would have become the
-            best.
-        threshold: The paper's delta, a fixed probability in [0, 1], instead of ``risk``.
-        patience: Consecutive looks below the threshold that it takes; at least 1.
-        stop_below_std: The paper's optimistic rule: stop as well once the predictive standard
-            deviation (metric units) is below this and its median is not better than the best.
-    """
-
-    risk: float = 0.04
-    threshold: float | None = None
-    patience: int = 1
-    stop_below_std: float | None = None
-
-    def threshold_at(self, n_begun: int, seen: float, caution: float = 1.0) -> float:
-        """The probability below which a trial is pruned.
-
-        Args:
-            n_begun: M, trials begun so far, this one included; at least 1.
-            seen: Fraction of the training that is done, n / T.
-            caution: A factor below 1 where the rule would have stopped the study's best trial.
-        """
-        if self.threshold is not None:
-            return self.threshold
-        return min(self.risk, _LENIENCE * math.sqrt(self.risk) / n_begun) * (1.0 - seen) * caution
-
-    def judge(
-        self,
-        p: float,
-        threshold: float,
-        *,
-        step: int,
-        incumbent: float,
-        forecast: Callable[[], Forecast],
-        ahead: bool = False,
-        earlier: Sequence[tuple[float, float]] = (),
-        spare: Callable[[], Reason | None] = lambda: None,
-        remark: str = "",
-    ) -> Decision:
-        """Judge a trial.
-
-        Args:
-            p: Probability that it beats the incumbent.
-            threshold: What ``p`` is compared with at this look, see :meth:`threshold_at`.
-            step: The step of the look.
-            incumbent: Best objective value so far, in the metric's units.
-            forecast: Gives the predictive distribution of the final value; asked by the
-                optimistic rule, and when the decision is put into words.
-            ahead: Whether the trial already is better than the incumbent; it is then left alone.
-            earlier: P(beat) and threshold at the ``patience - 1`` looks before this one, newest
-                first.
-            spare: Asked when the rule would prune: why the trial runs on all the same, or None.
-            remark: What else is to be said.
-
-        Source: Domhan et al. 2015, section 3.3 (both rules). Differs: the optimistic rule never
-        stops a trial whose forecast median beats the incumbent.
-        """
-        reason, detail = self._outcome(p, threshold, ahead, earlier, forecast, incumbent)
-        if reason.prunes:
-            reason = spare() or reason
-        return Decision(
-            reason,
-            lambda: _describe(reason, detail, step, incumbent, forecast(), remark),
-            step,
-            p,
-            threshold,
-            incumbent,
-        )
-
-    def _outcome(
-        self,
-        p: float,
-        threshold: float,
-        ahead: bool,
-        earlier: Sequence[tuple[float, float]],
-        forecast: Callable[[], Forecast],
-        incumbent: float,
-    ) -> tuple[Reason, str]:
-        """The reason, and the comparison it rests on in words."""
-        if ahead:
-            return Reason.ALREADY_BETTER, p_is(probability(p))
-        if p < threshold:
-            below, distinct = 1, format_distinct(p, threshold)
-            for previous, its_threshold in earlier:
-                if previous >= its_threshold:
-                    break
-                below += 1
-            comparison = " < ".join((p_is(distinct[0]), distinct[1]))
-            if below >= self.patience:
-                return Reason.BELOW_THRESHOLD, comparison
-            return Reason.PATIENCE, f"{comparison} for {below} of {self.patience} looks"
-        if self.stop_below_std is not None:
-            end = forecast()
-            median, std = float(end.quantile(0.5)), end.std()
-            behind = median < incumbent if end.scale.maximize else median > incumbent
-            if behind and std < self.stop_below_std:
-                return Reason.NARROW_FORECAST, f"sd = {number(std)} < {self.stop_below_std:.3g}"
-        return Reason.UNDECIDED, p_is(probability(p))
-
-
-def _describe(
-    reason: Reason, detail: str, step: int, incumbent: float, forecast: Forecast, remark: str
-) -> Description:
-    """Put a judgement of this forecast into words and numbers."""
-    low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
-    words = sentence(reason, detail, step, incumbent, middle, low, high)
-    if forecast.opinions:
-        sources = (f"{name} {probability(q)}" for name, q in forecast.opinions.items())
-        words += f"; P by {', '.join(sources)}"
-    for more in (forecast.remark, remark):
-        if more:
-            words += f"; {more}"
-    return Description(words, middle, low, high)
 
 
 def sentence(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optuna_lcpruner.curves.learning_curve import LearningCurve, PositionGrid
-from optuna_lcpruner.decision.decision import Rule
+from optuna_lcpruner.decision.rule import Rule
 from optuna_lcpruner.posterior.interface import FastEngine, StudyKnowledge
 
 _LOOKS = 6  # heuristic

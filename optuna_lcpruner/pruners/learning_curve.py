@@ -20,8 +20,9 @@ from optuna_lcpruner._util.validation import boolean, choice, integer, real
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import oriented
 from optuna_lcpruner.decision.control_group import in_control_group
-from optuna_lcpruner.decision.decision import Decision, Reason, Rule, abstain
+from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.decision.preconditions import Guards
+from optuna_lcpruner.decision.rule import Rule
 from optuna_lcpruner.decision.self_check import Caution, self_check
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.forecast import Forecast

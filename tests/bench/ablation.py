@@ -22,7 +22,7 @@ import optuna
 from replay import Replay, replay
 
 from optuna_lcpruner import LearningCurvePruner
-from optuna_lcpruner.decision.decision import Rule
+from optuna_lcpruner.decision.rule import Rule
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 

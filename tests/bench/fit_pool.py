@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from scipy.special import ndtri
 
 from optuna_lcpruner.curves.learning_curve import LearningCurve
-from optuna_lcpruner.decision.decision import Rule
+from optuna_lcpruner.decision.rule import Rule
 from optuna_lcpruner.posterior import opinion_pool
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import StudyKnowledge

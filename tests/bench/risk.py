@@ -22,7 +22,7 @@ import itertools
 import numpy as np
 from scipy.special import ndtr
 
-from optuna_lcpruner.decision.decision import Rule
+from optuna_lcpruner.decision.rule import Rule
 
 EXACT, HALVED, IMPROVING = "exact", "odds halved", "improving trials"
 

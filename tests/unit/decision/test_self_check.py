@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import spanning
-from optuna_lcpruner.decision.decision import Rule
+from optuna_lcpruner.decision.rule import Rule
 from optuna_lcpruner.decision.self_check import Caution, self_check
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 
