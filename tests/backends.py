@@ -33,6 +33,13 @@ IN_THIS_PROCESS = ("memory", "sqlite memory")
 SHARED = ("sqlite", "journal", "postgresql", "mysql", "redis", "grpc", "dask")
 """Kinds that several processes can open."""
 
+SERVERS = ("postgresql", "mysql", "redis", "grpc", "dask")
+
+
+def kinds(*names: str) -> list[Any]:
+    """Parameters of a test; those of kinds that need a server are slow."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in SERVERS else ()) for name in names]
+
 
 def open_storage(kind: str, where: str) -> BaseStorage:
     """The storage of this kind at this address, as :func:`place` gives it."""

@@ -236,6 +236,7 @@ BROKEN = "[...document.images].filter(i => !(i.complete && i.naturalWidth)).map(
 
 
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+@pytest.mark.slow
 def test_pages_fit_the_window(site: Path, browser: Any, width: int) -> None:
     """No page scrolls sideways; what is too wide scrolls inside it; all pictures are shown."""
     browser.set_viewport_size({"width": width, "height": 900})
@@ -269,6 +270,7 @@ def assert_same_output(printed: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["quickstart", "extending"])
+@pytest.mark.slow
 def test_examples_print_what_the_page_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ from optuna.trial import TrialState
 
 pytest.importorskip("sklearn")
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, TRIALS = 10, 16
 OPTIONS = ["--trials", f"{TRIALS}", "--epochs", f"{EPOCHS}"]
 

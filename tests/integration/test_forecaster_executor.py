@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from by_hand import ByHand
 from forecasting import Watching, covers, running, verdict_of
 from helpers import BAD, good_trials, judge, make_study, reports, saturating, sqlite
 from optuna.storages import InMemoryStorage
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 from serving import Serving, wait
-from test_background import ByHand
 
 from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason, RemotePruner
 from optuna_lcpruner.cli.main import main

@@ -351,7 +351,7 @@ def test_a_trainer_and_a_forecaster(url: str) -> None:
         assert trial.user_attrs["lcpruner_reason"].startswith("pruned: P = ")
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def command_of(where: str) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 import pytest
 import sqlalchemy
-from backends import IN_THIS_PROCESS, SHARED, open_storage, place
+from backends import IN_THIS_PROCESS, SHARED, kinds, open_storage, place
 from forecasting import Watching, running, verdict_of
 from helpers import (
     BAD,
@@ -186,7 +186,7 @@ json.dump((trials, rows), sys.stdout)
 """
 
 
-@pytest.mark.parametrize("kind", [*IN_THIS_PROCESS, *SHARED])
+@pytest.mark.parametrize("kind", kinds(*IN_THIS_PROCESS, *SHARED))
 class TestEveryStorage:
     def test_same_verdicts(self, kind: str, ran: Any, expected: Asked, warned: list[str]) -> None:
         _, asked = ran(kind)
@@ -274,7 +274,7 @@ class TestEveryStorage:
         assert ("lcpruner_decisions" in tables) is (kind != "sqlite")
 
 
-@pytest.mark.parametrize("kind", SHARED)
+@pytest.mark.parametrize("kind", kinds(*SHARED))
 def test_another_process_reads_the_same(kind: str, ran: Any, opened: Open, places: Any) -> None:
     name, asked = ran(kind)
     assert ledger_writer.flush(20)
@@ -331,7 +331,7 @@ study.optimize(objective, n_trials=int(n_trials))
 """
 
 
-@pytest.mark.parametrize("kind", SHARED)
+@pytest.mark.parametrize("kind", kinds(*SHARED))
 def test_two_processes_share_a_study(kind: str, opened: Open, places: Any) -> None:
     study = optuna.create_study(storage=opened(kind), direction="maximize")
     arguments = (kind, places(kind), study.study_name, "8")
@@ -352,7 +352,7 @@ def test_two_processes_share_a_study(kind: str, opened: Open, places: Any) -> No
             assert trial.user_attrs["lcpruner_decided_at_step"] == max(trial.intermediate_values)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SHARED if kind != "dask"])
+@pytest.mark.parametrize("kind", kinds(*(kind for kind in SHARED if kind != "dask")))
 def test_a_study_made_again_while_it_is_served(kind: str, opened: Open) -> None:
     """Its numbers may be the old ones, and what a cache holds of them is of the old study."""
     storage, watching = opened(kind), Watching(opened(kind), ["again"])

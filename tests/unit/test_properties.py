@@ -143,6 +143,7 @@ def numbers(draw: st.DrawFn) -> st.SearchStrategy[float]:
     patience=st.integers(1, 2),
 )
 @settings(deadline=None, max_examples=200)
+@pytest.mark.slow
 def test_never_fails_where_it_forecasts(
     data: st.DataObject, n_trials: int, direction: str, target: str, patience: int
 ) -> None:

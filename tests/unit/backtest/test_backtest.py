@@ -410,6 +410,7 @@ def without_times(report: BacktestReport) -> Any:
 SOME = ("lcpruner:risk=0.8", "hyperband", "patient:patience=3")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_report_in_any_number_of_processes() -> None:
     calls: list[tuple[int, int]] = []
     curves = noisy_curves(16)
@@ -423,6 +424,7 @@ def test_the_same_seed_gives_the_same_report_in_any_number_of_processes() -> Non
     assert run(seed=1) != once
 
 
+@pytest.mark.slow
 def test_a_pruner_that_fails_in_another_process_is_reported() -> None:
     with pytest.raises(InputError, match=r"HyperbandPruner failed at step 0 of trial \d"):
         backtest(

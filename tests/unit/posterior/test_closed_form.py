@@ -84,10 +84,12 @@ THREE_FAMILIES = ("ilog2", "pow3", "Janoschek")
 
 
 @pytest.mark.parametrize("place", ["contiguous", "gaps"])
+@pytest.mark.slow
 def test_the_whole_mixture_against_dense_linear_algebra(place):
     assert_same_as_dense(SEVERAL, THREE_FAMILIES, *PLACES[place], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_large_mixture_is_sampled_without_changing_probabilities():
     z = np.array([0.25, 0.4])
     forecast = ClosedForm(SEVERAL, THREE_FAMILIES)(curve_of(z, 12), WORKING)
@@ -220,6 +222,7 @@ some_curve = st.tuples(st.integers(0, 10**6), st.integers(2, 30))
     st.sampled_from(list(Target)),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_shift_and_unit_of_the_metric_do_not_matter(which, shift, unit, target, maximize):
     seed, n = which
     rng = np.random.default_rng(seed)

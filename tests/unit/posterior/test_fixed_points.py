@@ -66,6 +66,7 @@ def test_agrees_with_the_chain(n):
     assert_allclose(list(found.shares.values()), list(sampled.shares.values()), atol=0.05)
 
 
+@pytest.mark.slow
 def test_more_points_change_little():
     prior = gaussian(lcpfn_prior())
     rng = np.random.default_rng(0)

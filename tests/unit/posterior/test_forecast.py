@@ -448,6 +448,7 @@ def test_underflow_is_no_error_where_the_caller_makes_it_one() -> None:
 @pytest.mark.parametrize("floor", [-np.inf, 0.4])
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("df", [4.0, np.inf])
+@pytest.mark.slow
 def test_std_is_that_of_the_corrected_distribution(df, known, floor, maximize):
     """Of recalibrated forecasts and above a floor too: against the quantiles."""
     parts = ([0.2, 0.9], [0.1, 0.3], [0.7, 0.3])

@@ -36,6 +36,7 @@ def log_target(v):
     [moves.SubspaceDifference(BLOCKS), moves.PriorRefresh(BLOCKS), None],
     ids=["difference", "prior", "mixture"],
 )
+@pytest.mark.slow
 def test_a_gaussian_keeps_its_moments(chosen):
     sampler = run(chosen)
     x = sampler.get_chain(discard=300, flat=True) / DEVIATIONS
@@ -67,6 +68,7 @@ def test_the_seed_decides():
     assert np.any(first.get_chain() != third.get_chain())
 
 
+@pytest.mark.slow
 def test_why_emcees_snooker_move_is_left_out():
     """If this fails with a newer emcee, the move has been mended."""
     if emcee.__version__ != "3.1.6":

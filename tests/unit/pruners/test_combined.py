@@ -526,6 +526,7 @@ class TestWithOptunasPruners:
         )
 
 
+@pytest.mark.slow
 def test_the_page_about_it() -> None:
     """Its code runs and prints what it says, but for the last digits."""
     page = (Path(__file__).parents[3] / "docs" / "combining.md").read_text()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import ByHand
 from helpers import BAD, N_STEPS, SpyEngine, good_trials, make_study, names, reports, watch
 from serving import wait
 
@@ -32,31 +33,6 @@ DOOMED = BAD[:12]
 def question(n: int) -> Question:
     curve = LearningCurve(np.arange(1.0, n + 1), np.linspace(0.1, 0.5, n), 40)
     return Question((curve,), KNOWLEDGE, n)
-
-
-class ByHand(Executor):
-    """Does its work when told to."""
-
-    def __init__(self) -> None:
-        self.work: list[tuple[Future[Any], Any, tuple[Any, ...]]] = []
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        self.work.append((future, fn, args))
-        return future
-
-    @property
-    def steps(self) -> list[int]:
-        """The steps of the questions in flight or in the queue."""
-        return [args[1].step for _, _, args in self.work]
-
-    def finish(self) -> None:
-        future, fn, args = self.work.pop(0)
-        if future.set_running_or_notify_cancel():
-            future.set_result(fn(*args))
-
-    def fail(self, error: BaseException) -> None:
-        self.work.pop(0)[0].set_exception(error)
 
 
 class Warnings(list[tuple[str, str]]):
@@ -381,6 +357,7 @@ def test_settings_are_checked() -> None:
 SMALL = MCMC(paper_prior(["pow3", "Janoschek", "ilog2"]))
 
 
+@pytest.mark.slow
 def test_the_sampled_posterior_prunes() -> None:
     decision = watch(make_study(good_trials()), make_pruner(engine=SMALL), reports(DOOMED))[-1]
     assert decision.reason is Reason.BELOW_THRESHOLD

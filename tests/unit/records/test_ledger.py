@@ -368,6 +368,7 @@ class TestSchema:
             book.append([row()])
 
 
+@pytest.mark.slow
 def test_a_long_ledger_is_read_in_seconds(tmp_path: Path) -> None:
     """10^5 decisions; the time it takes is in docs/ledger.md, here they have to be right."""
     book = Ledger(at(tmp_path / "l.db"))

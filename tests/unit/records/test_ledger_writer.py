@@ -608,6 +608,7 @@ def test_working_out_rests_the_longer_the_shorter_the_queue(
     np.testing.assert_allclose(rested, rests, atol=0.3)
 
 
+@pytest.mark.slow
 class TestProcesses:
     def steps(self, url: str) -> list[list[int | None]]:
         study = optuna.load_study(study_name="s", storage=url)

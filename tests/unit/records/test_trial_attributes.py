@@ -465,6 +465,7 @@ def run_script(script: str, *args: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 class TestProcesses:
     @pytest.fixture
     def study(self, tmp_path: Path) -> optuna.Study:

@@ -299,6 +299,7 @@ class TestShown:
 
 
 @pytest.mark.parametrize("n_nan", [0, 8])
+@pytest.mark.slow
 def test_of_a_real_study(n_nan: int, tmp_path: Path) -> None:
     """Half of the condemned run on; what is estimated is near what is known of them all."""
     rng = np.random.default_rng(0)
@@ -349,6 +350,7 @@ def multiply(path: Path, n_trials: int) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_of_a_long_ledger(tmp_path: Path) -> None:
     """10^5 decisions; the time it takes is in docs/ledger.md."""
     history = History(tmp_path)
