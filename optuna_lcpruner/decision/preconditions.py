@@ -23,7 +23,7 @@ Warn = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
-class Guards:
+class Preconditions:
     """The settings of :class:`~optuna_lcpruner.LearningCurvePruner` that need no forecast.
 
     Attributes:

@@ -22,7 +22,7 @@ from optuna_lcpruner._util.optuna_storage import storage_of, study_id_of, trial_
 from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner.curves.learning_curve import ordered, usable
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
-from optuna_lcpruner.decision.preconditions import Guards, Warn
+from optuna_lcpruner.decision.preconditions import Preconditions, Warn
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.records.recorder import Location, PendingDecision, Recorder, current_sink
@@ -62,7 +62,7 @@ class Reports:
 def check_reports(
     study: Study,
     trial: FrozenTrial,
-    guards: Guards,
+    preconditions: Preconditions,
     prune_infeasible: bool,
     context: DecisionContext,
     warn: Warn,
@@ -72,7 +72,7 @@ def check_reports(
     Args:
         study: The study.
         trial: The trial.
-        guards: The settings.
+        preconditions: The settings.
         prune_infeasible: Whether a broken constraint stops a trial.
         context: Filled in with what was looked at.
         warn: Called with ``(topic, message)`` about what should be said once.
@@ -87,10 +87,10 @@ def check_reports(
     reports = Reports(steps, values, usable(values))
     context.n_points = int(np.count_nonzero(reports.finite))
     context.value = float(values[reports.finite][-1]) if context.n_points else None
-    looked = guards.looks(steps)
+    looked = preconditions.looks(steps)
     context.look = int(np.count_nonzero(looked))
-    early = guards.without_storage(values, reports.step, context.n_points, bool(looked[-1]))
-    return early or guards.counts_down(list(trial.intermediate_values), warn) or reports
+    early = preconditions.without_storage(values, reports.step, context.n_points, bool(looked[-1]))
+    return early or preconditions.counts_down(list(trial.intermediate_values), warn) or reports
 
 
 @dataclass

@@ -21,7 +21,7 @@ from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import oriented
 from optuna_lcpruner.decision.control_group import in_control_group
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
-from optuna_lcpruner.decision.preconditions import Guards
+from optuna_lcpruner.decision.preconditions import Preconditions
 from optuna_lcpruner.decision.rule import Rule
 from optuna_lcpruner.decision.self_check import Caution, self_check
 from optuna_lcpruner.posterior.engines import engine_of
@@ -131,7 +131,7 @@ class LearningCurvePruner(BasePruner):
         executor: Executor | None = None,
         executor_timeout: float = 60.0,
     ) -> None:
-        self._guards = Guards(
+        self._conditions = Preconditions(
             None if n_steps is None else integer("n_steps", n_steps, 1),
             integer("n_startup_trials", n_startup_trials, 0),
             integer("n_warmup_steps", n_warmup_steps, 0),
@@ -179,7 +179,8 @@ class LearningCurvePruner(BasePruner):
         """The setting, if any, with which it cannot decide for the trials of other processes."""
         if self._background is not None:
             return "an executor: it is the forecaster's to have"
-        return "interval_steps, which is the trainer's" if self._guards.interval_steps > 1 else None
+        thins_out = self._conditions.interval_steps > 1
+        return "interval_steps, which is the trainer's" if thins_out else None
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises."""
@@ -209,7 +210,9 @@ class LearningCurvePruner(BasePruner):
         Each step returns what the next one needs, or the decision.
         """
         warn = self._memory.warn_once
-        reports = check_reports(study, trial, self._guards, self._prune_infeasible, context, warn)
+        reports = check_reports(
+            study, trial, self._conditions, self._prune_infeasible, context, warn
+        )
         if isinstance(reports, Decision):
             return reports
         case = self._read(study, trial, reports, reader, context)
@@ -235,13 +238,13 @@ class LearningCurvePruner(BasePruner):
         values = oriented(reports.values[reports.finite], maximize)
         source: StudyReader | CompletedReports = reader
         if trial.number < 0:
-            source = CompletedReports(trial, self._target, self._guards.n_steps is None)
+            source = CompletedReports(trial, self._target, self._conditions.n_steps is None)
         record, summary = source.read(study, maximize, self._memory.lock)
         context.incumbent_trial = summary.incumbent_trial
-        refusal = self._guards.with_study(summary, step, warn)
+        refusal = self._conditions.with_study(summary, step, warn)
         if refusal is not None:
             return refusal
-        curve = self._guards.curve(
+        curve = self._conditions.curve(
             steps, values, int(reports.steps[0]), trial.user_attrs, summary, warn
         )
         if isinstance(curve, Decision):
@@ -249,13 +252,13 @@ class LearningCurvePruner(BasePruner):
         target = summary.target if self._target == "auto" else Target(self._target)
         with self._memory.lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
-        refusal = self._guards.whole_trainings(knowledge, step)
+        refusal = self._conditions.whole_trainings(knowledge, step)
         if refusal is not None:
             return refusal
         context.horizon = curve.horizon
         reached = float(values[-1] if target is Target.LAST else values.max())
         return _Case(
-            curves=(curve, *self._guards.earlier(curve, steps, self._rule.patience - 1)),
+            curves=(curve, *self._conditions.earlier(curve, steps, self._rule.patience - 1)),
             knowledge=knowledge,
             step=step,
             incumbent=summary.incumbent if maximize else -summary.incumbent,
@@ -312,7 +315,7 @@ class LearningCurvePruner(BasePruner):
         """Return how careful to be, worked out anew when another trial has completed."""
         if getattr(self._engine, "p_and_forecast", None) is None:  # a second or two a look
             return Caution()
-        engine, n = cast(FastEngine, self._engine), self._guards.n_startup_trials
+        engine, n = cast(FastEngine, self._engine), self._conditions.n_startup_trials
         return knowledge.cached(
             ("caution", horizon),
             lambda: self_check(engine, self._rule, knowledge, horizon, n),
@@ -337,12 +340,13 @@ class LearningCurvePruner(BasePruner):
         return _answer(self._engine(curve, knowledge), incumbent)
 
     def __repr__(self) -> str:
-        guards = self._guards
+        conditions = self._conditions
         return (
-            f"LearningCurvePruner(n_steps={guards.n_steps}, risk={self._rule.risk}, "
+            f"LearningCurvePruner(n_steps={conditions.n_steps}, risk={self._rule.risk}, "
             f"threshold={self._rule.threshold}, "
-            f"n_startup_trials={guards.n_startup_trials}, n_warmup_steps={guards.n_warmup_steps}, "
-            f"interval_steps={guards.interval_steps}, patience={self._rule.patience})"
+            f"n_startup_trials={conditions.n_startup_trials}, "
+            f"n_warmup_steps={conditions.n_warmup_steps}, "
+            f"interval_steps={conditions.interval_steps}, patience={self._rule.patience})"
         )
 
 

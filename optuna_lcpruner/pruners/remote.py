@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from optuna_lcpruner._util.optuna_storage import storage_of, trial_id_of
 from optuna_lcpruner._util.validation import boolean, choice, integer, real
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
-from optuna_lcpruner.decision.preconditions import Guards
+from optuna_lcpruner.decision.preconditions import Preconditions
 from optuna_lcpruner.pruners._memory import DecisionMemory, check_reports
 from optuna_lcpruner.records import remote_decision
 from optuna_lcpruner.records.ledger import DecisionContext
@@ -78,7 +78,7 @@ class RemotePruner(BasePruner):
     ) -> None:
         self._stale_after = real("stale_after", stale_after, 0.0, math.inf)
         self._timeout = real("forecaster_timeout", forecaster_timeout, 0.0, math.inf)
-        self._guards = Guards(
+        self._conditions = Preconditions(
             n_steps=None,
             n_startup_trials=0,
             n_warmup_steps=integer("n_warmup_steps", n_warmup_steps, 0),
@@ -118,7 +118,12 @@ class RemotePruner(BasePruner):
     ) -> Decision:
         """What the reports alone decide, else the newest verdict, or why there is none."""
         early = check_reports(
-            study, trial, self._guards, self._prune_infeasible, context, self._memory.warn_once
+            study,
+            trial,
+            self._conditions,
+            self._prune_infeasible,
+            context,
+            self._memory.warn_once,
         )
         if isinstance(early, Decision):
             # The forecaster records trials that go on.
@@ -171,10 +176,10 @@ class RemotePruner(BasePruner):
         return abstain(Reason.FORECASTER_UNAVAILABLE, why, step)
 
     def __repr__(self) -> str:
-        guards = self._guards
+        conditions = self._conditions
         return (
             f"RemotePruner(stale_after={self._stale_after}, forecaster_timeout={self._timeout}, "
-            f"n_warmup_steps={guards.n_warmup_steps}, interval_steps={guards.interval_steps})"
+            f"n_warmup_steps={conditions.n_warmup_steps}, interval_steps={conditions.interval_steps})"
         )
 
 

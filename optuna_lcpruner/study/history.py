@@ -188,7 +188,7 @@ _COLUMNS = (
 class StudyRecord:
     """Summaries of a study's finished trials, read incrementally.
 
-    Not thread-safe: the pruner guards it with its lock.
+    Not thread-safe: the pruner preconditions it with its lock.
     """
 
     def __init__(self, maximize: bool, announced: bool = True) -> None:

@@ -498,9 +498,9 @@ STUDY = from_curves(noisy_curves(n_steps=50), "maximize")
 @pytest.mark.parametrize(
     ("spec", "kind", "attributes"),
     [
-        ("lcpruner", LearningCurvePruner, {"_guards.n_steps": 50, "_memory.publish": False}),
-        ("lcpruner:n_steps=9,target=best", LearningCurvePruner, {"_guards.n_steps": 9}),
-        ("lcpruner:n_steps=none", LearningCurvePruner, {"_guards.n_steps": None}),
+        ("lcpruner", LearningCurvePruner, {"_conditions.n_steps": 50, "_memory.publish": False}),
+        ("lcpruner:n_steps=9,target=best", LearningCurvePruner, {"_conditions.n_steps": 9}),
+        ("lcpruner:n_steps=none", LearningCurvePruner, {"_conditions.n_steps": None}),
         ("nop", NopPruner, {}),
         ("median: n_warmup_steps = 3", MedianPruner, {"_n_warmup_steps": 3, "_percentile": 50.0}),
         ("percentile", PercentilePruner, {"_percentile": 25.0}),
@@ -526,7 +526,7 @@ def test_names_and_rules_of_ours() -> None:
     assert isinstance(patient._wrapped_pruner, LearningCurvePruner)
     announced = make_pruner("lcpruner", replace(STUDY, announced=True))
     assert isinstance(announced, LearningCurvePruner)
-    assert announced._guards.n_steps is None  # each trial says it itself
+    assert announced._conditions.n_steps is None  # each trial says it itself
     steps_of_500 = replace(STUDY, n_steps=5000, stride=500.0)
     hyperband = make_pruner("hyperband", steps_of_500)
     assert isinstance(hyperband, HyperbandPruner)
