@@ -45,6 +45,7 @@ class Reason(Enum):
     FAILED = "could not decide"
     DIVERGED = "pruned: diverged"
     INFEASIBLE = "pruned: breaks a constraint"
+    BEHIND = "pruned: behind the others"
     BELOW_THRESHOLD = "pruned"
     NARROW_FORECAST = "pruned: narrow forecast"
     OTHER_PRUNER = "pruned by another pruner"
@@ -55,6 +56,7 @@ class Reason(Enum):
         return self in (
             Reason.DIVERGED,
             Reason.INFEASIBLE,
+            Reason.BEHIND,
             Reason.BELOW_THRESHOLD,
             Reason.NARROW_FORECAST,
             Reason.OTHER_PRUNER,

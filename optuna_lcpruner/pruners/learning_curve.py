@@ -12,13 +12,14 @@ from typing import Any, Literal, cast
 
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
 from optuna_lcpruner._util.optuna_storage import study_id_of, trial_id_of
 from optuna_lcpruner._util.validation import boolean, choice, integer, real
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import oriented
+from optuna_lcpruner.decision import early_ranks
 from optuna_lcpruner.decision.control_group import in_control_group
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.decision.preconditions import Preconditions
@@ -33,6 +34,7 @@ from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked
 from optuna_lcpruner.study.reader import StudyReader
 from optuna_lcpruner.study.stand_in import CompletedReports
+from optuna_lcpruner.study.summary import StudySummary
 
 
 class LearningCurvePruner(BasePruner):
@@ -78,6 +80,11 @@ class LearningCurvePruner(BasePruner):
         prune_infeasible: Whether to stop a trial as soon as one of its constraints is known to be
             broken (``trial.set_constraint``, Optuna 5). The best value is that of the best feasible
             trial either way.
+        compare_running: Whether trials are compared with those beside them while at least sixteen
+            others run and fewer than eight have completed: by Hyperband's rule, which stops those
+            that are behind at a step. Not with a ``threshold``, and not if ``n_startup_trials`` is
+            above eight. False: nothing but divergence stops a trial before ``n_startup_trials``
+            have completed.
         stop_below_std: Also prune once the forecast's standard deviation, in metric units, is below
             this and its median is not better than the best (the paper's optimistic rule, there
             0.005 for accuracies). Off by default.
@@ -123,6 +130,7 @@ class LearningCurvePruner(BasePruner):
         nan_policy: str = "prune",
         check_metric: bool = True,
         prune_infeasible: bool = False,
+        compare_running: bool = True,
         stop_below_std: float | None = None,
         publish: bool = True,
         control_fraction: float = 0.0,
@@ -147,6 +155,13 @@ class LearningCurvePruner(BasePruner):
             None
             if stop_below_std is None
             else real("stop_below_std", stop_below_std, 0.0, math.inf),
+        )
+        # A fixed threshold is the user's own rule, and without any risk nothing is stopped.
+        self._ranks_early = (
+            boolean("compare_running", compare_running)
+            and self._rule.threshold is None
+            and self._rule.risk > 0.0
+            and self._conditions.n_startup_trials <= early_ranks.UNTIL
         )
         self._target = choice("target", target, ("auto", "last", "best"))
         self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
@@ -242,6 +257,10 @@ class LearningCurvePruner(BasePruner):
         record, summary = source.read(study, maximize, self._memory.lock)
         context.incumbent_trial = summary.incumbent_trial
         refusal = self._conditions.with_study(summary, step, warn)
+        if refusal is None or refusal.reason in (Reason.STARTUP, Reason.NO_BEST_VALUE):
+            ranked = self._rank(study, trial, reports, summary, maximize)
+            if ranked is not None:
+                return ranked
         if refusal is not None:
             return refusal
         curve = self._conditions.curve(
@@ -264,6 +283,45 @@ class LearningCurvePruner(BasePruner):
             incumbent=summary.incumbent if maximize else -summary.incumbent,
             ahead=reached > summary.incumbent,
         )
+
+    def _rank(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        reports: Reports,
+        summary: StudySummary,
+        maximize: bool,
+    ) -> Decision | None:
+        """Compare a trial with those beside it while many train and few have completed."""
+        if not self._ranks_early or summary.n_curves >= early_ranks.UNTIL or trial.number < 0:
+            return None
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        if sum(t.state == TrialState.RUNNING for t in others) < early_ranks.MANY:
+            return None
+        steps = reports.steps[reports.finite]
+        values = oriented(reports.values[reports.finite], maximize)
+        curve = self._conditions.curve(
+            steps, values, int(reports.steps[0]), trial.user_attrs, summary, lambda *_: None
+        )
+        if isinstance(curve, Decision):
+            return None
+        name, horizon, step = study.study_name, curve.horizon, reports.step
+        bracket = early_ranks.bracket_of(name, trial.number, horizon)
+        n_curves = f"{summary.n_curves} of {early_ranks.UNTIL} trainings completed"
+        if not early_ranks.is_compared(bracket, curve.positions[-1], curve.positions[-2]):
+            return abstain(Reason.STARTUP, f"{n_curves}, compared at some steps only", step)
+        compared = [
+            reached
+            for other in others
+            if early_ranks.bracket_of(name, other.number, horizon) == bracket
+            and (reached := _reached(other, step, maximize)) is not None
+        ]
+        rank, n_kept = early_ranks.rank_among(values[-1], compared)
+        standing = f"rank {rank} of {len(compared) + 1} at step {step}, {n_kept} go on"
+        if rank <= n_kept:
+            return abstain(Reason.STARTUP, f"{n_curves}, {standing}", step)
+        reason = self._spared(study, trial) or Reason.BEHIND
+        return abstain(reason, f"{standing}, while {n_curves}", step)
 
     def _forecast(self, study: Study, trial: FrozenTrial, case: _Case) -> _Answers | Decision:
         """Ask the engine about the curves, here or in the background."""
@@ -412,6 +470,15 @@ class _Answer:
     p: float
     forecast: Callable[[], Forecast]
     doubt: str = ""
+
+
+def _reached(trial: FrozenTrial, step: int, maximize: bool) -> float | None:
+    """A trial's first report at this step or later, larger is better; None without one."""
+    later = [s for s in trial.intermediate_values if s >= step]
+    if not later:
+        return None
+    value = trial.intermediate_values[min(later)]
+    return -math.inf if math.isnan(value) else value if maximize else -value
 
 
 def _answer(forecast: Forecast, incumbent: float) -> _Answer:

@@ -179,7 +179,8 @@ class RemotePruner(BasePruner):
         conditions = self._conditions
         return (
             f"RemotePruner(stale_after={self._stale_after}, forecaster_timeout={self._timeout}, "
-            f"n_warmup_steps={conditions.n_warmup_steps}, interval_steps={conditions.interval_steps})"
+            f"n_warmup_steps={conditions.n_warmup_steps}, "
+            f"interval_steps={conditions.interval_steps})"
         )
 
 

@@ -154,6 +154,8 @@ class RemoteVerdict:
             return False  # a forecaster is asked alone, and constraints are the trainer's
         if self.reason is Reason.DIVERGED:
             return self.value is None
+        if self.reason is Reason.BEHIND:  # there was no forecast yet
+            return self.value is not None and self.p_beat is None
         if not self.reason.prunes:
             return True
         if self.p_beat is None or self.threshold is None or self.incumbent is None:
