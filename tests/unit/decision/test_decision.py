@@ -99,7 +99,8 @@ def test_abstain():
 def test_only_the_pruning_reasons_prune_and_say_so():
     pruning = {reason for reason in Reason if reason.prunes}
     assert pruning == {
-        Reason.DIVERGED, Reason.INFEASIBLE, Reason.BELOW_THRESHOLD, Reason.NARROW_FORECAST,
+        Reason.DIVERGED, Reason.INFEASIBLE, Reason.BEHIND, Reason.BELOW_THRESHOLD,
+        Reason.NARROW_FORECAST,
         Reason.OTHER_PRUNER,
     }  # fmt: skip
     for reason in Reason:

@@ -103,7 +103,7 @@ def test_who_is_behind_the_others_is_stopped_before_any_has_completed(direction)
 
 
 def test_who_is_ahead_goes_on():
-    study, trial, sign = crowd(LearningCurvePruner(N_STEPS))
+    _, trial, sign = crowd(LearningCurvePruner(N_STEPS))
     assert train(trial, sign, level=0.9) is None
 
 

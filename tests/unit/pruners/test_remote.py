@@ -94,10 +94,14 @@ class TestTheRecord:
             threshold = min(threshold, 1.0)
         if reason is Reason.DIVERGED:
             values = [*values, math.inf]
+        if reason is Reason.BEHIND:
+            values = [*values, 0.5]
         trial = finished(reports(values), value=1.0)
         trial.number = 3
         rest = [x if math.isfinite(x) else 1.0 for x in numbers[2:]]
-        decision = Decision(reason, "words", 0, p, threshold, *rest)
+        decision = Decision(
+            reason, "words", 0, None if reason is Reason.BEHIND else p, threshold, *rest
+        )
         verdict = RemoteVerdict.of(decision, trial)
         stored = json.dumps(verdict.to_json(), allow_nan=False)
         assert RemoteVerdict.from_json(json.loads(stored)) == verdict
