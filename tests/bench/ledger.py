@@ -13,7 +13,6 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -129,8 +128,8 @@ def reading(n: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/l.db"
         ledger = Ledger(Address(url))
-        decision = Decision(Reason.UNDECIDED, "undecided: " + 120 * "x", 3, 0.1, 0.01, 0.9)
-        decision = replace(decision, forecast=0.45, low=0.3, high=0.6)
+        words = "undecided: " + 120 * "x"
+        decision = Decision(Reason.UNDECIDED, words, 3, 0.1, 0.01, 0.9, 0.45, 0.3, 0.6)
         facts = DecisionContext("pool", n_points=4, value=0.5, look=4, horizon=50)
         start = time.perf_counter()
         for first in range(0, n, 200):

@@ -91,7 +91,7 @@ def computing(repeats: int) -> None:
 
         def decide(pruner=pruner, study=study, trial=trial) -> None:
             memo = pruner._memory.memo(study)
-            memo.verdicts.clear()
+            memo.decisions.clear()
             pruner.prune(study, trial)
 
         print(f"{n_reports:10d} {horizon:8d} {median_ms(decide, repeats):10.2f}")

@@ -231,10 +231,8 @@ class TestPublish:
         unwanted = ["plotly", "optuna_dashboard", "matplotlib"]
         script = f"""if True:
             import sys
-            from optuna_lcpruner import LearningCurvePruner
+            from optuna_lcpruner import LearningCurvePruner, publish_to_dashboard
             LearningCurvePruner()
-            print([name for name in sys.modules if "visualization" in name])
-            from optuna_lcpruner import publish_to_dashboard
             print([name for name in {unwanted} if name in sys.modules])
         """
         done = subprocess.run(
@@ -244,7 +242,7 @@ class TestPublish:
             text=True,
             check=True,
         )
-        assert done.stdout == "[]\n[]\n"
+        assert done.stdout == "[]\n"
 
 
 class TestCallback:
@@ -272,17 +270,17 @@ class TestCallback:
     def test_of_threads_one_publishes(
         self, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        claims: list[dashboard.Claim | None] = []
-        claim = dashboard.claim
+        published: list[bool] = []
+        publish = dashboard._publish
 
-        def noting(*given: Any) -> dashboard.Claim | None:
-            claims.append(claim(*given))
-            return claims[-1]
+        def noting(*given: Any) -> bool:
+            published.append(publish(*given))
+            return published[-1]
 
-        monkeypatch.setattr(dashboard, "claim", noting)
+        monkeypatch.setattr(dashboard, "_publish", noting)
         study.optimize(objective, n_trials=6, n_jobs=2, callbacks=[publish_to_dashboard])
-        assert len(claims) == 6
-        assert sum(mine is not None for mine in claims) == 1
+        assert len(published) == 6
+        assert sum(published) == 1
 
     def test_with_a_ledger_of_its_own(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path}/l.db"

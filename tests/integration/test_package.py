@@ -224,18 +224,6 @@ def test_a_users_script_is_typed(installed: Installed) -> None:
     assert "has incompatible type" in wrong.stdout
 
 
-def test_importing_costs_hardly_more_than_importing_optuna(installed: Installed) -> None:
-    """Whoever imports Optuna has loaded nearly all that importing the package loads."""
-    script = (
-        "import sys, optuna\n"
-        "before = set(sys.modules)\n"
-        "import optuna_lcpruner\n"
-        "print(*sorted(set(sys.modules) - before))\n"
-    )
-    loaded = run(installed.python, "-c", script, folder=installed.folder).split()
-    assert loaded == ["optuna_lcpruner", "optuna_lcpruner.version"]
-
-
 def test_the_version_is_the_same_everywhere() -> None:
     assert re.fullmatch(SEMANTIC_VERSION, VERSION)
     newest = re.search(r"^## (\S+),", (ROOT / "docs/CHANGELOG.md").read_text(), re.MULTILINE)
