@@ -53,7 +53,11 @@ def search(
         budget: Full trainings' worth of steps.
         seed: Of the durations.
     """
-    study = optuna.create_study(direction="maximize" if maximize else "minimize", pruner=pruner)
+    study = optuna.create_study(
+        study_name=f"order {seed}",  # brackets follow from the name
+        direction="maximize" if maximize else "minimize",
+        pruner=pruner,
+    )
     n_configurations, n_steps = curves.shape
     seconds = np.random.default_rng(seed).lognormal(0.0, 0.5, n_configurations)
     left, completed = int(budget * n_steps), []
