@@ -41,8 +41,8 @@ _MAX_HELD = 64
 _MAX_TIMES = 1024
 """Trials of which it is remembered when they were last written to."""
 
-_Key = tuple[int, int]
-"""A storage, by its identity, and a trial's ID."""
+_Key = tuple["weakref.ref[BaseStorage]", int]
+"""A storage, by a reference since the identity of a dead one may come again, and a trial's ID."""
 
 Attributes = dict[str, float | int | str]
 Written = Attributes | Callable[[], Attributes]
@@ -93,7 +93,7 @@ class AttributeWriter:
             attributes: What to write.
             topic: What it is about; where that was another one, it is written at once.
         """
-        key = (id(storage), trial_id)
+        key = (weakref.ref(storage), trial_id)
         if not writes_are_free(storage):
             with self._condition:
                 self._waiting[key] = (storage, attributes, topic)
@@ -135,7 +135,7 @@ class AttributeWriter:
         return self._worker.flush(timeout)
 
     def _take(self, storage: BaseStorage, trial_id: int) -> Written | None:
-        key = (id(storage), trial_id)
+        key = (weakref.ref(storage), trial_id)
         with self._condition:
             waiting = self._waiting.pop(key, None) or self._held.pop(key, None)
         return None if waiting is None else waiting[1]
@@ -150,8 +150,9 @@ class AttributeWriter:
 
     def _next(self) -> tuple[float, _Key | None]:
         """The trial to be written to next, and in how many seconds."""
-        due = ((self._due_in(key, topic), key) for key, (_, _, topic) in self._waiting.items())
-        return min(due, default=(0.0, None))
+        due = {key: self._due_in(key, topic) for key, (_, _, topic) in self._waiting.items()}
+        key = min(due, key=lambda key: due[key], default=None)
+        return (0.0, None) if key is None else (due[key], key)
 
     def _write_next(self) -> None:
         """Write what is due, and rest so long that the storage is free most of the time."""
@@ -175,7 +176,7 @@ class AttributeWriter:
         self, storage: BaseStorage, trial_id: int, attributes: Written, topic: str = ""
     ) -> None:
         with self._condition:
-            key = (id(storage), trial_id)
+            key = (weakref.ref(storage), trial_id)
             self._written[key] = (time.monotonic(), topic)
             self._written.move_to_end(key)
             if len(self._written) > _MAX_TIMES:

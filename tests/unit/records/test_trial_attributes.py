@@ -236,6 +236,17 @@ class TestWriter:
         assert writer.flush(20)
         assert warned == []
 
+    def test_a_storage_is_not_taken_for_one_that_is_gone(self, writer: AttributeWriter) -> None:
+        """The next storage often lies where the last one was, with trials of the same numbers."""
+        for _ in range(100):
+            storage = InMemoryStorage()
+            study_id = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE])
+            trial_id = storage.create_new_trial(study_id)
+            writer.submit(storage, trial_id, {"lcpruner_reason": "undecided"}, "forecast")
+            assert storage.get_trial(trial_id).user_attrs  # at once: it is the first one
+            del storage
+            gc.collect()
+
     def test_storages_are_not_kept_alive(self, writer: AttributeWriter) -> None:
         storage = GatedStorage()
         alive = weakref.ref(storage)
