@@ -245,7 +245,6 @@ class TestWriter:
             writer.submit(storage, trial_id, {"lcpruner_reason": "undecided"}, "forecast")
             assert storage.get_trial(trial_id).user_attrs  # at once: it is the first one
             del storage
-            gc.collect()
 
     def test_storages_are_not_kept_alive(self, writer: AttributeWriter) -> None:
         storage = GatedStorage()
