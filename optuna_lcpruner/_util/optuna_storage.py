@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import Study
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+if TYPE_CHECKING:
+    from optuna.study._frozen import FrozenStudy
 
 
 def relational(storage: BaseStorage) -> RDBStorage | None:

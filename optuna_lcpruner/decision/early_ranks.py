@@ -19,7 +19,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial
+
+from optuna_lcpruner.curves.horizon import announced_n_steps
+from optuna_lcpruner.study.feasibility import is_feasible
 
 REDUCTION = 3
 """Of the trials that are compared one in so many goes on. Optuna's default."""
@@ -29,6 +35,10 @@ UNTIL = 8
 
 MANY = 16
 """Other trials that run at the same time, at least; with fewer waiting for them costs less."""
+
+
+_LEAST_IMPROVED = 0.2  # heuristic
+"""Share of the compared curves that must have got better since their first report."""
 
 
 def bracket_of(study_name: str, trial_number: int, horizon: int) -> int:
@@ -65,6 +75,86 @@ def is_compared(bracket: int, position: float, before: float) -> bool:
             return True
         k += 1
     return False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a trial stands among those of its bracket that have come as far.
+
+    Attributes:
+        rank: 1 for the best.
+        n: Trials compared, itself among them.
+        n_kept: How many of them go on.
+    """
+
+    rank: int
+    n: int
+    n_kept: int
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.n}, {self.n_kept} go on"
+
+
+def standing(
+    study_name: str,
+    trial: FrozenTrial,
+    others: Iterable[FrozenTrial],
+    horizon: int,
+    maximize: bool,
+    *,
+    check_metric: bool = True,
+    by_length: bool = False,
+) -> Standing | None:
+    """Compare a trial with those beside it, at its newest report.
+
+    Args:
+        study_name: The study's name.
+        trial: The trial.
+        others: The others; those known to be infeasible are no measure.
+        horizon: Reports of a full training.
+        maximize: The direction.
+        check_metric: Whether to say nothing where nearly all curves get worse: the direction may be
+            wrong, or another metric be reported than returned.
+        by_length: Whether trials that announce another length are left out.
+
+    Returns:
+        Its standing; None where comparing says nothing.
+    """
+    bracket, step = bracket_of(study_name, trial.number, horizon), max(trial.intermediate_values)
+    own = _path(trial, step, maximize)
+    paths = [
+        path
+        for other in others
+        if bracket_of(study_name, other.number, horizon) == bracket
+        and is_feasible(other)
+        and not (by_length and _length(other) != _length(trial))
+        and (path := _path(other, step, maximize)) is not None
+    ]
+    if own is None:
+        return None
+    improved = sum(now > first for first, now in (own, *paths))
+    if check_metric and improved < _LEAST_IMPROVED * (len(paths) + 1):
+        return None
+    rank, n_kept = rank_among(own[1], [now for _, now in paths])
+    return Standing(rank, len(paths) + 1, n_kept)
+
+
+def _path(trial: FrozenTrial, step: int, maximize: bool) -> tuple[float, float] | None:
+    """The first report, and the first one at this step or later; larger is better.
+
+    None if the trial began after that step or has not come as far.
+    """
+    steps = sorted(trial.intermediate_values)
+    reached = next((s for s in steps if s >= step), None)
+    if reached is None or steps[0] > step:
+        return None
+    first, now = (trial.intermediate_values[s] for s in (steps[0], reached))
+    sign = 1.0 if maximize else -1.0
+    return sign * first, -math.inf if math.isnan(now) else sign * now
+
+
+def _length(trial: FrozenTrial) -> float | None:
+    return announced_n_steps(trial.user_attrs)
 
 
 def rank_among(value: float, others: Sequence[float]) -> tuple[int, int]:

@@ -37,6 +37,16 @@ class Caution:
     factor: float = 1.0
     position: float | None = None
 
+    @property
+    def remark(self) -> str:
+        """What a reason says of it; nothing where the rule stays as it is."""
+        if self.position is None:
+            return ""
+        return (
+            f"threshold lowered to {self.factor:.2g} of itself, since the study's best trial would "
+            f"have been stopped at report {self.position:g}"
+        )
+
 
 def self_check(
     engine: FastEngine, rule: Rule, knowledge: StudyKnowledge, horizon: int, n_startup_trials: int

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal, cast
 
 from optuna.pruners import BasePruner
@@ -26,8 +25,8 @@ from optuna_lcpruner.decision.preconditions import Preconditions
 from optuna_lcpruner.decision.rule import Rule
 from optuna_lcpruner.decision.self_check import Caution, self_check
 from optuna_lcpruner.posterior.engines import engine_of
-from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import Engine, FastEngine, StudyKnowledge, Target
+from optuna_lcpruner.pruners._answer import Answer, ask
 from optuna_lcpruner.pruners._memory import DecisionMemory, Reports, check_reports
 from optuna_lcpruner.pruners.executor import Background, Question
 from optuna_lcpruner.records.ledger import DecisionContext
@@ -257,17 +256,16 @@ class LearningCurvePruner(BasePruner):
         record, summary = source.read(study, maximize, self._memory.lock)
         context.incumbent_trial = summary.incumbent_trial
         refusal = self._conditions.with_study(summary, step, warn)
-        if refusal is None or refusal.reason in (Reason.STARTUP, Reason.NO_BEST_VALUE):
-            ranked = self._rank(study, trial, reports, summary, maximize)
-            if ranked is not None:
-                return ranked
-        if refusal is not None:
+        waits = refusal is not None and refusal.reason in (Reason.STARTUP, Reason.NO_BEST_VALUE)
+        if refusal is not None and not (waits and self._ranks_early):
             return refusal
-        curve = self._conditions.curve(
-            steps, values, int(reports.steps[0]), trial.user_attrs, summary, warn
-        )
+        first, says = int(reports.steps[0]), _quiet if waits else warn
+        curve = self._conditions.curve(steps, values, first, trial.user_attrs, summary, says)
         if isinstance(curve, Decision):
-            return curve
+            return refusal or curve
+        decided = self._compare(study, trial, curve, summary) or refusal
+        if decided is not None:
+            return decided
         target = summary.target if self._target == "auto" else Target(self._target)
         with self._memory.lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
@@ -284,57 +282,54 @@ class LearningCurvePruner(BasePruner):
             ahead=reached > summary.incumbent,
         )
 
-    def _rank(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        reports: Reports,
-        summary: StudySummary,
-        maximize: bool,
+    def _compare(
+        self, study: Study, trial: FrozenTrial, curve: LearningCurve, summary: StudySummary
     ) -> Decision | None:
         """Compare a trial with those beside it while many train and few have completed."""
-        if not self._ranks_early or summary.n_curves >= early_ranks.UNTIL or trial.number < 0:
+        # Where completed trials broke constraints, who is ahead may break them too.
+        few = summary.n_curves < early_ranks.UNTIL and summary.n_feasible == summary.n_completed
+        if not self._ranks_early or not few or trial.number < 0:
             return None
+        bracket = early_ranks.bracket_of(study.study_name, trial.number, curve.horizon)
+        is_compared = early_ranks.is_compared(bracket, curve.positions[-1], curve.positions[-2])
+        if not is_compared and summary.n_curves < self._conditions.n_startup_trials:
+            return None  # it waits either way
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         if sum(t.state == TrialState.RUNNING for t in others) < early_ranks.MANY:
             return None
-        steps = reports.steps[reports.finite]
-        values = oriented(reports.values[reports.finite], maximize)
-        curve = self._conditions.curve(
-            steps, values, int(reports.steps[0]), trial.user_attrs, summary, lambda *_: None
+        step = max(trial.intermediate_values)
+        waits = f"{summary.n_curves} of {early_ranks.UNTIL} trainings completed"
+        if not is_compared:
+            return abstain(Reason.STARTUP, waits, step)
+        standing = early_ranks.standing(
+            study.study_name,
+            trial,
+            others,
+            curve.horizon,
+            study.direction == StudyDirection.MAXIMIZE,
+            check_metric=self._conditions.check_metric,
+            by_length=self._conditions.n_steps is None,
         )
-        if isinstance(curve, Decision):
+        if standing is None:
             return None
-        name, horizon, step = study.study_name, curve.horizon, reports.step
-        bracket = early_ranks.bracket_of(name, trial.number, horizon)
-        n_curves = f"{summary.n_curves} of {early_ranks.UNTIL} trainings completed"
-        if not early_ranks.is_compared(bracket, curve.positions[-1], curve.positions[-2]):
-            return abstain(Reason.STARTUP, f"{n_curves}, compared at some steps only", step)
-        compared = [
-            reached
-            for other in others
-            if early_ranks.bracket_of(name, other.number, horizon) == bracket
-            and (reached := _reached(other, step, maximize)) is not None
-        ]
-        rank, n_kept = early_ranks.rank_among(values[-1], compared)
-        standing = f"rank {rank} of {len(compared) + 1} at step {step}, {n_kept} go on"
-        if rank <= n_kept:
-            return abstain(Reason.STARTUP, f"{n_curves}, {standing}", step)
-        reason = self._spared(study, trial) or Reason.BEHIND
-        return abstain(reason, f"{standing}, while {n_curves}", step)
+        detail = f"{standing} at step {step}, {waits}"
+        if standing.rank <= standing.n_kept:
+            return abstain(Reason.STARTUP, detail, step)
+        spared = REQUEUED_ATTRIBUTE in trial.user_attrs
+        return abstain(Reason.REQUEUED if spared else Reason.BEHIND, detail, step)
 
     def _forecast(self, study: Study, trial: FrozenTrial, case: _Case) -> _Answers | Decision:
         """Ask the engine about the curves, here or in the background."""
         curves, step = case.curves, case.step
         if self._background is None or trial.number < 0:  # could not be told from another one
-            answers = [self._ask(look, case.knowledge, case.incumbent) for look in curves]
+            answers = [ask(self._engine, look, case.knowledge, case.incumbent) for look in curves]
         else:
             key = (study_id_of(study), trial_id_of(trial), trial.datetime_start)
             answer = self._background.exchange(key, Question(curves, case.knowledge, step))
             if answer is None:
                 return abstain(Reason.FORECAST_PENDING, "", step)
             curves, step = answer.question.curves, answer.question.step
-            answers = [_answer(forecast, case.incumbent) for forecast in answer.forecasts]
+            answers = [Answer.of(forecast, case.incumbent) for forecast in answer.forecasts]
         doubt = next((answer.doubt for answer in answers if answer.doubt), "")
         if doubt:
             return abstain(Reason.NOT_CONVERGED, doubt, step)
@@ -366,7 +361,7 @@ class LearningCurvePruner(BasePruner):
             ahead=case.ahead,
             earlier=[(answer.p, threshold) for answer, threshold in earlier],
             spare=lambda: self._spared(study, trial),
-            remark=_said_of(caution),
+            remark=caution.remark,
         )
 
     def _caution(self, knowledge: StudyKnowledge, horizon: int) -> Caution:
@@ -386,16 +381,6 @@ class LearningCurvePruner(BasePruner):
         if in_control_group(study.study_name, trial.number, self._control_fraction):
             return Reason.CONTROL
         return None
-
-    def _ask(self, curve: LearningCurve, knowledge: StudyKnowledge, incumbent: float) -> _Answer:
-        """P(beat) and the forecast, which most decisions need not wait for."""
-        fast = getattr(
-            self._engine, "p_and_forecast", None
-        )  # isinstance of a protocol takes longer
-        if fast is not None:
-            p, forecast = fast(curve, knowledge)
-            return _Answer(_checked(p), cache(forecast))
-        return _answer(self._engine(curve, knowledge), incumbent)
 
     def __repr__(self) -> str:
         conditions = self._conditions
@@ -460,46 +445,11 @@ class _Answers:
 
     curves: tuple[LearningCurve, ...]
     step: int
-    answers: list[_Answer]
+    answers: list[Answer]
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """P(beat), its forecast when wanted, and why neither can be trusted, if so."""
-
-    p: float
-    forecast: Callable[[], Forecast]
-    doubt: str = ""
-
-
-def _reached(trial: FrozenTrial, step: int, maximize: bool) -> float | None:
-    """A trial's first report at this step or later, larger is better; None without one."""
-    later = [s for s in trial.intermediate_values if s >= step]
-    if not later:
-        return None
-    value = trial.intermediate_values[min(later)]
-    return -math.inf if math.isnan(value) else value if maximize else -value
-
-
-def _answer(forecast: Forecast, incumbent: float) -> _Answer:
-    found = forecast.diagnostics
-    doubt = "" if found is None or found.converged else found.status
-    return _Answer(_checked(forecast.p_beats(incumbent)), lambda: forecast, doubt)
-
-
-def _checked(p: float) -> float:
-    if not math.isfinite(p):  # of an engine that is not ours
-        raise ArithmeticError(f"the engine's P(beat) is {p}")
-    return p
-
-
-def _said_of(caution: Caution) -> str:
-    if caution.position is None:
-        return ""
-    return (
-        f"threshold lowered to {caution.factor:.2g} of itself, since the study's best trial would "
-        f"have been stopped at report {caution.position:g}"
-    )
+def _quiet(topic: str, message: str) -> None:
+    """Warn of nothing: while a study waits, its length may yet show."""
 
 
 def _name_of(engine: str | Engine) -> str:

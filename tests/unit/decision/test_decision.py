@@ -1,6 +1,7 @@
 """Decisions: what is known at once, what is worked out when it is read, and who decided."""
 
 import pickle
+import weakref
 
 import pytest
 
@@ -26,6 +27,19 @@ def test_words_and_forecast_are_worked_out_once_and_when_they_are_read():
     assert decision.message == "pruned: P = 0.010 < 0.02"
     assert (decision.low, decision.forecast, decision.high) == (0.4, 0.5, 0.6)
     assert calls == [1]
+
+
+def test_it_lets_go_of_the_posterior_once_it_is_in_words():
+    class Posterior:
+        def __call__(self):
+            return Description("undecided")
+
+    posterior = Posterior()
+    alive, decision = weakref.ref(posterior), Decision(Reason.UNDECIDED, posterior)
+    del posterior
+    assert alive() is not None
+    assert decision.words == "undecided"
+    assert alive() is None
 
 
 def test_equal_is_what_says_the_same():
