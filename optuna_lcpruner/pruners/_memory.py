@@ -177,7 +177,6 @@ class DecisionMemory(Generic[Known]):
             trial: The trial.
             judge: Makes the decision; if that raises, the trial goes on.
         """
-        context: DecisionContext | None = DecisionContext(self._engine)
         try:
             memo, key = self.memo(study), _key_of(trial)
             known = memo.decisions.get(key)
@@ -187,7 +186,7 @@ class DecisionMemory(Generic[Known]):
                 return known
             decision, context = self._judge(memo, key, judge)
         except Exception as error:
-            decision = self._failed(error)
+            decision, context = self._failed(error), DecisionContext(self._engine)
         self._hand_over(study, trial, decision, context, always=True)
         return decision
 

@@ -78,7 +78,7 @@ class AttributeWriter:
         self._condition = self._worker.condition
         self._writing = threading.Lock()
         self._waiting: dict[_Key, tuple[BaseStorage, Written, str]] = {}
-        self._held: OrderedDict[_Key, tuple[weakref.ref[BaseStorage], Written]] = OrderedDict()
+        self._held: OrderedDict[_Key, Written] = OrderedDict()
         self._written: OrderedDict[_Key, tuple[float, str]] = OrderedDict()  # when, about what
         self._warned = False
 
@@ -102,7 +102,7 @@ class AttributeWriter:
         with self._condition:
             due = self._due_in(key, topic) <= 0.0
             if not due:
-                self._held[key] = (weakref.ref(storage), attributes)
+                self._held[key] = attributes
                 if len(self._held) > _MAX_HELD:
                     self._held.popitem(last=False)
         if due:
@@ -126,9 +126,9 @@ class AttributeWriter:
     def flush(self, timeout: float = 5.0) -> bool:
         """Write everything that waits; False if that took longer."""
         with self._condition:
-            held = [(trial_id, storage()) for (_, trial_id), (storage, _) in self._held.items()]
-            self._held, items = OrderedDict(), list(self._held.values())
-        for (trial_id, storage), (_, attributes) in zip(held, items, strict=True):
+            held, self._held = self._held, OrderedDict()
+        for (reference, trial_id), attributes in held.items():
+            storage = reference()
             if storage is not None:
                 with self._writing:
                     self._write(storage, trial_id, attributes)
@@ -137,8 +137,8 @@ class AttributeWriter:
     def _take(self, storage: BaseStorage, trial_id: int) -> Written | None:
         key = (weakref.ref(storage), trial_id)
         with self._condition:
-            waiting = self._waiting.pop(key, None) or self._held.pop(key, None)
-        return None if waiting is None else waiting[1]
+            waiting = self._waiting.pop(key, None)
+            return self._held.pop(key, None) if waiting is None else waiting[1]
 
     def _is_waiting(self) -> bool:
         return bool(self._waiting)
