@@ -37,8 +37,8 @@ MANY = 16
 """Other trials that run at the same time, at least; with fewer waiting for them costs less."""
 
 
-_LEAST_IMPROVED = 0.2  # heuristic
-"""Share of the compared curves that must have got better since their first report."""
+_MOST_WORSE = 0.8  # heuristic
+"""Share of the compared curves that may have got worse since their first report."""
 
 
 def bracket_of(study_name: str, trial_number: int, horizon: int) -> int:
@@ -132,8 +132,8 @@ def standing(
     ]
     if own is None:
         return None
-    improved = sum(now > first for first, now in (own, *paths))
-    if check_metric and improved < _LEAST_IMPROVED * (len(paths) + 1):
+    worse = [now < first for first, now in (own, *paths) if math.isfinite(now)]
+    if check_metric and sum(worse) > _MOST_WORSE * len(worse):
         return None
     rank, n_kept = rank_among(own[1], [now for _, now in paths])
     return Standing(rank, len(paths) + 1, n_kept)
