@@ -83,10 +83,10 @@ def computing(repeats: int) -> None:
         study.add_trials(filled(rng, 1_000, 100) if horizon < 1_000 else filled(rng, 50, horizon))
         pruner = LearningCurvePruner(n_steps=horizon, publish=False, ledger=False)
         values = curve(rng, horizon) * 0.9
-        reports = {i: float(v) for i, v in enumerate(values[:n_reports])}
-        trial = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.RUNNING, intermediate_values=reports
-        )
+        asked = study.ask()
+        for step, value in enumerate(values[:n_reports].tolist()):
+            asked.report(value, step)
+        trial = study.get_trials(deepcopy=False)[-1]
         pruner.decide(study, trial)
 
         def decide(pruner=pruner, study=study, trial=trial) -> None:
