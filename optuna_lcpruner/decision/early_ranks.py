@@ -99,18 +99,20 @@ def standing(
     study_name: str,
     trial: FrozenTrial,
     others: Iterable[FrozenTrial],
+    step: int,
     horizon: int,
     maximize: bool,
     *,
     check_metric: bool = True,
     by_length: bool = False,
 ) -> Standing | None:
-    """Compare a trial with those beside it, at its newest report.
+    """Compare a trial with those beside it, at a step.
 
     Args:
         study_name: The study's name.
         trial: The trial.
         others: The others; those known to be infeasible are no measure.
+        step: The step of its newest finite report.
         horizon: Reports of a full training.
         maximize: The direction.
         check_metric: Whether to say nothing where nearly all curves get worse: the direction may be
@@ -120,7 +122,7 @@ def standing(
     Returns:
         Its standing; None where comparing says nothing.
     """
-    bracket, step = bracket_of(study_name, trial.number, horizon), max(trial.intermediate_values)
+    bracket = bracket_of(study_name, trial.number, horizon)
     own = _path(trial, step, maximize)
     paths = [
         path
@@ -140,17 +142,18 @@ def standing(
 
 
 def _path(trial: FrozenTrial, step: int, maximize: bool) -> tuple[float, float] | None:
-    """The first report, and the first one at this step or later; larger is better.
+    """The first report, and the first finite one at this step or later; larger is better.
 
-    None if the trial began after that step or has not come as far.
+    Without such a one the trial has diverged. None if it began after that step or has not come as
+    far.
     """
     steps = sorted(trial.intermediate_values)
-    reached = next((s for s in steps if s >= step), None)
-    if reached is None or steps[0] > step:
+    if not steps or steps[0] > step or steps[-1] < step:
         return None
-    first, now = (trial.intermediate_values[s] for s in (steps[0], reached))
     sign = 1.0 if maximize else -1.0
-    return sign * first, -math.inf if math.isnan(now) else sign * now
+    reports = [sign * trial.intermediate_values[s] for s in steps]
+    later = (r for s, r in zip(steps, reports, strict=True) if s >= step and math.isfinite(r))
+    return reports[0], next(later, -math.inf)
 
 
 def _length(trial: FrozenTrial) -> float | None:

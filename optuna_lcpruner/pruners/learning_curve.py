@@ -263,7 +263,7 @@ class LearningCurvePruner(BasePruner):
         curve = self._conditions.curve(steps, values, first, trial.user_attrs, summary, says)
         if isinstance(curve, Decision):
             return refusal or curve
-        decided = self._compare(study, trial, curve, summary) or refusal
+        decided = self._compare(study, trial, curve, int(steps[-1]), summary) or refusal
         if decided is not None:
             return decided
         target = summary.target if self._target == "auto" else Target(self._target)
@@ -283,7 +283,12 @@ class LearningCurvePruner(BasePruner):
         )
 
     def _compare(
-        self, study: Study, trial: FrozenTrial, curve: LearningCurve, summary: StudySummary
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        curve: LearningCurve,
+        step: int,
+        summary: StudySummary,
     ) -> Decision | None:
         """Compare a trial with those beside it while many train and few have completed."""
         # Where completed trials broke constraints, who is ahead may break them too.
@@ -297,7 +302,6 @@ class LearningCurvePruner(BasePruner):
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         if sum(t.state == TrialState.RUNNING for t in others) < early_ranks.MANY:
             return None
-        step = max(trial.intermediate_values)
         waits = f"{summary.n_curves} of {early_ranks.UNTIL} trainings completed"
         if not is_compared:
             return abstain(Reason.STARTUP, waits, step)
@@ -305,6 +309,7 @@ class LearningCurvePruner(BasePruner):
             study.study_name,
             trial,
             others,
+            step,
             curve.horizon,
             study.direction == StudyDirection.MAXIMIZE,
             check_metric=self._conditions.check_metric,

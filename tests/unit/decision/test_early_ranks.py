@@ -206,6 +206,14 @@ def test_who_began_at_a_later_step_is_no_measure():
     assert train(trial, sign) is None
 
 
+def test_a_report_to_be_ignored_does_not_count_as_the_worst():
+    study, trial, sign = crowd(LearningCurvePruner(N_STEPS, nan_policy="ignore"))
+    others_report(study, trial, {6: math.nan, 7: 1.0})
+    for step, value in enumerate((0.9, 0.95, math.nan)):
+        trial.report(sign * value, step)
+        assert not trial.should_prune()
+
+
 def test_trials_that_diverge_are_behind_all():
     pruner = LearningCurvePruner(N_STEPS, nan_policy="ignore", check_metric=False)
     study, trial, sign = crowd(pruner, upto=0)
