@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_lcpruner.curves.horizon import announced_n_steps
-from optuna_lcpruner.curves.learning_curve import LearningCurve, StepMap, usable
+from optuna_lcpruner.curves.horizon import AtItsEnd, announced_n_steps
+from optuna_lcpruner.curves.learning_curve import LearningCurve, usable
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.study.summary import MIN_REPORTS, MetricProblem, StudySummary
@@ -96,7 +96,7 @@ class Preconditions:
 
     def with_study(self, summary: StudySummary, step: int, warn: Warn) -> Decision | None:
         """The decision that the completed trials make, if they do."""
-        doubt = summary.doubt_about(self.n_steps)
+        doubt = summary.lengths.doubt_about(self.n_steps)
         if doubt is not None:
             warn("length", doubt)
         if summary.n_told_to_stop:
@@ -120,7 +120,7 @@ class Preconditions:
             if without:
                 detail += f" with a curve, {without} without"
             return abstain(Reason.STARTUP, detail, step)
-        if summary.counter_goes_on:
+        if summary.lengths.counter_goes_on:
             return abstain(Reason.COUNTER_GOES_ON, "let it begin anew with each trial", step)
         if summary.problem is not None and self.check_metric:
             warn("metric", f"no trial is pruned by forecast, because {summary.problem.value}.")
@@ -152,28 +152,19 @@ class Preconditions:
             warn: Told if the horizon is unknown.
         """
         step = int(steps[-1])
-        n_steps = self.n_steps or announced_n_steps(user_attrs) or summary.n_steps
-        if n_steps is None:
+        announced = announced_n_steps(user_attrs)
+        course = summary.lengths.course(steps, first_step, self.n_steps, announced)
+        if course is None:
             warn(
                 "horizon",
                 "the length of a training is unknown: pass n_steps=... or call "
                 "set_n_steps(trial, ...) in the objective.",
             )
             return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
-        if self.n_steps is not None:
-            n_steps = summary.horizon_of(n_steps, step)
-        step_map = StepMap.in_study(steps, first_step, summary.stride, summary.first_step)
-        positions = step_map.position(steps)
-        horizon = step_map.horizon(n_steps)
-        begins_at_0 = step_map.offset == 1.0
-        is_last = step >= n_steps - begins_at_0  # after a gap shorter than the others, too
-        if positions[-1] > horizon and step > n_steps:
-            shown = f"n_steps={n_steps:g}" if self.n_steps else f"the {n_steps:g} of a training"
-            detail = f"step {step} is beyond {shown}; is it in the unit of the steps, and does the "
-            return abstain(Reason.LONGER, f"{detail}step counter begin anew with each trial?", step)
-        if positions[-1] >= horizon or is_last:
-            return abstain(Reason.BEYOND_HORIZON, f"report {positions[-1]:g} of {horizon}", step)
-        return LearningCurve(positions, values, horizon, step_map.stride)
+        if isinstance(course, AtItsEnd):
+            reason = Reason.LONGER if course.is_longer else Reason.BEYOND_HORIZON
+            return abstain(reason, course.detail, step)
+        return LearningCurve(course.positions, values, course.horizon, course.stride)
 
     def whole_trainings(self, knowledge: StudyKnowledge, step: int) -> Decision | None:
         """The decision for want of completed trainings that went as far as this one may, if so."""

@@ -257,14 +257,14 @@ def _positions(
     By its step, as when it was made: a resumed training has reported less than it has trained.
     """
     completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    summary = StudyRecord(maximize).update(completed)
+    lengths = StudyRecord(maximize).update(completed).lengths
     maps = {}
     for number in {row["trial"] for row in rows}:
         reported, raw = ordered(trials[number].intermediate_values)
         finite = reported[usable(raw)]
         if finite.size:
             maps[number] = StepMap.in_study(
-                finite, float(reported[0]), summary.stride, summary.first_step
+                finite, float(reported[0]), lengths.stride, lengths.first_step
             )
     return np.array(
         [

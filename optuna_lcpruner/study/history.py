@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.attributes import counted_down, told_to_stop_at
-from optuna_lcpruner.curves.horizon import announced_n_steps
+from optuna_lcpruner.curves.horizon import Ending, announced_n_steps, most_moving
 from optuna_lcpruner.curves.learning_curve import (
     MAX_KNOTS,
     PositionGrid,
@@ -30,13 +30,7 @@ from optuna_lcpruner.curves.learning_curve import (
 from optuna_lcpruner.curves.scale import oriented, typical_start
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.study.feasibility import is_feasible
-from optuna_lcpruner.study.summary import (
-    ENDING,
-    MIN_REPORTS,
-    Ending,
-    StudySummary,
-    most_moving,
-)
+from optuna_lcpruner.study.summary import MIN_REPORTS, StudySummary
 
 Array = NDArray[np.float64]
 
@@ -268,7 +262,7 @@ class StudyRecord:
             (N,), in order of trial number, and how many of all whole trainings are feasible.
         """
         assert self._summary is not None, "update() comes first"
-        first_step = self._summary.first_step
+        first_step = self._summary.lengths.first_step
         key = (stride, first_step, horizon)
         curves = self._curves.pop(key, None) or _Curves(stride, first_step, horizon)
         self._curves[key] = curves
@@ -375,8 +369,8 @@ class _Curves:
         if not self._short:
             return []
         endings = [trial.ending for _, trial in self._short]
-        columns = ([getattr(e, name) for e in endings] for name in ("moving", *ENDING))
-        if most_moving(*(np.array(column, dtype=float) for column in columns)):
+        names = ("moving", "before", "late", "whole")
+        if most_moving({name: np.array([getattr(e, name) for e in endings]) for name in names}):
             return self._short
         return [(index, trial) for index, trial in self._short if trial.ending.moving]
 
