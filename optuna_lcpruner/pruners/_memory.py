@@ -27,11 +27,12 @@ from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.records.recorder import Location, PendingDecision, Recorder, current_sink
 from optuna_lcpruner.study.feasibility import is_feasible
+from optuna_lcpruner.study.stand_in import is_made_up
 
 _logger = get_logger("optuna.lcpruner")
 
-_MAX_REMEMBERED = 512
-_MAX_STUDIES = 16
+_MAX_REMEMBERED = 512  # heuristic
+_MAX_STUDIES = 16  # heuristic
 
 _MAY_COME = (Reason.FORECAST_PENDING, Reason.FORECASTER_UNAVAILABLE)
 """Not remembered: asked again about the same reports, there may be a forecast."""
@@ -141,11 +142,12 @@ class DecisionMemory(Generic[Known]):
         self._memos: weakref.WeakKeyDictionary[
             BaseStorage, OrderedDict[tuple[int, StudyDirection], Memo[Known]]
         ] = weakref.WeakKeyDictionary()
+        self._made_up = Memo(self._new())  # of all studies that another pruner makes up
         self._said: set[str] = set()
         self._recorder = Recorder(self.publish, self.ledger, self.warn_once)
 
     def __getstate__(self) -> dict[str, Any]:
-        forgotten = ("lock", "_memos", "_said", "_recorder")
+        forgotten = ("lock", "_memos", "_made_up", "_said", "_recorder")
         return {key: value for key, value in self.__dict__.items() if key not in forgotten}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -178,7 +180,8 @@ class DecisionMemory(Generic[Known]):
             judge: Makes the decision; if that raises, the trial goes on.
         """
         try:
-            memo, key = self.memo(study), _key_of(trial)
+            memo = self._made_up if is_made_up(trial) else self.memo(study)
+            key = _key_of(trial)
             known = memo.decisions.get(key)
             if known is not None:
                 # In a combination what is made of it may be another thing now.

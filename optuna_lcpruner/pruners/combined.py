@@ -17,6 +17,7 @@ from optuna_lcpruner.pruners.remote import RemotePruner
 from optuna_lcpruner.records import trial_attributes
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.records.recorder import PendingDecision, current_sink, decisions_to
+from optuna_lcpruner.study.stand_in import is_made_up
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -97,7 +98,7 @@ class _Combination(BasePruner):
         """Publish a prune that no LearningCurvePruner was asked about."""
         decision = Decision(Reason.OTHER_PRUNER, "", trial.last_step, decided_by=tuple(names))
         _logger.info(f"Trial {trial.number}: {decision.message}")
-        if trial.number >= 0:
+        if not is_made_up(trial):
             shown = trial_attributes.attributes(decision)
             trial_attributes.writer().write(storage_of(study), trial_id_of(trial), shown)
 

@@ -32,7 +32,7 @@ from optuna_lcpruner.pruners.executor import Background, Question
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked
 from optuna_lcpruner.study.reader import StudyReader
-from optuna_lcpruner.study.stand_in import CompletedReports
+from optuna_lcpruner.study.stand_in import is_made_up
 from optuna_lcpruner.study.summary import StudySummary
 
 
@@ -212,7 +212,7 @@ class LearningCurvePruner(BasePruner):
         decision = self._memory.decide(
             study, trial, lambda reader, context: self._judge(study, trial, reader, context)
         )
-        if decision.prune and trial.number >= 0 and trial.last_step is not None:
+        if decision.prune and trial.last_step is not None:
             self._memory.memo(study).known.stopped[trial.number] = trial.last_step
         return decision
 
@@ -250,10 +250,11 @@ class LearningCurvePruner(BasePruner):
         maximize = study.direction == StudyDirection.MAXIMIZE
         steps = reports.steps[reports.finite]
         values = oriented(reports.values[reports.finite], maximize)
-        source: StudyReader | CompletedReports = reader
-        if trial.number < 0:
-            source = CompletedReports(trial, self._target, self._conditions.n_steps is None)
-        record, summary = source.read(study, maximize, self._memory.lock)
+        lock = self._memory.lock
+        if is_made_up(trial):
+            record, summary = reader.read_made_up(study, trial, maximize, lock, self._target)
+        else:
+            record, summary = reader.read(study, maximize, lock)
         context.incumbent_trial = summary.incumbent_trial
         refusal = self._conditions.with_study(summary, step, warn)
         waits = refusal is not None and refusal.reason in (Reason.STARTUP, Reason.NO_BEST_VALUE)
@@ -267,7 +268,7 @@ class LearningCurvePruner(BasePruner):
         if decided is not None:
             return decided
         target = summary.target if self._target == "auto" else Target(self._target)
-        with self._memory.lock:
+        with lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
         refusal = self._conditions.whole_trainings(knowledge, step)
         if refusal is not None:
@@ -293,7 +294,7 @@ class LearningCurvePruner(BasePruner):
         """Compare a trial with those beside it while many train and few have completed."""
         # Where completed trials broke constraints, who is ahead may break them too.
         few = summary.n_curves < early_ranks.UNTIL and summary.n_feasible == summary.n_completed
-        if not self._ranks_early or not few or trial.number < 0:
+        if not self._ranks_early or not few:
             return None
         bracket = early_ranks.bracket_of(study.study_name, trial.number, curve.horizon)
         is_compared = early_ranks.is_compared(bracket, curve.positions[-1], curve.positions[-2])
@@ -326,7 +327,7 @@ class LearningCurvePruner(BasePruner):
     def _forecast(self, study: Study, trial: FrozenTrial, case: _Case) -> _Answers | Decision:
         """Ask the engine about the curves, here or in the background."""
         curves, step = case.curves, case.step
-        if self._background is None or trial.number < 0:  # could not be told from another one
+        if self._background is None or is_made_up(trial):  # could not be told from another one
             answers = [ask(self._engine, look, case.knowledge, case.incumbent) for look in curves]
         else:
             key = (study_id_of(study), trial_id_of(trial), trial.datetime_start)
@@ -349,11 +350,12 @@ class LearningCurvePruner(BasePruner):
         context: DecisionContext,
     ) -> Decision:
         """Compare P(beat) with the threshold."""
-        made_up = trial.number < 0  # by another pruner: no trial of this study, none has its number
-        n_begun = 1 + (len(study.get_trials(deepcopy=False)) if made_up else trial.number)
+        n_before = trial.number
+        if is_made_up(trial):
+            n_before = len(study.get_trials(deepcopy=False))
         caution = self._caution(case.knowledge, case.curves[0].horizon)
         newest, *earlier = [
-            (answer, self._rule.threshold_at(n_begun, look.seen, caution.factor))
+            (answer, self._rule.threshold_at(1 + n_before, look.seen, caution.factor))
             for answer, look in zip(answered.answers, answered.curves, strict=True)
         ]
         context.caution, context.forecast = caution.factor, newest[0].forecast
