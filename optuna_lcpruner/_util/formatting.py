@@ -13,7 +13,7 @@ def probability(p: float) -> str:
     return f"{p:.3f}" if p >= LEAST else f"< {LEAST}"
 
 
-LEAST = 0.001
+LEAST = 0.001  # heuristic
 """Probabilities below this are told from each other only beside a threshold as small."""
 
 

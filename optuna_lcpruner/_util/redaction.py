@@ -16,10 +16,10 @@ _NAMED = re.compile(
     r"(\"[^\"]{0,512}\"|'[^']{0,512}'|[^\s&,;)}\"']{1,512})"
 )
 
-_LONGEST = 300
+_LONGEST = 300  # heuristic
 """Characters of an error that is shown."""
 
-_SHORTEST = 3
+_SHORTEST = 3  # heuristic
 """Characters of a password that is looked for by itself; a shorter one would blot out words."""
 
 

@@ -36,7 +36,7 @@ from optuna_lcpruner.curves.horizon import announced_n_steps, shown_n_steps
 from optuna_lcpruner.curves.learning_curve import ordered, typical_gap, usable
 from optuna_lcpruner.study.feasibility import constraint_values
 
-MIN_TRIALS = 5
+MIN_TRIALS = 5  # heuristic
 """Fewer trials with a curve and a value say nothing about a pruner: most wait for that many."""
 
 DIRECTIONS = ("minimize", "maximize")

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-MAX_KNOTS = 128
+MAX_KNOTS = 128  # heuristic
 """A curve of 10 000 reports costs no more than one of 128: neighbours are averaged."""
 
 
@@ -200,7 +200,7 @@ class StepMap:
         return max(1, math.ceil(reports - 1.0 - _ROUNDING))
 
 
-_ROUNDING = 1e-9
+_ROUNDING = 1e-9  # heuristic
 
 
 def typical_gap(steps: NDArray[Any]) -> float | None:
@@ -213,7 +213,7 @@ def typical_gap(steps: NDArray[Any]) -> float | None:
     return float(np.median(gaps))
 
 
-LARGEST = 1e300
+LARGEST = 1e300  # heuristic
 """Values beyond this count as infinite: differences and sums of larger ones overflow."""
 
 

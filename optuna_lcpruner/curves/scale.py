@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 
-_LARGEST_METRIC = 1.7e308
+_LARGEST_METRIC = 1.7e308  # heuristic: a little below the largest float
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def oriented(metric: ArrayLike, maximize: bool) -> Array:
     return values if maximize else -values
 
 
-_LEAST_UNIT = 1e-304
+_LEAST_UNIT = 1e-304  # heuristic
 
 
 def spanning(low: float, high: float, maximize: bool, fallback: ArrayLike = ()) -> Scale:

@@ -9,7 +9,7 @@ from optuna_lcpruner.curves.scale import Scale
 
 Array = NDArray[np.float64]
 
-FAR = 1e100
+FAR = 1e100  # heuristic
 """Working values are cut off here, since squares of larger ones could overflow."""
 
 

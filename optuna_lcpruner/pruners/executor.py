@@ -36,7 +36,7 @@ from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 
-_MOST_TRIALS = 1024
+_MOST_TRIALS = 1024  # heuristic
 
 _LOST = (CancelledError, BrokenExecutor)
 """Errors that say nothing about the question: it is sent again if it is asked again."""

@@ -30,7 +30,7 @@ from optuna_lcpruner.records.remote_decision import (
     RemoteVerdict,
 )
 
-_ASKED_IN_VAIN = 3
+_ASKED_IN_VAIN = 3  # heuristic
 """Checks without an answer, at least, before a forecaster counts as absent: a study may rest."""
 
 

@@ -38,10 +38,10 @@ from optuna_lcpruner.records.location import Address, Setting, address, checked
 SCHEMA_VERSION = 1
 """Version of the tables that this package reads and writes."""
 
-_PATIENCE = 60
+_PATIENCE = 60  # heuristic
 """Seconds to wait for another process that makes the tables."""
 
-_TRIAL_STARTED_WITHIN = 1.0
+_TRIAL_STARTED_WITHIN = 1.0  # heuristic
 """Seconds by which a start read back may differ: some databases drop fractions of a second."""
 
 

@@ -35,7 +35,7 @@ FORMAT = 1
 _NUMBERS = ("p_beat", "threshold", "incumbent", "forecast", "low", "high")
 """Of a verdict and of a decision, in the order of their fields."""
 
-_LONGEST_VERSION = 64
+_LONGEST_VERSION = 64  # heuristic
 
 
 class MalformedVerdictError(ValueError):

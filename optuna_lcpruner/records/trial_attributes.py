@@ -29,16 +29,16 @@ _logger = get_logger("optuna.lcpruner")
 FORECAST = "lcpruner_forecast"
 """User attribute: the median of the value forecast for the trial's end."""
 
-DUTY = 0.1
+DUTY = 0.1  # heuristic
 """Largest share of time the background spends writing: ``report`` must find the storage free."""
 
-PERIOD = 1.0
+PERIOD = 1.0  # heuristic
 """Seconds between two writes about the same trial."""
 
-_MAX_HELD = 64
+_MAX_HELD = 64  # heuristic
 """Decisions about trials in memory that are held back; one takes about 40 kB."""
 
-_MAX_TIMES = 1024
+_MAX_TIMES = 1024  # heuristic
 """Trials of which it is remembered when they were last written to."""
 
 _Key = tuple["weakref.ref[BaseStorage]", int]

@@ -55,7 +55,7 @@ _READ = (
 
 _BY_FORECAST = (Reason.BELOW_THRESHOLD.name, Reason.NARROW_FORECAST.name, Reason.CONTROL.name)
 
-N_CLOSEST = 5
+N_CLOSEST = 5  # heuristic
 """Closest calls that a report lists."""
 
 

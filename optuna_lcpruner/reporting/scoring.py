@@ -19,13 +19,13 @@ from scipy import special, stats
 
 Array = NDArray[np.float64]
 
-SEEN = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+SEEN = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # heuristic
 """Edges of the parts of a training by which looks are grouped."""
 
-CHANCES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+CHANCES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)  # heuristic
 """Edges of P(beat) by which looks are grouped."""
 
-_SUREST = 1e-4
+_SUREST = 1e-4  # heuristic
 """No probability scores as surer than this."""
 
 

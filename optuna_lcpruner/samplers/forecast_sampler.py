@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner.records.trial_attributes import FORECAST
 from optuna_lcpruner.study.feasibility import constraint_values, is_feasible
 
-WORST = 10.0
+WORST = 10.0  # heuristic
 """No value handed on is worse than the best by more than this many times what the median is."""
 
 

@@ -34,15 +34,15 @@ from optuna_lcpruner.study.summary import MIN_REPORTS, StudySummary
 
 Array = NDArray[np.float64]
 
-MAX_CURVES = 1000
+MAX_CURVES = 1000  # heuristic
 """Completed trials that a curve is compared with, the newest: a decision's work stays bounded."""
 
-_MOST_POINTS = 8 * MAX_KNOTS
+_MOST_POINTS = 8 * MAX_KNOTS  # heuristic
 """Points kept of a curve: many a knot, so that they fall on those that reports would fall on."""
 
-MIN_REPORTS_TO_JUDGE_DIRECTION = 5
+MIN_REPORTS_TO_JUDGE_DIRECTION = 5  # heuristic
 
-_WHOLE = 0.9
+_WHOLE = 0.9  # heuristic
 """Share of the horizon from which on a training that ended while it was moving counts as whole."""
 
 
@@ -330,7 +330,7 @@ class StudyRecord:
         self._knowledge.clear()
 
 
-_MAX_HORIZONS = 8
+_MAX_HORIZONS = 8  # heuristic
 _NEVER = datetime.max
 
 

@@ -15,9 +15,9 @@ from optuna_lcpruner.posterior.interface import Target
 Array = NDArray[np.float64]
 
 MIN_REPORTS = 2
-"""Finite reports a training needs before its curve says anything."""
+"""Finite reports a training needs before its curve says anything: one gap between steps."""
 
-MIN_TRIALS_TO_JUDGE_DIRECTION = 5
+MIN_TRIALS_TO_JUDGE_DIRECTION = 5  # heuristic
 
 
 class MetricProblem(Enum):

@@ -34,10 +34,10 @@ from optuna_lcpruner.posterior.normalization import normalize
 
 Array = NDArray[np.float64]
 
-STRENGTH = 5.0
+STRENGTH = 5.0  # heuristic
 """Completed trials that the prior masses are worth."""
 
-MOST_CURVES = 32
+MOST_CURVES = 32  # heuristic
 """Completed trials looked at, the newest: each takes as long as a decision."""
 
 

@@ -115,10 +115,10 @@ class Fit:
     cov: Array
 
 
-_NEGLIGIBLE = 2e-4
+_NEGLIGIBLE = 2e-4  # heuristic
 """Components below this share of the heaviest one are left out."""
 
-_MOST_COMPONENTS = 512
+_MOST_COMPONENTS = 512  # heuristic
 
 
 @dataclass(frozen=True)

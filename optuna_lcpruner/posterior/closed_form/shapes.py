@@ -20,10 +20,10 @@ from optuna_lcpruner.curves.learning_curve import PositionGrid
 
 Array = NDArray[np.float64]
 
-MERGE_DISTANCE = 0.04
+MERGE_DISTANCE = 0.04  # heuristic
 """Shapes closer than this in sup norm count as one, their prior mass added up."""
 
-_MERGE_KNOTS = 24
+_MERGE_KNOTS = 24  # heuristic
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from optuna_lcpruner.posterior.weighted_sum.priors import paper_prior
 
 Array = NDArray[np.float64]
 
-_NEGLIGIBLE = 1e-3
+_NEGLIGIBLE = 1e-3  # heuristic
 """Points below this share of the heaviest one are left out."""
 
 

@@ -236,13 +236,13 @@ def integrate(found: LinearDesign, v: Array, z: Array, observed: NDArray[np.int6
     return Regression(found, log_evidence, lower, half, toward, rise_mean, rise_deviation, *at_end)
 
 
-_WILD = 1e20
+_WILD = 1e20  # heuristic
 """Curves with more precision than this are out of support: their regression has lost all digits."""
 
-LEAST_SIGMA = 1e-4
+LEAST_SIGMA = 1e-4  # heuristic
 """Smaller noise is out of support: the density of a curve without noise has no bound."""
 
-_TINY = 1e-9
+_TINY = 1e-9  # heuristic
 
 
 def _risen(

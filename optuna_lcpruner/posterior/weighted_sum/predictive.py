@@ -32,7 +32,7 @@ from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
 
 Array = NDArray[np.float64]
 
-_LEAST_DEVIATION = 1e-9
+_LEAST_DEVIATION = 1e-9  # heuristic
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,12 @@ from optuna_lcpruner.posterior.weighted_sum.model import Member, Parts, Weighted
 
 Array = NDArray[np.float64]
 
-END = Normal(0.5, 1.0)
-RISE = Normal(0.4, 1.0)
-POSITIVE = Exponential(0.75)
-STEEPNESS = LogNormal(0.0, 0.7)
-SCALE = LogNormal(float(np.log(0.1)), 1.5)  # of tau / T
-SIGMA = LogNormal(-3.5, 1.5)
+END = Normal(0.5, 1.0)  # heuristic
+RISE = Normal(0.4, 1.0)  # heuristic
+POSITIVE = Exponential(0.75)  # heuristic
+STEEPNESS = LogNormal(0.0, 0.7)  # heuristic
+SCALE = LogNormal(float(np.log(0.1)), 1.5)  # of tau / T; heuristic
+SIGMA = LogNormal(-3.5, 1.5)  # heuristic
 
 
 # Kernel shapes from the sampled parameters; functions with a name, so that priors can be pickled.

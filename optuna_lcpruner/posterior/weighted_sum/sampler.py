@@ -41,19 +41,19 @@ from optuna_lcpruner.posterior.weighted_sum.priors import paper_prior
 
 Array = NDArray[np.float64]
 
-LARGEST_R_HAT = 1.05
+LARGEST_R_HAT = 1.05  # heuristic
 """Split R-hat up to which a run counts as converged."""
 
-_STARTS = 40
+_STARTS = 40  # heuristic
 """Draws from the prior for each walker's start."""
 
-_FIRST_CHECK = 150
+_FIRST_CHECK = 150  # heuristic
 """Steps before a run is judged for the first time; then after 1.4 times as many, and so on."""
 
-_STRETCH_OF_STEPS = 50
+_STRETCH_OF_STEPS = 50  # heuristic
 """Steps between two looks at the clock."""
 
-_MOST_TRIES = 20
+_MOST_TRIES = 20  # heuristic
 """Batches of such draws until enough of them are possible."""
 
 
