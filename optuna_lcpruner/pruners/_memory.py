@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +18,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.optuna_storage import storage_of, study_id_of, trial_id_of
+from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner.curves.learning_curve import ordered, usable
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
@@ -105,7 +105,9 @@ class Memo(Generic[Known]):
     """
 
     known: Known
-    decisions: OrderedDict[tuple[Any, ...], Decision] = field(default_factory=OrderedDict)
+    decisions: Recent[tuple[Any, ...], Decision] = field(
+        default_factory=lambda: Recent(_MAX_REMEMBERED)
+    )
     ledger: Location = field(default_factory=Location)
 
 
@@ -140,7 +142,7 @@ class DecisionMemory(Generic[Known]):
     def _forget(self) -> None:
         self.lock = threading.RLock()
         self._memos: weakref.WeakKeyDictionary[
-            BaseStorage, OrderedDict[tuple[int, StudyDirection], Memo[Known]]
+            BaseStorage, Recent[tuple[int, StudyDirection], Memo[Known]]
         ] = weakref.WeakKeyDictionary()
         self._made_up = Memo(self._new())  # of all studies that another pruner makes up
         self._said: set[str] = set()
@@ -157,13 +159,9 @@ class DecisionMemory(Generic[Known]):
     def memo(self, study: Study) -> Memo[Known]:
         """Return what is remembered of a study."""
         with self.lock:
-            studies = self._memos.setdefault(storage_of(study), OrderedDict())
+            studies = self._memos.setdefault(storage_of(study), Recent(_MAX_STUDIES))
             key = (study_id_of(study), study.directions[0])
-            if key not in studies:
-                studies[key] = Memo(self._new())
-            studies.move_to_end(key)
-            while len(studies) > _MAX_STUDIES:
-                studies.popitem(last=False)
+            studies[key] = studies.get(key) or Memo(self._new())
             return studies[key]
 
     def decide(
@@ -211,8 +209,6 @@ class DecisionMemory(Generic[Known]):
             return decision, context
         with self.lock:
             first = memo.decisions.setdefault(key, decision)
-            if len(memo.decisions) > _MAX_REMEMBERED:
-                memo.decisions.popitem(last=False)
         return first, context if first is decision else None
 
     def in_words(self, decide: Callable[[], Decision]) -> Decision:

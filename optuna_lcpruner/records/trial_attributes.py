@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 
 from optuna.logging import get_logger
@@ -20,6 +19,7 @@ from optuna.storages import BaseStorage
 from optuna_lcpruner._util.attributes import REASON_ATTRIBUTE, STEP_ATTRIBUTE
 from optuna_lcpruner._util.fork_safety import at_work
 from optuna_lcpruner._util.optuna_storage import set_user_attrs, writes_are_free
+from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner._util.worker import PerProcess, Worker
 from optuna_lcpruner.decision.decision import Decision
@@ -78,8 +78,8 @@ class AttributeWriter:
         self._condition = self._worker.condition
         self._writing = threading.Lock()
         self._waiting: dict[_Key, tuple[BaseStorage, Written, str]] = {}
-        self._held: OrderedDict[_Key, Written] = OrderedDict()
-        self._written: OrderedDict[_Key, tuple[float, str]] = OrderedDict()  # when, about what
+        self._held: Recent[_Key, Written] = Recent(_MAX_HELD)
+        self._written: Recent[_Key, tuple[float, str]] = Recent(_MAX_TIMES)  # when, about what
         self._warned = False
 
     def submit(
@@ -103,8 +103,6 @@ class AttributeWriter:
             due = self._due_in(key, topic) <= 0.0
             if not due:
                 self._held[key] = attributes
-                if len(self._held) > _MAX_HELD:
-                    self._held.popitem(last=False)
         if due:
             self.write(storage, trial_id, attributes, topic)
 
@@ -126,7 +124,7 @@ class AttributeWriter:
     def flush(self, timeout: float = 5.0) -> bool:
         """Write everything that waits; False if that took longer."""
         with self._condition:
-            held, self._held = self._held, OrderedDict()
+            held, self._held = self._held, Recent(_MAX_HELD)
         for (reference, trial_id), attributes in held.items():
             storage = reference()
             if storage is not None:
@@ -178,9 +176,6 @@ class AttributeWriter:
         with self._condition:
             key = (weakref.ref(storage), trial_id)
             self._written[key] = (time.monotonic(), topic)
-            self._written.move_to_end(key)
-            if len(self._written) > _MAX_TIMES:
-                self._written.popitem(last=False)
         try:
             set_user_attrs(storage, trial_id, attributes() if callable(attributes) else attributes)
         except Exception as error:

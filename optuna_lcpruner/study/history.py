@@ -7,16 +7,17 @@ the study is asked. It can be thrown away at any time and built again from the s
 from __future__ import annotations
 
 from bisect import insort
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.attributes import counted_down, told_to_stop_at
+from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner.curves.horizon import Ending, announced_n_steps, most_moving
 from optuna_lcpruner.curves.learning_curve import (
     MAX_KNOTS,
@@ -172,11 +173,12 @@ _COLUMNS = (
     "feasible",
     "has_curve",
     "told_to_stop",
-    "moving",
-    "before",
-    "late",
-    "whole",
+    "ending.moving",
+    "ending.before",
+    "ending.late",
+    "ending.whole",
 )
+_row = attrgetter(*_COLUMNS)
 
 
 class StudyRecord:
@@ -195,13 +197,12 @@ class StudyRecord:
         self._maximize = maximize
         self._announced = announced
         self._known: dict[int, datetime | None] = {}  # trials read: number -> when completed
-        self._n = 0
-        self._table = np.empty((64, len(_COLUMNS)))
+        self._rows: list[tuple[float | None, ...]] = []
         self._reporting: list[FinishedTrial] = []  # those with a curve, in order of their numbers
         self._n_forgotten = 0  # feasible ones that have left the list
-        self._curves: OrderedDict[tuple[float, float | None, int], _Curves] = OrderedDict()
+        self._curves: Recent[tuple[float, float | None, int], _Curves] = Recent(_MAX_HORIZONS)
         self._summary: StudySummary | None = None
-        self._knowledge: OrderedDict[tuple[int, float, Target], StudyKnowledge] = OrderedDict()
+        self._knowledge: Recent[tuple[int, float, Target], StudyKnowledge] = Recent(_MAX_HORIZONS)
 
     def update(
         self,
@@ -219,8 +220,9 @@ class StudyRecord:
                 show it themselves.
         """
         if self._is_another_study(trials, newest):
-            self._known, self._n, self._n_forgotten, self._summary = {}, 0, 0, None
-            self._reporting, self._curves = [], OrderedDict()
+            self._known, self._n_forgotten, self._summary = {}, 0, None
+            self._rows, self._reporting = [], []
+            self._curves.clear()
             self._knowledge.clear()
         if len(trials) > len(self._known):
             for trial in trials:
@@ -233,8 +235,9 @@ class StudyRecord:
                         counts = self._announced or finished.n_steps is None
                         self._append(finished if counts else replace(finished, n_steps=None))
         if self._summary is None:
-            rows = self._table[: self._n].T
-            self._summary = StudySummary.of(dict(zip(_COLUMNS, rows, strict=True)), self._maximize)
+            table = np.array(self._rows, dtype=float).reshape(-1, len(_COLUMNS))  # None is NaN
+            columns = {name.split(".")[-1]: table[:, i] for i, name in enumerate(_COLUMNS)}
+            self._summary = StudySummary.of(columns, self._maximize)
         return self._summary
 
     def _is_another_study(self, trials: Sequence[FrozenTrial], newest: bool) -> bool:
@@ -264,10 +267,8 @@ class StudyRecord:
         assert self._summary is not None, "update() comes first"
         first_step = self._summary.lengths.first_step
         key = (stride, first_step, horizon)
-        curves = self._curves.pop(key, None) or _Curves(stride, first_step, horizon)
+        curves = self._curves.get(key) or _Curves(stride, first_step, horizon)
         self._curves[key] = curves
-        if len(self._curves) > _MAX_HORIZONS:
-            self._curves.popitem(last=False)
         values, final, n_feasible = curves.of(self._reporting)
         return values[-MAX_CURVES:], final[-MAX_CURVES:], n_feasible + self._n_forgotten
 
@@ -291,8 +292,6 @@ class StudyRecord:
         made = StudyKnowledge(summary.scale, target, curves, final, n_feasible)
         if summary is self._summary:  # else another thread has seen a further trial complete
             self._knowledge[key] = made
-            if len(self._knowledge) > _MAX_HORIZONS:
-                self._knowledge.popitem(last=False)
         return made
 
     def _append(self, trial: FinishedTrial) -> None:
@@ -304,28 +303,7 @@ class StudyRecord:
                 self._n_forgotten += sum(t.feasible for t in self._reporting[:-MAX_CURVES])
                 del self._reporting[:-MAX_CURVES]
                 self._curves.clear()
-        if self._n == len(self._table):
-            self._table = np.concatenate([self._table, np.empty_like(self._table)])
-        worsens = np.nan if trial.worsens is None else float(trial.worsens)
-        self._table[self._n] = (
-            trial.number,
-            trial.value,
-            trial.first,
-            trial.last,
-            trial.best,
-            trial.first_step,
-            trial.last_step,
-            trial.gap,
-            worsens,
-            trial.feasible,
-            trial.has_curve,
-            trial.told_to_stop,
-            trial.ending.moving,
-            trial.ending.before,
-            trial.ending.late,
-            trial.ending.whole,
-        )
-        self._n += 1
+        self._rows.append(_row(trial))
         self._summary = None
         self._knowledge.clear()
 
@@ -339,23 +317,17 @@ class _Curves:
 
     def __init__(self, stride: float, first_step: float | None, horizon: int) -> None:
         self._stride, self._first_step, self._horizon = stride, first_step, horizon
-        self._n = 0
-        self._rows = np.empty((16, PositionGrid(horizon).size))
-        self._final = np.empty(16)
+        self._rows: list[Array] = []
         self._short: list[tuple[int, FinishedTrial]] = []  # row and trial of those that ended early
 
     def of(self, trials: Sequence[FinishedTrial]) -> tuple[Array, Array, int]:
-        while len(trials) > len(self._final):
-            self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
-            self._final = np.concatenate([self._final, np.empty_like(self._final)])
-        for trial in trials[self._n :]:
+        for trial in trials[len(self._rows) :]:
             positions = self._positions(trial)
             if positions[-1] < _WHOLE * self._horizon:
-                self._short.append((self._n, trial))
-            self._rows[self._n] = _on_knots(trial.values, positions, self._horizon)
-            self._final[self._n] = trial.value
-            self._n += 1
-        rows, final = self._rows[: self._n], self._final[: self._n]
+                self._short.append((len(self._rows), trial))
+            self._rows.append(_on_knots(trial.values, positions, self._horizon))
+        rows = np.array(self._rows).reshape(-1, PositionGrid(self._horizon).size)
+        final = np.array([trial.value for trial in trials])
         n_feasible = sum(trial.feasible for trial in trials)
         unknown = self._unknown_ends()
         if not unknown:

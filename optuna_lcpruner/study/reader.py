@@ -8,7 +8,6 @@ time no trial has completed since the last one: a database tells so in one state
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -18,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.fork_safety import LONGEST_WAIT
 from optuna_lcpruner._util.optuna_storage import change_token
+from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner.study.history import StudyRecord
 from optuna_lcpruner.study.stand_in import as_reported
 from optuna_lcpruner.study.summary import StudySummary
@@ -42,7 +42,7 @@ class StudyReader:
         self._record: StudyRecord | None = None
         self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
         self._reading = threading.Lock()
-        self._made_up: OrderedDict[Any, tuple[StudyRecord, StudySummary]] = OrderedDict()
+        self._made_up: Recent[Any, tuple[StudyRecord, StudySummary]] = Recent(_MAX_MADE_UP)
 
     def read(
         self, study: Study, maximize: bool, guard: AbstractContextManager[Any]
@@ -94,8 +94,6 @@ class StudyReader:
             if key not in self._made_up:
                 record = StudyRecord(maximize, self._announced)
                 self._made_up[key] = record, record.update(whole)
-                if len(self._made_up) > _MAX_MADE_UP:
-                    self._made_up.popitem(last=False)
             return self._made_up[key]
 
     def _known(self, mark: Mark | None) -> tuple[StudyRecord, StudySummary] | None:
