@@ -29,10 +29,6 @@ def redact(text: str, urls: Iterable[str] = ()) -> str:
     Found are the password of a URL, what follows ``password=`` and its like, and, wherever they
     stand, the passwords in the URLs given.
 
-    Args:
-        text: Any text, an error's for instance.
-        urls: URLs whose passwords must not show.
-
     Example:
         >>> redact("cannot reach postgresql://me:secret@db/studies")
         'cannot reach postgresql://me:***@db/studies'

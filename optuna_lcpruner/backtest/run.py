@@ -26,8 +26,9 @@ from optuna_lcpruner.backtest.data import (
     maximizes,
     read_file,
 )
-from optuna_lcpruner.backtest.replay import DEFAULT_PRUNERS, Replay, is_ours, make_pruner, replay
+from optuna_lcpruner.backtest.replay import DEFAULT_PRUNERS, Replay, make_pruner, replay
 from optuna_lcpruner.backtest.report import BacktestReport, Outcome, PrunerResult
+from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 
 Curves = Study | RecordedStudy | str | Path | Iterable[Iterable[float]]
 """A study, its trials as recorded, a file of curves, or the curves themselves."""
@@ -102,7 +103,8 @@ def backtest(
             _outcome(order, replays[order, name], study, finals, best, work)
             for order in range(n_orders + 1)
         ]
-        results.append(PrunerResult(name, is_ours(pruner), outcomes[0], tuple(outcomes[1:])))
+        ours = isinstance(pruner, LearningCurvePruner)
+        results.append(PrunerResult(name, ours, outcomes[0], tuple(outcomes[1:])))
     return BacktestReport(study, n_trials, budget, best, tuple(results))
 
 

@@ -123,10 +123,6 @@ class Background:
     def exchange(self, trial: Hashable, question: Question) -> Answer | None:
         """Hand over a trial's newest curve, take the newest answer that has arrived, if any.
 
-        Args:
-            trial: Tells trials apart.
-            question: What to forecast.
-
         Raises:
             Exception: Whatever the engine raised when it was asked this question.
         """

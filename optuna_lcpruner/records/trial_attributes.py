@@ -74,7 +74,7 @@ class AttributeWriter:
     """
 
     def __init__(self) -> None:
-        self._worker = Worker("lcpruner-attributes", self._write_next, self._is_waiting)
+        self._worker = Worker("lcpruner-attributes", self._write_next, lambda: bool(self._waiting))
         self._condition = self._worker.condition
         self._writing = threading.Lock()
         self._waiting: dict[_Key, tuple[BaseStorage, Written, str]] = {}
@@ -137,9 +137,6 @@ class AttributeWriter:
         with self._condition:
             waiting = self._waiting.pop(key, None)
             return self._held.pop(key, None) if waiting is None else waiting[1]
-
-    def _is_waiting(self) -> bool:
-        return bool(self._waiting)
 
     def _due_in(self, key: _Key, topic: str) -> float:
         """Seconds until something about this topic may be written to the trial."""

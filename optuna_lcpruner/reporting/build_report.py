@@ -105,10 +105,6 @@ def report(study: Study, *, ledger: Setting = None) -> Report:
 def calls(study: Study, *, ledger: Setting = None) -> list[Call]:
     """All prunes by forecast, the closest calls first: by their chance to beat the best.
 
-    Args:
-        study: The study.
-        ledger: As for :func:`report`.
-
     Raises:
         InputError: If the study has several objectives.
         LedgerError: If there is no ledger or it cannot be read.
@@ -123,10 +119,6 @@ Row = Mapping[str, Any]
 
 def on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[Row]]:
     """The study's trials and the decisions about them, in the order these were made.
-
-    Args:
-        study: The study.
-        ledger: As for :func:`report`.
 
     Returns:
         The trials, and one row a decision with its columns by name, see
@@ -278,12 +270,7 @@ def _positions(
 
 
 def left_out(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> dict[int, int]:
-    """Reports that each trial pruned on record did not make; a diverged one had the usual horizon.
-
-    Args:
-        rows: The decisions about the study, see :func:`on_record`.
-        trials: Its trials.
-    """
+    """Reports that trials pruned on record did not make; a diverged one had the usual horizon."""
     horizons = {row["trial"]: row["horizon"] for row in rows if row["horizon"] is not None}
     usual = int(np.median(list(horizons.values()))) if horizons else 0
     stopped = {row["trial"] for row in rows if row["action"] == "prune"}
@@ -317,10 +304,6 @@ def second_chance_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int |
 
     Trials that came from another study keep their attributes, where a number means a trial of that
     one: so the parameters have to agree as well.
-
-    Args:
-        trial: The trial.
-        trials: All trials of its study.
     """
     first = trial.user_attrs.get(REQUEUED_ATTRIBUTE)
     if not isinstance(first, int) or not 0 <= first < trial.number:

@@ -136,12 +136,7 @@ def _as_forecast(study: Study) -> Study:
 
 
 def as_forecast(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTrial]:
-    """The trials, pruned ones as completed with the value forecast for them.
-
-    Args:
-        trials: Of one study, unchanged.
-        maximize: Whether larger values are better.
-    """
+    """The trials, pruned ones as completed with the value forecast for them."""
     completed = [
         (trial, float(trial.value))
         for trial in trials

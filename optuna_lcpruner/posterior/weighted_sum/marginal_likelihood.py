@@ -295,13 +295,7 @@ def log_posterior(found: Regression) -> Array:
 
 
 def log_density(prior: WeightedCurves, v: Array, data: Data) -> tuple[Array, Array, Array]:
-    """The density that is sampled, and mean and variance of the curve's end; shapes (W,).
-
-    Args:
-        prior: The prior.
-        v: Coordinates, (W, D).
-        data: The curve.
-    """
+    """The density that is sampled, and mean and variance of the curve's end; shapes (W,)."""
     if prior.is_gaussian:
         found = marginalize(prior, v, data, data.ends)
         return log_posterior(found), found.end_mean, found.end_variance

@@ -41,20 +41,20 @@ class Member:
 
     Attributes:
         family: The family, by name in :data:`~optuna_lcpruner.curves.FAMILIES` or itself.
-        weight: Prior of its weight; None fixes the weight at 1.
         nonlinear: Priors of its sampled parameters.
         shape: ``(horizon, sampled parameters...) -> shape parameters of the family's kernel``.
         linear: Priors of its linear parameters.
         basis: ``(phi(1), phi(T), phi, sampled parameters...) -> (columns, rest)``: the member is
             the linear parameters times the columns, plus the rest; shapes (W, 1), (W, 1), (W, n).
+        weight: Prior of its weight; None fixes the weight at 1.
     """
 
     family: str | Family
-    weight: Distribution | None
     nonlinear: tuple[Distribution, ...]
     shape: Callable[..., tuple[Array, ...]]
     linear: tuple[Normal | Uniform, ...]
     basis: Callable[..., Parts]
+    weight: Distribution | None = None
 
     @property
     def resolved(self) -> Family:
