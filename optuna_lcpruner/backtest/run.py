@@ -168,17 +168,6 @@ class _Work:
         )
 
 
-_shared: dict[str, _Work] = {}  # of a worker process
-
-
-def _share(work: _Work) -> None:
-    _shared["work"] = work
-
-
-def _run_shared(order: int, name: str) -> Replay:
-    return _shared["work"].run(order, name)
-
-
 def _run(
     work: _Work, tasks: Sequence[tuple[int, str]], jobs: int
 ) -> Iterator[tuple[tuple[int, str], Replay]]:
@@ -187,10 +176,9 @@ def _run(
             yield task, work.run(*task)
         return
     # Spawned: a fork would copy locks that other threads hold.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _share, (work,)) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         try:
-            futures = {pool.submit(_run_shared, *task): task for task in tasks}
+            futures = {pool.submit(work.run, *task): task for task in tasks}
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BaseException:

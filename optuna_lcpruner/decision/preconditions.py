@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_lcpruner.curves.horizon import AtItsEnd, announced_n_steps
-from optuna_lcpruner.curves.learning_curve import LearningCurve, usable
+from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.study.summary import MIN_REPORTS, MetricProblem, StudySummary
@@ -20,6 +20,31 @@ Array = NDArray[np.float64]
 Steps = NDArray[np.int64]
 Warn = Callable[[str, str], None]
 """Called with ``(topic, message)`` about what should be said once."""
+
+
+@dataclass(frozen=True)
+class Reports:
+    """A trial's reports in the order of their steps, the newest of which is looked at.
+
+    Attributes:
+        steps: Their steps, shape (n,).
+        values: Their values as reported, shape (n,).
+        finite: Which of them are finite, shape (n,).
+    """
+
+    steps: Steps
+    values: Array
+    finite: NDArray[np.bool_]
+
+    @property
+    def step(self) -> int:
+        """The newest step."""
+        return int(self.steps[-1])
+
+    @property
+    def n_finite(self) -> int:
+        """How many of them are finite."""
+        return int(np.count_nonzero(self.finite))
 
 
 @dataclass(frozen=True)
@@ -34,6 +59,7 @@ class Preconditions:
         nan_policy: ``"prune"`` or ``"ignore"``.
         check_metric: Whether reports that do not fit the returned values or the study's direction
             keep trials from being pruned.
+        prune_infeasible: Whether a broken constraint stops a trial.
     """
 
     n_steps: int | None
@@ -42,6 +68,7 @@ class Preconditions:
     interval_steps: int
     nan_policy: str
     check_metric: bool = True
+    prune_infeasible: bool = False
 
     def looks(self, steps: Steps) -> NDArray[np.bool_]:
         """Which of the ordered steps are looks: the first report of each interval after warm-up."""
@@ -50,27 +77,19 @@ class Preconditions:
         first[1:] = interval[1:] > interval[:-1]
         return first & (steps >= self.n_warmup_steps)
 
-    def without_storage(
-        self, values: Array, step: int, n_finite: int, is_look: bool
-    ) -> Decision | None:
-        """The decision that needs the trial's reports alone, if there is one.
-
-        Args:
-            values: All reported values in the order of their steps.
-            step: The newest step.
-            n_finite: How many of the values are finite.
-            is_look: Whether the newest report is looked at.
-        """
+    def without_storage(self, reports: Reports, is_look: bool) -> Decision | None:
+        """The decision that the trial's reports alone make, if they do."""
+        step = reports.step
         if step < self.n_warmup_steps:
             return abstain(
                 Reason.WARM_UP, f"step {step} is before n_warmup_steps={self.n_warmup_steps}", step
             )
-        if not usable(values[-1:])[0] and self.nan_policy == "prune":
-            return abstain(Reason.DIVERGED, f"{values[-1]} reported at step {step}", step)
+        if not reports.finite[-1] and self.nan_policy == "prune":
+            return abstain(Reason.DIVERGED, f"{reports.values[-1]} reported at step {step}", step)
         if not is_look:
             return abstain(Reason.BETWEEN_LOOKS, f"interval_steps={self.interval_steps}", step)
-        if n_finite < MIN_REPORTS:
-            return abstain(Reason.TOO_FEW_REPORTS, f"{n_finite} of {MIN_REPORTS}", step)
+        if reports.n_finite < MIN_REPORTS:
+            return abstain(Reason.TOO_FEW_REPORTS, f"{reports.n_finite} of {MIN_REPORTS}", step)
         return None
 
     def counts_down(self, reported: Sequence[int], warn: Warn) -> Decision | None:
@@ -134,9 +153,8 @@ class Preconditions:
 
     def curve(
         self,
-        steps: Steps,
+        reports: Reports,
         values: Array,
-        first_step: int,
         user_attrs: Mapping[str, Any],
         summary: StudySummary,
         warn: Warn,
@@ -144,13 +162,13 @@ class Preconditions:
         """The curve to forecast, or why there is none.
 
         Args:
-            steps: Steps with finite values, increasing, shape (n,).
-            values: Their oriented values, shape (n,).
-            first_step: The trial's first reported step, finite or not.
+            reports: The trial's reports.
+            values: The oriented values of the finite ones, shape (n,).
             user_attrs: The trial's user attributes; one may announce the horizon.
             summary: What the completed trials say.
             warn: Told if the horizon is unknown.
         """
+        steps, first_step = reports.steps[reports.finite], int(reports.steps[0])
         step = int(steps[-1])
         announced = announced_n_steps(user_attrs)
         course = summary.lengths.course(steps, first_step, self.n_steps, announced)

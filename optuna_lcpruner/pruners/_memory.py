@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.logging import get_logger
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
@@ -22,7 +21,7 @@ from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner.curves.learning_curve import ordered, usable
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
-from optuna_lcpruner.decision.preconditions import Preconditions, Warn
+from optuna_lcpruner.decision.preconditions import Preconditions, Reports, Warn
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.records.recorder import Location, PendingDecision, Recorder, current_sink
@@ -40,31 +39,10 @@ _MAY_COME = (Reason.FORECAST_PENDING, Reason.FORECASTER_UNAVAILABLE)
 Known = TypeVar("Known")
 
 
-@dataclass(frozen=True)
-class Reports:
-    """A trial's reports in the order of their steps, the newest of which is looked at.
-
-    Attributes:
-        steps: Their steps, shape (n,).
-        values: Their values as reported, shape (n,).
-        finite: Which of them are finite, shape (n,).
-    """
-
-    steps: NDArray[np.int64]
-    values: NDArray[np.float64]
-    finite: NDArray[np.bool_]
-
-    @property
-    def step(self) -> int:
-        """The newest step."""
-        return int(self.steps[-1])
-
-
 def check_reports(
     study: Study,
     trial: FrozenTrial,
     preconditions: Preconditions,
-    prune_infeasible: bool,
     context: DecisionContext,
     warn: Warn,
 ) -> Reports | Decision:
@@ -74,7 +52,6 @@ def check_reports(
         study: The study.
         trial: The trial.
         preconditions: The settings.
-        prune_infeasible: Whether a broken constraint stops a trial.
         context: Filled in with what was looked at.
         warn: Called with ``(topic, message)`` about what should be said once.
     """
@@ -82,15 +59,15 @@ def check_reports(
         return abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective")
     if not trial.intermediate_values:
         return abstain(Reason.NOTHING_REPORTED)
-    if prune_infeasible and not is_feasible(trial):
+    if preconditions.prune_infeasible and not is_feasible(trial):
         return abstain(Reason.INFEASIBLE, "", max(trial.intermediate_values))
     steps, values = ordered(trial.intermediate_values)
     reports = Reports(steps, values, usable(values))
-    context.n_points = int(np.count_nonzero(reports.finite))
+    context.n_points = reports.n_finite
     context.value = float(values[reports.finite][-1]) if context.n_points else None
     looked = preconditions.looks(steps)
     context.look = int(np.count_nonzero(looked))
-    early = preconditions.without_storage(values, reports.step, context.n_points, bool(looked[-1]))
+    early = preconditions.without_storage(reports, bool(looked[-1]))
     return early or preconditions.counts_down(list(trial.intermediate_values), warn) or reports
 
 

@@ -21,13 +21,13 @@ from optuna_lcpruner.curves.scale import oriented
 from optuna_lcpruner.decision import early_ranks
 from optuna_lcpruner.decision.control_group import in_control_group
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
-from optuna_lcpruner.decision.preconditions import Preconditions
+from optuna_lcpruner.decision.preconditions import Preconditions, Reports
 from optuna_lcpruner.decision.rule import Rule
 from optuna_lcpruner.decision.self_check import Caution, self_check
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.interface import Engine, FastEngine, StudyKnowledge, Target
 from optuna_lcpruner.pruners._answer import Answer, ask
-from optuna_lcpruner.pruners._memory import DecisionMemory, Reports, check_reports
+from optuna_lcpruner.pruners._memory import DecisionMemory, check_reports
 from optuna_lcpruner.pruners.executor import Background, Question
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked
@@ -145,8 +145,8 @@ class LearningCurvePruner(BasePruner):
             integer("interval_steps", interval_steps, 1),
             choice("nan_policy", nan_policy, ("prune", "ignore")),
             boolean("check_metric", check_metric),
+            boolean("prune_infeasible", prune_infeasible),
         )
-        self._prune_infeasible = boolean("prune_infeasible", prune_infeasible)
         self._rule = Rule(
             real("risk", risk, 0.0, 1.0),
             None if threshold is None else real("threshold", threshold, 0.0, 1.0),
@@ -224,9 +224,7 @@ class LearningCurvePruner(BasePruner):
         Each step returns what the next one needs, or the decision.
         """
         warn = self._memory.warn_once
-        reports = check_reports(
-            study, trial, self._conditions, self._prune_infeasible, context, warn
-        )
+        reports = check_reports(study, trial, self._conditions, context, warn)
         if isinstance(reports, Decision):
             return reports
         case = self._read(study, trial, reports, reader, context)
@@ -260,8 +258,8 @@ class LearningCurvePruner(BasePruner):
         waits = refusal is not None and refusal.reason in (Reason.STARTUP, Reason.NO_BEST_VALUE)
         if refusal is not None and not (waits and self._ranks_early):
             return refusal
-        first, says = int(reports.steps[0]), _quiet if waits else warn
-        curve = self._conditions.curve(steps, values, first, trial.user_attrs, summary, says)
+        says = _quiet if waits else warn
+        curve = self._conditions.curve(reports, values, trial.user_attrs, summary, says)
         if isinstance(curve, Decision):
             return refusal or curve
         decided = self._compare(study, trial, curve, int(steps[-1]), summary) or refusal
