@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.pruners import BasePruner
 from optuna.study import Study
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import (
     RecordedStudy,
@@ -186,7 +186,7 @@ def _run(
             raise
 
 
-def _finals(study: RecordedStudy) -> NDArray[np.float64]:
+def _finals(study: RecordedStudy) -> Array:
     """Final values, larger is better, NaN where a trial diverged or is infeasible."""
     sign = 1.0 if study.maximize else -1.0
     return np.array(
@@ -198,7 +198,7 @@ def _outcome(
     order: int,
     replayed: Replay,
     study: RecordedStudy,
-    finals: NDArray[np.float64],
+    finals: Array,
     top: Sequence[int],
     work: _Work,
 ) -> Outcome:
@@ -228,7 +228,7 @@ def _outcome(
     )
 
 
-def _regret(finals: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[float, bool]:
+def _regret(finals: Array, found: Array) -> tuple[float, bool]:
     """Regret of the values found against all final ones, and whether the best is among them."""
     finals, found = (values[np.isfinite(values)] for values in (finals, found))
     if finals.size == 0:

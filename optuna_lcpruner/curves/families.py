@@ -23,9 +23,9 @@ from itertools import product
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from optuna_lcpruner._util.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.trial import BaseTrial
 
+from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner._util.validation import integer
 from optuna_lcpruner.curves.learning_curve import StepMap
 from optuna_lcpruner.curves.scale import typical_start
-
-Array = NDArray[np.float64]
 
 N_STEPS_ATTRIBUTE = "lcpruner_n_steps"
 """Trial user attribute by which an objective announces its horizon."""
@@ -151,7 +149,7 @@ class TrainingLengths:
         )
 
     def course(
-        self, steps: NDArray[np.int64], first_step: int, given: int | None, announced: float | None
+        self, steps: IntArray, first_step: int, given: int | None, announced: float | None
     ) -> Course | AtItsEnd | None:
         """Return where a training is, or that it is at its end; None if its length is unknown.
 

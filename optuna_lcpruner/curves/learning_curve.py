@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
 
 MAX_KNOTS = 128  # heuristic
 """A curve of 10 000 reports costs no more than one of 128: neighbours are averaged."""
@@ -217,7 +216,7 @@ LARGEST = 1e300  # heuristic
 """Values beyond this count as infinite: differences and sums of larger ones overflow."""
 
 
-def usable(values: Array) -> NDArray[np.bool_]:
+def usable(values: Array) -> BoolArray:
     """Which values are numbers to compute with: neither NaN nor, for all purposes, infinite."""
     magnitude = np.abs(values)
     return magnitude <= LARGEST  # False for NaN

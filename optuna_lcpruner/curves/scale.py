@@ -11,10 +11,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
-
+from optuna_lcpruner._util.arrays import Array
 
 _LARGEST_METRIC = 1.7e308  # heuristic: a little below the largest float
 

@@ -8,16 +8,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
 from optuna_lcpruner.curves.horizon import AtItsEnd, announced_n_steps
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.study.summary import MIN_REPORTS, MetricProblem, StudySummary
 
-Array = NDArray[np.float64]
-Steps = NDArray[np.int64]
 Warn = Callable[[str, str], None]
 """Called with ``(topic, message)`` about what should be said once."""
 
@@ -32,9 +30,9 @@ class Reports:
         finite: Which of them are finite, shape (n,).
     """
 
-    steps: Steps
+    steps: IntArray
     values: Array
-    finite: NDArray[np.bool_]
+    finite: BoolArray
 
     @property
     def step(self) -> int:
@@ -52,10 +50,10 @@ class Preconditions:
     """The settings of :class:`~optuna_lcpruner.LearningCurvePruner` that need no forecast.
 
     Attributes:
-        n_steps: Steps of a full training; None: as announced or shown by completed trials.
+        n_steps: IntArray of a full training; None: as announced or shown by completed trials.
         n_startup_trials: Completed trials needed.
         n_warmup_steps: The first step that may be looked at.
-        interval_steps: Steps between two looks.
+        interval_steps: IntArray between two looks.
         nan_policy: ``"prune"`` or ``"ignore"``.
         check_metric: Whether reports that do not fit the returned values or the study's direction
             keep trials from being pruned.
@@ -70,7 +68,7 @@ class Preconditions:
     check_metric: bool = True
     prune_infeasible: bool = False
 
-    def looks(self, steps: Steps) -> NDArray[np.bool_]:
+    def looks(self, steps: IntArray) -> BoolArray:
         """Which of the ordered steps are looks: the first report of each interval after warm-up."""
         interval = (steps - self.n_warmup_steps) // self.interval_steps
         first = np.ones(steps.size, dtype=bool)
@@ -196,7 +194,7 @@ class Preconditions:
             step,
         )
 
-    def earlier(self, curve: LearningCurve, steps: Steps, n: int) -> list[LearningCurve]:
+    def earlier(self, curve: LearningCurve, steps: IntArray, n: int) -> list[LearningCurve]:
         """The curve as it was at the n looks before this one, newest first."""
         if n == 0:
             return []

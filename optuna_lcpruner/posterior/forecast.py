@@ -20,14 +20,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.scale import Scale
 from optuna_lcpruner.posterior.weighted_sum.convergence import Diagnostics
-
-Array = NDArray[np.float64]
-
 
 _ignoring = np.errstate(all="ignore")
 """Underflow is nothing to mind, even where the caller has made it an error."""

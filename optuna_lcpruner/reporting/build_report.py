@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.curves.learning_curve import StepMap, ordered, usable
@@ -241,9 +241,7 @@ def _looks(
     )
 
 
-def _positions(
-    rows: Sequence[Row], trials: Sequence[FrozenTrial], maximize: bool
-) -> NDArray[np.float64]:
+def _positions(rows: Sequence[Row], trials: Sequence[FrozenTrial], maximize: bool) -> Array:
     """How far each look was into its training, shape (n,), in reports.
 
     By its step, as when it was made: a resumed training has reported less than it has trained.

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special, stats
 
-Array = NDArray[np.float64]
+from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
 
 SEEN = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # heuristic
 """Edges of the parts of a training by which looks are grouped."""
@@ -49,7 +48,7 @@ class ScoredForecasts:
         weight: w.
     """
 
-    trial: NDArray[np.int64]
+    trial: IntArray
     seen: Array
     value: Array
     low: Array
@@ -60,10 +59,10 @@ class ScoredForecasts:
     p_beat: Array
     incumbent: Array
     final: Array
-    feasible: NDArray[np.bool_]
+    feasible: BoolArray
     weight: Array
 
-    def where(self, chosen: NDArray[np.bool_]) -> ScoredForecasts:
+    def where(self, chosen: BoolArray) -> ScoredForecasts:
         """Some of the looks."""
         return ScoredForecasts(**{name: values[chosen] for name, values in vars(self).items()})
 
@@ -73,7 +72,7 @@ class ScoredForecasts:
         return int(np.unique(self.trial).size)
 
     @property
-    def beat(self) -> NDArray[np.bool_]:
+    def beat(self) -> BoolArray:
         """Whether the trial ended feasible and better than the best value at the look.
 
         P(beat) is about the value alone, so it looks too high where many trials end infeasible:
@@ -219,7 +218,7 @@ class Stops:
     p_beat: Array
     n_pruned: int
     n_control: int
-    beat: NDArray[np.bool_]
+    beat: BoolArray
     steps: Array
 
 
@@ -280,7 +279,7 @@ def clopper_pearson(k: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _between(values: Array, low: float, high: float) -> NDArray[np.bool_]:
+def _between(values: Array, low: float, high: float) -> BoolArray:
     """Within [low, high), the last group with its end."""
     return (values >= low) & ((values < high) | (high == 1.0))
 

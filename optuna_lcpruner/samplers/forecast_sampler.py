@@ -7,12 +7,12 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.records.trial_attributes import FORECAST
 from optuna_lcpruner.study.feasibility import constraint_values, is_feasible
 
@@ -162,7 +162,7 @@ def as_forecast(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTri
     ]
 
 
-def _bound(values: NDArray[np.float64], maximize: bool) -> float:
+def _bound(values: Array, maximize: bool) -> float:
     """The worst that a forecast may count as."""
     best = float(values.max() if maximize else values.min())
     middle = float(np.median(values))

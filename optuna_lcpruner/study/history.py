@@ -13,9 +13,9 @@ from datetime import datetime
 from operator import attrgetter
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner._util.attributes import counted_down, told_to_stop_at
 from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner.curves.horizon import Ending, announced_n_steps, most_moving
@@ -32,8 +32,6 @@ from optuna_lcpruner.curves.scale import oriented, typical_start
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.study.feasibility import is_feasible
 from optuna_lcpruner.study.summary import MIN_REPORTS, StudySummary
-
-Array = NDArray[np.float64]
 
 MAX_CURVES = 1000  # heuristic
 """Completed trials that a curve is compared with, the newest: a decision's work stays bounded."""

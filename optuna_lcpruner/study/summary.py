@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.horizon import MIN_TRIALS_TO_JUDGE, TrainingLengths
 from optuna_lcpruner.curves.scale import Scale, spanning
 from optuna_lcpruner.posterior.interface import Target
-
-Array = NDArray[np.float64]
 
 MIN_REPORTS = 2
 """Finite reports a training needs before its curve says anything: one gap between steps."""

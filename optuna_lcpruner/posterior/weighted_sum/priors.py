@@ -28,8 +28,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.distributions import (
     Distribution,
     Exponential,
@@ -39,8 +39,6 @@ from optuna_lcpruner.curves.distributions import (
 )
 from optuna_lcpruner.curves.families import FAMILIES, Family, families_of
 from optuna_lcpruner.posterior.weighted_sum.model import Member, Parts, WeightedCurves
-
-Array = NDArray[np.float64]
 
 END = Normal(0.5, 1.0)  # heuristic
 RISE = Normal(0.4, 1.0)  # heuristic

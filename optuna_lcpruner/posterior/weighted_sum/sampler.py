@@ -24,8 +24,9 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import StudyKnowledge
@@ -38,8 +39,6 @@ from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import Data, log
 from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
 from optuna_lcpruner.posterior.weighted_sum.predictive import Draws, Setting, draws_of
 from optuna_lcpruner.posterior.weighted_sum.priors import paper_prior
-
-Array = NDArray[np.float64]
 
 LARGEST_R_HAT = 1.05  # heuristic
 """Split R-hat up to which a run counts as converged."""
