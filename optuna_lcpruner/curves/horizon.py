@@ -15,7 +15,7 @@ from optuna.trial import BaseTrial
 
 from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner._util.validation import integer
-from optuna_lcpruner.curves.learning_curve import StepMap
+from optuna_lcpruner.curves.learning_curve import LearningCurve, StepMap
 from optuna_lcpruner.curves.scale import typical_start
 
 N_STEPS_ATTRIBUTE = "lcpruner_n_steps"
@@ -66,21 +66,6 @@ def announced_n_steps(user_attrs: object) -> float | None:
 
 MIN_TRIALS_TO_JUDGE = 3  # heuristic
 """Completed curves that it takes to say that all of them have something in common."""
-
-
-@dataclass(frozen=True)
-class Course:
-    """Where a running training is.
-
-    Attributes:
-        positions: Of its reports, shape (n,).
-        horizon: Position of the last report of a full training.
-        stride: Steps from one position to the next.
-    """
-
-    positions: Array
-    horizon: int
-    stride: float
 
 
 @dataclass(frozen=True)
@@ -148,13 +133,19 @@ class TrainingLengths:
             counter_goes_on=n >= MIN_TRIALS_TO_JUDGE and bool(goes_on),
         )
 
-    def course(
-        self, steps: IntArray, first_step: int, given: int | None, announced: float | None
-    ) -> Course | AtItsEnd | None:
-        """Return where a training is, or that it is at its end; None if its length is unknown.
+    def curve(
+        self,
+        steps: IntArray,
+        values: Array,
+        first_step: int,
+        given: int | None,
+        announced: float | None,
+    ) -> LearningCurve | AtItsEnd | None:
+        """Return a training's curve, or that it is at its end; None if its length is unknown.
 
         Args:
             steps: Its steps with finite values, increasing, shape (n,).
+            values: These, oriented, shape (n,).
             first_step: Its first reported step, finite or not.
             given: Steps of a full training, as the user gave them.
             announced: As the trial announced them.
@@ -179,7 +170,7 @@ class TrainingLengths:
             )
         if positions[-1] >= horizon or is_last:
             return AtItsEnd(False, f"report {positions[-1]:g} of {horizon}")
-        return Course(positions, horizon, step_map.stride)
+        return LearningCurve(positions, values, horizon, step_map.stride)
 
     def horizon_of(self, n_steps: float, step: float) -> float:
         """Return the steps to which a training is forecast.

@@ -50,10 +50,10 @@ class Preconditions:
     """The settings of :class:`~optuna_lcpruner.LearningCurvePruner` that need no forecast.
 
     Attributes:
-        n_steps: IntArray of a full training; None: as announced or shown by completed trials.
+        n_steps: Steps of a full training; None: as announced or shown by completed trials.
         n_startup_trials: Completed trials needed.
         n_warmup_steps: The first step that may be looked at.
-        interval_steps: IntArray between two looks.
+        interval_steps: Steps between two looks.
         nan_policy: ``"prune"`` or ``"ignore"``.
         check_metric: Whether reports that do not fit the returned values or the study's direction
             keep trials from being pruned.
@@ -167,20 +167,19 @@ class Preconditions:
             warn: Told if the horizon is unknown.
         """
         steps, first_step = reports.steps[reports.finite], int(reports.steps[0])
-        step = int(steps[-1])
         announced = announced_n_steps(user_attrs)
-        course = summary.lengths.course(steps, first_step, self.n_steps, announced)
-        if course is None:
+        curve = summary.lengths.curve(steps, values, first_step, self.n_steps, announced)
+        if curve is None:
             warn(
                 "horizon",
                 "the length of a training is unknown: pass n_steps=... or call "
                 "set_n_steps(trial, ...) in the objective.",
             )
-            return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
-        if isinstance(course, AtItsEnd):
-            reason = Reason.LONGER if course.is_longer else Reason.BEYOND_HORIZON
-            return abstain(reason, course.detail, step)
-        return LearningCurve(course.positions, values, course.horizon, course.stride)
+            return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", int(steps[-1]))
+        if isinstance(curve, AtItsEnd):
+            reason = Reason.LONGER if curve.is_longer else Reason.BEYOND_HORIZON
+            return abstain(reason, curve.detail, int(steps[-1]))
+        return curve
 
     def whole_trainings(self, knowledge: StudyKnowledge, step: int) -> Decision | None:
         """The decision for want of completed trainings that went as far as this one may, if so."""
