@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from optuna.logging import get_logger
 from optuna.pruners import BasePruner
@@ -30,6 +29,8 @@ class _Combination(BasePruner):
     later trials with them; LearningCurvePruner keeps its ledger.
     """
 
+    _joined: staticmethod[[Iterable[object]], bool]  # the answer to these answers
+
     def __init__(self, pruners: Sequence[BasePruner]) -> None:
         if not isinstance(pruners, (list, tuple)):
             raise TypeError(f"pruners must be a list of pruners, but got {pruners!r}.")
@@ -40,11 +41,6 @@ class _Combination(BasePruner):
             raise ValueError("pruners must have at least one pruner, but got none.")
         self._pruners = tuple(pruners)
         self._said: set[str] = set()
-
-    @staticmethod
-    @abstractmethod
-    def _joined(answers: Sequence[bool]) -> bool:
-        """The answer to these answers."""
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises.
@@ -141,9 +137,7 @@ class PruneIfAny(_Combination):
         'pruned by ThresholdPruner (LearningCurvePruner: too few reports: 1 of 2)'
     """
 
-    @staticmethod
-    def _joined(answers: Sequence[bool]) -> bool:
-        return any(answers)
+    _joined = staticmethod(any)
 
 
 class PruneIfAll(_Combination):
@@ -161,9 +155,7 @@ class PruneIfAll(_Combination):
         ValueError: If there are none.
     """
 
-    @staticmethod
-    def _joined(answers: Sequence[bool]) -> bool:
-        return all(answers)
+    _joined = staticmethod(all)
 
 
 def _name(pruner: BasePruner) -> str:
