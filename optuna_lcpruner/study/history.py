@@ -6,6 +6,7 @@ the study is asked. It can be thrown away at any time and built again from the s
 
 from __future__ import annotations
 
+from array import array
 from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -195,7 +196,7 @@ class StudyRecord:
         self._maximize = maximize
         self._announced = announced
         self._known: dict[int, datetime | None] = {}  # trials read: number -> when completed
-        self._rows: list[tuple[float | None, ...]] = []
+        self._rows = array("d")  # one after the other
         self._reporting: list[FinishedTrial] = []  # those with a curve, in order of their numbers
         self._n_forgotten = 0  # feasible ones that have left the list
         self._curves: Recent[tuple[float, float | None, int], _Curves] = Recent(_MAX_HORIZONS)
@@ -219,7 +220,7 @@ class StudyRecord:
         """
         if self._is_another_study(trials, newest):
             self._known, self._n_forgotten, self._summary = {}, 0, None
-            self._rows, self._reporting = [], []
+            self._rows, self._reporting = array("d"), []
             self._curves.clear()
             self._knowledge.clear()
         if len(trials) > len(self._known):
@@ -233,7 +234,7 @@ class StudyRecord:
                         counts = self._announced or finished.n_steps is None
                         self._append(finished if counts else replace(finished, n_steps=None))
         if self._summary is None:
-            table = np.array(self._rows, dtype=float).reshape(-1, len(_COLUMNS))  # None is NaN
+            table = np.array(self._rows).reshape(-1, len(_COLUMNS))
             columns = {name.split(".")[-1]: table[:, i] for i, name in enumerate(_COLUMNS)}
             self._summary = StudySummary.of(columns, self._maximize)
         return self._summary
@@ -301,7 +302,7 @@ class StudyRecord:
                 self._n_forgotten += sum(t.feasible for t in self._reporting[:-MAX_CURVES])
                 del self._reporting[:-MAX_CURVES]
                 self._curves.clear()
-        self._rows.append(_row(trial))
+        self._rows.extend(np.nan if value is None else value for value in _row(trial))
         self._summary = None
         self._knowledge.clear()
 
