@@ -121,7 +121,7 @@ class DecisionMemory(Generic[Known]):
         self._memos: weakref.WeakKeyDictionary[
             BaseStorage, Recent[tuple[int, StudyDirection], Memo[Known]]
         ] = weakref.WeakKeyDictionary()
-        self._made_up = Memo(self._new())  # of all studies that another pruner makes up
+        self._made_up = self._new()  # of all studies that another pruner makes up
         self._said: set[str] = set()
         self._recorder = Recorder(self.publish, self.ledger, self.warn_once)
 
@@ -155,7 +155,7 @@ class DecisionMemory(Generic[Known]):
             judge: Makes the decision; if that raises, the trial goes on.
         """
         try:
-            memo = self._made_up if is_made_up(trial) else self.memo(study)
+            memo = Memo(self._made_up) if is_made_up(trial) else self.memo(study)
             key = _key_of(trial)
             known = memo.decisions.get(key)
             if known is not None:
