@@ -23,7 +23,6 @@ from optuna_lcpruner.reporting.report import Call, Report, Savings, SecondChance
 from optuna_lcpruner.reporting.scoring import (
     PruningCost,
     ScoredForecasts,
-    Stops,
     accuracy,
     log_scores,
     pruning_cost,
@@ -175,13 +174,10 @@ def _cost_of(
     made = [(trials[row["trial"]].intermediate_values, row["step"]) for row in ended]
     steps = [sum(step > stop for step in reports) for reports, stop in made]
     return pruning_cost(
-        Stops(
-            np.array([row["p_beat"] for row in (*pruned, *control)], dtype=float),
-            len(pruned),
-            len(control),
-            feasible & (sign * final > sign * best),
-            np.array(steps, dtype=float),
-        )
+        np.array([row["p_beat"] for row in (*pruned, *control)], dtype=float),
+        len(pruned),
+        feasible & (sign * final > sign * best),
+        np.array(steps, dtype=float),
     )
 
 

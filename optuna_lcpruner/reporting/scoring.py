@@ -203,26 +203,6 @@ def log_scores(looks: ScoredForecasts) -> LogScores | None:
 
 
 @dataclass(frozen=True)
-class Stops:
-    """The looks at which trials were stopped by forecast, or would have been: the control group.
-
-    Attributes:
-        p_beat: P(beat) there, shape (n_pruned + n_control,).
-        n_pruned: Trials stopped.
-        n_control: Trials that ran on instead; some may not have ended yet.
-        beat: Of those that have, whether they ended feasible and better than the best at that look,
-            shape (m,).
-        steps: Reports they made after it, shape (m,).
-    """
-
-    p_beat: Array
-    n_pruned: int
-    n_control: int
-    beat: BoolArray
-    steps: Array
-
-
-@dataclass(frozen=True)
 class PruningCost:
     """What stopping by forecast cost and saved, from the control group; 95 % intervals.
 
@@ -249,15 +229,23 @@ class PruningCost:
     steps_interval: tuple[float, float] | None
 
 
-def pruning_cost(stops: Stops) -> PruningCost:
-    """Estimate from the control group what pruning by forecast cost and saved."""
-    m, k = stops.beat.size, int(np.count_nonzero(stops.beat))
+def pruning_cost(p_beat: Array, n_pruned: int, beat: BoolArray, steps: Array) -> PruningCost:
+    """Estimate from the control group what pruning by forecast cost and saved.
+
+    Args:
+        p_beat: P(beat) at each look that condemned a trial by forecast, the control group's too.
+        n_pruned: Trials stopped there.
+        beat: Of those that ran on and have ended, whether they ended feasible and better than the
+            best at that look, shape (m,).
+        steps: Reports they made after it, shape (m,).
+    """
+    m, k = beat.size, int(np.count_nonzero(beat))
     saved = interval = None
     if m:
-        saved = stops.n_pruned * float(np.mean(stops.steps))
+        saved = n_pruned * float(np.mean(steps))
     if m > 1:
-        reach = special.stdtrit(m - 1, 0.975) * np.std(stops.steps, ddof=1) / np.sqrt(m)
-        half = stops.n_pruned * float(reach)
+        reach = special.stdtrit(m - 1, 0.975) * np.std(steps, ddof=1) / np.sqrt(m)
+        half = n_pruned * float(reach)
         assert saved is not None
         interval = (max(0.0, saved - half), saved + half)
     return PruningCost(
@@ -265,7 +253,7 @@ def pruning_cost(stops: Stops) -> PruningCost:
         k,
         k / m if m else None,
         clopper_pearson(k, m),
-        float(np.mean(stops.p_beat)) if stops.p_beat.size else None,
+        float(np.mean(p_beat)) if p_beat.size else None,
         saved,
         interval,
     )
