@@ -15,7 +15,7 @@ from optuna.trial import BaseTrial
 
 from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner._util.validation import integer
-from optuna_lcpruner.curves.learning_curve import LearningCurve, StepMap
+from optuna_lcpruner.curves.learning_curve import LearningCurve, StepMap, typical_gap
 from optuna_lcpruner.curves.scale import typical_start
 
 N_STEPS_ATTRIBUTE = "lcpruner_n_steps"
@@ -156,7 +156,7 @@ class TrainingLengths:
             return None
         if given is not None:
             n_steps = self.horizon_of(n_steps, step)
-        step_map = StepMap.in_study(steps, first_step, self.stride, self.first_step)
+        step_map = self.step_map(steps, first_step)
         positions = step_map.position(steps)
         horizon = step_map.horizon(n_steps)
         begins_at_0 = step_map.offset == 1.0
@@ -171,6 +171,17 @@ class TrainingLengths:
         if positions[-1] >= horizon or is_last:
             return AtItsEnd(False, f"report {positions[-1]:g} of {horizon}")
         return LearningCurve(positions, values, horizon, step_map.stride)
+
+    def step_map(self, steps: IntArray, first_step: int) -> StepMap:
+        """Return the map for one training among others: whoever reports more often sets the unit.
+
+        Args:
+            steps: Its steps with finite values, increasing, shape (n,), n >= 1.
+            first_step: Its first reported step, finite or not.
+        """
+        gaps = [gap for gap in (self.stride, typical_gap(steps)) if gap is not None]
+        began = first_step if self.first_step is None else min(first_step, self.first_step)
+        return StepMap.of(steps, min(gaps, default=None), began)
 
     def horizon_of(self, n_steps: float, step: float) -> float:
         """Return the steps to which a training is forecast.

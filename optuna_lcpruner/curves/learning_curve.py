@@ -165,22 +165,6 @@ class StepMap:
         offset = 1.0 - start / stride
         return cls(stride, max(0.0, offset) if first is None else offset)
 
-    @classmethod
-    def in_study(
-        cls, steps: ArrayLike, first: float, stride: float | None, began: float | None
-    ) -> StepMap:
-        """The map for one training among others: whoever reports more often sets the unit.
-
-        Args:
-            steps: Its steps with finite values, increasing, shape (n,), n >= 1.
-            first: Its first reported step, finite or not.
-            stride: Typical gap between reports in the study; None if unknown.
-            began: Step at which trainings of the study begin; None if unknown.
-        """
-        steps = np.asarray(steps)
-        gaps = [gap for gap in (stride, typical_gap(steps)) if gap is not None]
-        return cls.of(steps, min(gaps, default=None), first if began is None else min(first, began))
-
     def position(self, steps: ArrayLike) -> Array:
         """Positions of steps, same shape, each >= 1 for the steps of the training."""
         return np.asarray(steps, dtype=float) / self.stride + self.offset

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
 from optuna_lcpruner._util.validation import InputError
-from optuna_lcpruner.curves.learning_curve import StepMap, ordered, usable
+from optuna_lcpruner.curves.learning_curve import ordered, usable
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.records.ledger import open_ledger, same_start
 from optuna_lcpruner.records.ledger_writer import flush
@@ -249,9 +249,7 @@ def _positions(rows: Sequence[Row], trials: Sequence[FrozenTrial], maximize: boo
         reported, raw = ordered(trials[number].intermediate_values)
         finite = reported[usable(raw)]
         if finite.size:
-            maps[number] = StepMap.in_study(
-                finite, float(reported[0]), lengths.stride, lengths.first_step
-            )
+            maps[number] = lengths.step_map(finite, int(reported[0]))
     return np.array(
         [
             float(maps[row["trial"]].position(row["step"]))
