@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST_WAIT = 10.0
+LONGEST_WAIT = 10.0  # heuristic
 """Seconds that a fork waits; a thread may be stuck in a database that does not answer."""
 
 _working = threading.Lock()

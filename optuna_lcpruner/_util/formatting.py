@@ -13,7 +13,7 @@ def probability(p: float) -> str:
     return f"{p:.3f}" if p >= LEAST else f"< {LEAST}"
 
 
-LEAST = 0.001
+LEAST = 0.001  # heuristic
 """Probabilities below this are told from each other only beside a threshold as small."""
 
 
@@ -55,13 +55,7 @@ def count(n: int, one: str, many: str | None = None) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
-    """Columns under their headings, set right but for those in `left`; no trailing blanks.
-
-    Args:
-        header: The headings.
-        rows: A row's cells, as many as there are headings.
-        left: Indices of columns of words.
-    """
+    """Columns under their headings, set right but for those in `left`; no trailing blanks."""
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join(

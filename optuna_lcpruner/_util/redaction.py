@@ -16,10 +16,10 @@ _NAMED = re.compile(
     r"(\"[^\"]{0,512}\"|'[^']{0,512}'|[^\s&,;)}\"']{1,512})"
 )
 
-_LONGEST = 300
+_LONGEST = 300  # heuristic
 """Characters of an error that is shown."""
 
-_SHORTEST = 3
+_SHORTEST = 3  # heuristic
 """Characters of a password that is looked for by itself; a shorter one would blot out words."""
 
 
@@ -28,10 +28,6 @@ def redact(text: str, urls: Iterable[str] = ()) -> str:
 
     Found are the password of a URL, what follows ``password=`` and its like, and, wherever they
     stand, the passwords in the URLs given.
-
-    Args:
-        text: Any text, an error's for instance.
-        urls: URLs whose passwords must not show.
 
     Example:
         >>> redact("cannot reach postgresql://me:secret@db/studies")

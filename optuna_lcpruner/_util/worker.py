@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from optuna_lcpruner._util.fork_safety import working
 
-IDLE = 60.0
+IDLE = 60.0  # heuristic
 """Seconds without work after which the thread ends."""
 
 

@@ -32,12 +32,11 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.validation import InputError, missing
-from optuna_lcpruner.curves.horizon import announced_n_steps
+from optuna_lcpruner.curves.horizon import announced_n_steps, shown_n_steps
 from optuna_lcpruner.curves.learning_curve import ordered, typical_gap, usable
 from optuna_lcpruner.study.feasibility import constraint_values
-from optuna_lcpruner.study.summary import shown_n_steps
 
-MIN_TRIALS = 5
+MIN_TRIALS = 5  # heuristic
 """Fewer trials with a curve and a value say nothing about a pruner: most wait for that many."""
 
 DIRECTIONS = ("minimize", "maximize")

@@ -162,11 +162,6 @@ def _value(text: str) -> int | float | bool | str | None:
     return text
 
 
-def is_ours(pruner: BasePruner) -> bool:
-    """Whether it is a LearningCurvePruner, so that there is a setting to advise."""
-    return isinstance(pruner, LearningCurvePruner)
-
-
 @dataclass(frozen=True)
 class Replay:
     """What became of the trainings, in the order they ran.

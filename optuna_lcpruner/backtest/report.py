@@ -28,7 +28,7 @@ from optuna_lcpruner._util.formatting import table
 from optuna_lcpruner._util.validation import missing
 from optuna_lcpruner.backtest.data import RecordedStudy
 
-KEEP = 0.95
+KEEP = 0.95  # heuristic
 """Share of the orders in which a setting must keep the best trial to be advised."""
 
 

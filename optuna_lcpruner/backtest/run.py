@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.pruners import BasePruner
 from optuna.study import Study
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import (
     RecordedStudy,
@@ -26,8 +26,9 @@ from optuna_lcpruner.backtest.data import (
     maximizes,
     read_file,
 )
-from optuna_lcpruner.backtest.replay import DEFAULT_PRUNERS, Replay, is_ours, make_pruner, replay
+from optuna_lcpruner.backtest.replay import DEFAULT_PRUNERS, Replay, make_pruner, replay
 from optuna_lcpruner.backtest.report import BacktestReport, Outcome, PrunerResult
+from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 
 Curves = Study | RecordedStudy | str | Path | Iterable[Iterable[float]]
 """A study, its trials as recorded, a file of curves, or the curves themselves."""
@@ -102,7 +103,8 @@ def backtest(
             _outcome(order, replays[order, name], study, finals, best, work)
             for order in range(n_orders + 1)
         ]
-        results.append(PrunerResult(name, is_ours(pruner), outcomes[0], tuple(outcomes[1:])))
+        ours = isinstance(pruner, LearningCurvePruner)
+        results.append(PrunerResult(name, ours, outcomes[0], tuple(outcomes[1:])))
     return BacktestReport(study, n_trials, budget, best, tuple(results))
 
 
@@ -166,17 +168,6 @@ class _Work:
         )
 
 
-_shared: dict[str, _Work] = {}  # of a worker process
-
-
-def _share(work: _Work) -> None:
-    _shared["work"] = work
-
-
-def _run_shared(order: int, name: str) -> Replay:
-    return _shared["work"].run(order, name)
-
-
 def _run(
     work: _Work, tasks: Sequence[tuple[int, str]], jobs: int
 ) -> Iterator[tuple[tuple[int, str], Replay]]:
@@ -185,10 +176,9 @@ def _run(
             yield task, work.run(*task)
         return
     # Spawned: a fork would copy locks that other threads hold.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _share, (work,)) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         try:
-            futures = {pool.submit(_run_shared, *task): task for task in tasks}
+            futures = {pool.submit(work.run, *task): task for task in tasks}
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BaseException:
@@ -196,7 +186,7 @@ def _run(
             raise
 
 
-def _finals(study: RecordedStudy) -> NDArray[np.float64]:
+def _finals(study: RecordedStudy) -> Array:
     """Final values, larger is better, NaN where a trial diverged or is infeasible."""
     sign = 1.0 if study.maximize else -1.0
     return np.array(
@@ -208,7 +198,7 @@ def _outcome(
     order: int,
     replayed: Replay,
     study: RecordedStudy,
-    finals: NDArray[np.float64],
+    finals: Array,
     top: Sequence[int],
     work: _Work,
 ) -> Outcome:
@@ -238,7 +228,7 @@ def _outcome(
     )
 
 
-def _regret(finals: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[float, bool]:
+def _regret(finals: Array, found: Array) -> tuple[float, bool]:
     """Regret of the values found against all final ones, and whether the best is among them."""
     finals, found = (values[np.isfinite(values)] for values in (finals, found))
     if finals.size == 0:

@@ -25,11 +25,7 @@ forecasts for trainings elsewhere."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code.
-
-    Args:
-        argv: Arguments, by default those of the process.
-    """
+    """Run a command; returns its exit code."""
     parser = _Parser(prog="optuna-lcpruner", description=_DESCRIPTION)
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {optuna_lcpruner.__version__}"

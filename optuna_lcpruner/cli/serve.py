@@ -32,7 +32,7 @@ from optuna_lcpruner.version import __version__
 STORAGE_VARIABLE = "OPTUNA_LCPRUNER_STORAGE"
 """Environment variable that holds the storage's URL where ``--storage`` is not given."""
 
-STATUS_EVERY = 60.0
+STATUS_EVERY = 60.0  # heuristic
 """Seconds between two lines of the log that say how things stand."""
 
 _SETTINGS: tuple[tuple[str, Any, str], ...] = (

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr
 
-Array = NDArray[np.float64]
+from optuna_lcpruner._util.arrays import Array
+
 Parameter = float | Array
 
 

@@ -23,9 +23,9 @@ from itertools import product
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from optuna_lcpruner._util.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def _grid(*axes: ArrayLike) -> Array:
 # Shape grids. Time scales run from 1/200 of the horizon (saturated at once) to twice the horizon
 # (hardly begun), steepness from a very slow to a step-like rise. Nearly equal shapes are merged
 # later, so a fine grid costs only set-up time.
-_SCALES = np.geomspace(0.005, 2.0, 12)
-_STEEPNESS = np.array([0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0])
-_POWERS = np.array([0.02, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0])
+_SCALES = np.geomspace(0.005, 2.0, 12)  # heuristic
+_STEEPNESS = np.array([0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0])  # heuristic
+_POWERS = np.array([0.02, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0])  # heuristic
 
 
 def _power(x: Array, exponent: Array) -> Array:

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
 
-MAX_KNOTS = 128
+MAX_KNOTS = 128  # heuristic
 """A curve of 10 000 reports costs no more than one of 128: neighbours are averaged."""
 
 
@@ -166,22 +165,6 @@ class StepMap:
         offset = 1.0 - start / stride
         return cls(stride, max(0.0, offset) if first is None else offset)
 
-    @classmethod
-    def in_study(
-        cls, steps: ArrayLike, first: float, stride: float | None, began: float | None
-    ) -> StepMap:
-        """The map for one training among others: whoever reports more often sets the unit.
-
-        Args:
-            steps: Its steps with finite values, increasing, shape (n,), n >= 1.
-            first: Its first reported step, finite or not.
-            stride: Typical gap between reports in the study; None if unknown.
-            began: Step at which trainings of the study begin; None if unknown.
-        """
-        steps = np.asarray(steps)
-        gaps = [gap for gap in (stride, typical_gap(steps)) if gap is not None]
-        return cls.of(steps, min(gaps, default=None), first if began is None else min(first, began))
-
     def position(self, steps: ArrayLike) -> Array:
         """Positions of steps, same shape, each >= 1 for the steps of the training."""
         return np.asarray(steps, dtype=float) / self.stride + self.offset
@@ -200,7 +183,7 @@ class StepMap:
         return max(1, math.ceil(reports - 1.0 - _ROUNDING))
 
 
-_ROUNDING = 1e-9
+_ROUNDING = 1e-9  # heuristic
 
 
 def typical_gap(steps: NDArray[Any]) -> float | None:
@@ -213,11 +196,11 @@ def typical_gap(steps: NDArray[Any]) -> float | None:
     return float(np.median(gaps))
 
 
-LARGEST = 1e300
+LARGEST = 1e300  # heuristic
 """Values beyond this count as infinite: differences and sums of larger ones overflow."""
 
 
-def usable(values: Array) -> NDArray[np.bool_]:
+def usable(values: Array) -> BoolArray:
     """Which values are numbers to compute with: neither NaN nor, for all purposes, infinite."""
     magnitude = np.abs(values)
     return magnitude <= LARGEST  # False for NaN

@@ -11,12 +11,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from optuna_lcpruner._util.arrays import Array
 
-
-_LARGEST_METRIC = 1.7e308
+_LARGEST_METRIC = 1.7e308  # heuristic: a little below the largest float
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def oriented(metric: ArrayLike, maximize: bool) -> Array:
     return values if maximize else -values
 
 
-_LEAST_UNIT = 1e-304
+_LEAST_UNIT = 1e-304  # heuristic
 
 
 def spanning(low: float, high: float, maximize: bool, fallback: ArrayLike = ()) -> Scale:

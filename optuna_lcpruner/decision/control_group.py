@@ -10,11 +10,6 @@ def in_control_group(study_name: str, trial_number: int, fraction: float) -> boo
 
     Depends on nothing that the trial does, and is the same in every process: a number in [0, 1)
     hashed from the study's name and the trial's number is below the fraction.
-
-    Args:
-        study_name: The study's name.
-        trial_number: The trial's number.
-        fraction: Share of the trials, in [0, 1].
     """
     text = f"{study_name}\0{trial_number}".encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(text, digest_size=7, person=b"lcpruner").digest()

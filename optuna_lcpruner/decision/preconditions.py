@@ -8,18 +8,41 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from optuna_lcpruner.curves.horizon import announced_n_steps
-from optuna_lcpruner.curves.learning_curve import LearningCurve, StepMap, usable
+from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
+from optuna_lcpruner.curves.horizon import AtItsEnd, announced_n_steps
+from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.study.summary import MIN_REPORTS, MetricProblem, StudySummary
 
-Array = NDArray[np.float64]
-Steps = NDArray[np.int64]
 Warn = Callable[[str, str], None]
 """Called with ``(topic, message)`` about what should be said once."""
+
+
+@dataclass(frozen=True)
+class Reports:
+    """A trial's reports in the order of their steps, the newest of which is looked at.
+
+    Attributes:
+        steps: Their steps, shape (n,).
+        values: Their values as reported, shape (n,).
+        finite: Which of them are finite, shape (n,).
+    """
+
+    steps: IntArray
+    values: Array
+    finite: BoolArray
+
+    @property
+    def step(self) -> int:
+        """The newest step."""
+        return int(self.steps[-1])
+
+    @property
+    def n_finite(self) -> int:
+        """How many of them are finite."""
+        return int(np.count_nonzero(self.finite))
 
 
 @dataclass(frozen=True)
@@ -34,6 +57,7 @@ class Preconditions:
         nan_policy: ``"prune"`` or ``"ignore"``.
         check_metric: Whether reports that do not fit the returned values or the study's direction
             keep trials from being pruned.
+        prune_infeasible: Whether a broken constraint stops a trial.
     """
 
     n_steps: int | None
@@ -42,35 +66,28 @@ class Preconditions:
     interval_steps: int
     nan_policy: str
     check_metric: bool = True
+    prune_infeasible: bool = False
 
-    def looks(self, steps: Steps) -> NDArray[np.bool_]:
+    def looks(self, steps: IntArray) -> BoolArray:
         """Which of the ordered steps are looks: the first report of each interval after warm-up."""
         interval = (steps - self.n_warmup_steps) // self.interval_steps
         first = np.ones(steps.size, dtype=bool)
         first[1:] = interval[1:] > interval[:-1]
         return first & (steps >= self.n_warmup_steps)
 
-    def without_storage(
-        self, values: Array, step: int, n_finite: int, is_look: bool
-    ) -> Decision | None:
-        """The decision that needs the trial's reports alone, if there is one.
-
-        Args:
-            values: All reported values in the order of their steps.
-            step: The newest step.
-            n_finite: How many of the values are finite.
-            is_look: Whether the newest report is looked at.
-        """
+    def without_storage(self, reports: Reports, is_look: bool) -> Decision | None:
+        """The decision that the trial's reports alone make, if they do."""
+        step = reports.step
         if step < self.n_warmup_steps:
             return abstain(
                 Reason.WARM_UP, f"step {step} is before n_warmup_steps={self.n_warmup_steps}", step
             )
-        if not usable(values[-1:])[0] and self.nan_policy == "prune":
-            return abstain(Reason.DIVERGED, f"{values[-1]} reported at step {step}", step)
+        if not reports.finite[-1] and self.nan_policy == "prune":
+            return abstain(Reason.DIVERGED, f"{reports.values[-1]} reported at step {step}", step)
         if not is_look:
             return abstain(Reason.BETWEEN_LOOKS, f"interval_steps={self.interval_steps}", step)
-        if n_finite < MIN_REPORTS:
-            return abstain(Reason.TOO_FEW_REPORTS, f"{n_finite} of {MIN_REPORTS}", step)
+        if reports.n_finite < MIN_REPORTS:
+            return abstain(Reason.TOO_FEW_REPORTS, f"{reports.n_finite} of {MIN_REPORTS}", step)
         return None
 
     def counts_down(self, reported: Sequence[int], warn: Warn) -> Decision | None:
@@ -96,7 +113,7 @@ class Preconditions:
 
     def with_study(self, summary: StudySummary, step: int, warn: Warn) -> Decision | None:
         """The decision that the completed trials make, if they do."""
-        doubt = summary.doubt_about(self.n_steps)
+        doubt = summary.lengths.doubt_about(self.n_steps)
         if doubt is not None:
             warn("length", doubt)
         if summary.n_told_to_stop:
@@ -120,7 +137,7 @@ class Preconditions:
             if without:
                 detail += f" with a curve, {without} without"
             return abstain(Reason.STARTUP, detail, step)
-        if summary.counter_goes_on:
+        if summary.lengths.counter_goes_on:
             return abstain(Reason.COUNTER_GOES_ON, "let it begin anew with each trial", step)
         if summary.problem is not None and self.check_metric:
             warn("metric", f"no trial is pruned by forecast, because {summary.problem.value}.")
@@ -134,9 +151,8 @@ class Preconditions:
 
     def curve(
         self,
-        steps: Steps,
+        reports: Reports,
         values: Array,
-        first_step: int,
         user_attrs: Mapping[str, Any],
         summary: StudySummary,
         warn: Warn,
@@ -144,36 +160,26 @@ class Preconditions:
         """The curve to forecast, or why there is none.
 
         Args:
-            steps: Steps with finite values, increasing, shape (n,).
-            values: Their oriented values, shape (n,).
-            first_step: The trial's first reported step, finite or not.
+            reports: The trial's reports.
+            values: The oriented values of the finite ones, shape (n,).
             user_attrs: The trial's user attributes; one may announce the horizon.
             summary: What the completed trials say.
             warn: Told if the horizon is unknown.
         """
-        step = int(steps[-1])
-        n_steps = self.n_steps or announced_n_steps(user_attrs) or summary.n_steps
-        if n_steps is None:
+        steps, first_step = reports.steps[reports.finite], int(reports.steps[0])
+        announced = announced_n_steps(user_attrs)
+        curve = summary.lengths.curve(steps, values, first_step, self.n_steps, announced)
+        if curve is None:
             warn(
                 "horizon",
                 "the length of a training is unknown: pass n_steps=... or call "
                 "set_n_steps(trial, ...) in the objective.",
             )
-            return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", step)
-        if self.n_steps is not None:
-            n_steps = summary.horizon_of(n_steps, step)
-        step_map = StepMap.in_study(steps, first_step, summary.stride, summary.first_step)
-        positions = step_map.position(steps)
-        horizon = step_map.horizon(n_steps)
-        begins_at_0 = step_map.offset == 1.0
-        is_last = step >= n_steps - begins_at_0  # after a gap shorter than the others, too
-        if positions[-1] > horizon and step > n_steps:
-            shown = f"n_steps={n_steps:g}" if self.n_steps else f"the {n_steps:g} of a training"
-            detail = f"step {step} is beyond {shown}; is it in the unit of the steps, and does the "
-            return abstain(Reason.LONGER, f"{detail}step counter begin anew with each trial?", step)
-        if positions[-1] >= horizon or is_last:
-            return abstain(Reason.BEYOND_HORIZON, f"report {positions[-1]:g} of {horizon}", step)
-        return LearningCurve(positions, values, horizon, step_map.stride)
+            return abstain(Reason.UNKNOWN_HORIZON, "pass n_steps", int(steps[-1]))
+        if isinstance(curve, AtItsEnd):
+            reason = Reason.LONGER if curve.is_longer else Reason.BEYOND_HORIZON
+            return abstain(reason, curve.detail, int(steps[-1]))
+        return curve
 
     def whole_trainings(self, knowledge: StudyKnowledge, step: int) -> Decision | None:
         """The decision for want of completed trainings that went as far as this one may, if so."""
@@ -187,7 +193,7 @@ class Preconditions:
             step,
         )
 
-    def earlier(self, curve: LearningCurve, steps: Steps, n: int) -> list[LearningCurve]:
+    def earlier(self, curve: LearningCurve, steps: IntArray, n: int) -> list[LearningCurve]:
         """The curve as it was at the n looks before this one, newest first."""
         if n == 0:
             return []

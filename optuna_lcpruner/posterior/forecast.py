@@ -3,13 +3,12 @@
 Glossary:
     C   mixture components, P positions ahead (the last one is the horizon)
     w   weights, shape (C,), sum 1
-    G   pivots of a recalibration
     F   the mixture's distribution function at a position,
         sum_c w_c Student_t(df; location_pc, scale_pc)
-    A Forecast is F, or at the horizon, where it is recalibrated, H = g(F) with g piecewise linear
-    from (F(pivot_i), H_i) to (F(pivot_i+1), H_i+1): the mass between two pivots is known, F says
-    how it lies there (Jeffrey conditioning). All is held on the working scale (larger is better)
-    and read in the metric's own units.
+    A Forecast is F, or at the horizon, where it is recalibrated, g(F) with g linear from (0, 0) to
+    (F(pivot), H) and on to (1, 1): the mass on either side of the pivot is known, F says how it
+    lies there (Jeffrey conditioning). All is held on the working scale (larger is better) and read
+    in the metric's own units.
 
 Source: mixture formulas; E[(X - a)+] of a Student-t: Kirkby, Nguyen & Nguyen 2019,
 "Moments of Student's t-distribution", and any text on expected improvement.
@@ -19,17 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.scale import Scale
 from optuna_lcpruner.posterior.weighted_sum.convergence import Diagnostics
-
-Array = NDArray[np.float64]
-
 
 _ignoring = np.errstate(all="ignore")
 """Underflow is nothing to mind, even where the caller has made it an error."""
@@ -45,25 +41,31 @@ class Component:
 
 @dataclass(frozen=True)
 class Recalibration:
-    """What the value at the horizon is known to do at some pivots, better than the mixture.
+    """How likely the value at the horizon is to stay below a pivot, known better than by F.
 
     Attributes:
-        pivots: Working values in increasing order, shape (G,).
-        mixture: F, what the mixture says of a value at or below each pivot, shape (G,).
-        below: H, the probability of it, non-decreasing, shape (G,).
+        pivot: Working value.
+        mixture: F, what the mixture says of a value at or below the pivot.
+        below: H, the probability of it.
     """
 
-    pivots: Array
-    mixture: Array
-    below: Array
+    pivot: float
+    mixture: float
+    below: float
 
-    @cached_property
+    @property
     def corners(self) -> tuple[Array, Array]:
         """Levels of F and of H between which g is linear, from (0, 0) to (1, 1)."""
-        apart = np.diff(self.mixture, prepend=0.0) > 1e-12  # nothing to rescale between equals
-        apart &= self.mixture < 1.0 - 1e-12
-        below = np.maximum.accumulate(np.clip(self.below, 0.0, 1.0))
-        return np.r_[0.0, self.mixture[apart], 1.0], np.r_[0.0, below[apart], 1.0]
+        if not 1e-12 < self.mixture < 1.0 - 1e-12:  # all mass is on one side: nothing to rescale
+            return np.array([0.0, 1.0]), np.array([0.0, 1.0])
+        return np.array([0.0, self.mixture, 1.0]), np.array([0.0, self.below, 1.0])
+
+    @property
+    def slopes(self) -> tuple[float, float]:
+        """Slopes of g below and above the pivot: what F's mass there is multiplied by."""
+        mixture, below = self.corners
+        slopes = np.diff(below) / np.diff(mixture)
+        return float(slopes[0]), float(slopes[-1])
 
 
 @dataclass(frozen=True)
@@ -139,10 +141,7 @@ class Forecast:
         density = (_t_pdf((z[:, None] - location) / scale, self.df) / scale) @ self.weights
         known = self._corrected(at, noise)
         if known is not None:
-            levels, below = known.corners
-            cell = np.searchsorted(levels, self._mixture_cdf(z, location, scale)) - 1
-            cell = np.clip(cell, 0, levels.size - 2)
-            density = density * (np.diff(below) / np.diff(levels))[cell]
+            density = density * np.where(z <= known.pivot, *known.slopes)
         density = np.where(z < self.floor, 0.0, density)
         return density.reshape(values.shape) / self.scale.unit
 
@@ -150,13 +149,15 @@ class Forecast:
     def mean(self, at: float | None = None, noise: bool = True) -> float:
         """Expected metric value."""
         location, scale = self._component(at, noise)
+        mean = float(location @ self.weights)
+        if np.isfinite(self.floor):
+            mean = self.floor + self._excess(self.floor, location, scale)
         known = self._corrected(at, noise)
-        if known is not None:
-            mean = self._recalibrated_mean(known, location, scale)
-        elif np.isfinite(self.floor):
-            mean = self.floor + float(self._excess(np.array([self.floor]), location, scale)[0])
-        else:
-            mean = float(location @ self.weights)
+        if known is not None:  # split at the pivot: E[max(Z, floor); Z > pivot], and what is left
+            below, above = known.slopes
+            pivot = max(known.pivot, self.floor)
+            upper = pivot * (1.0 - known.mixture) + self._excess(pivot, location, scale)
+            mean = below * (mean - upper) + above * upper
         return float(self.scale.to_metric(mean))
 
     @_ignoring
@@ -233,36 +234,13 @@ class Forecast:
         below = t_cdf((z[:, None] - location) / scale, self.df) @ self.weights
         return np.clip(below, 0.0, 1.0)
 
-    def _excess(self, z: Array, location: Array, scale: Array) -> Array:
+    def _excess(self, z: float, location: Array, scale: Array) -> float:
         """E[(X - z)+] of the mixture."""
-        u = (z[:, None] - location) / scale
-        return (_t_excess(u, self.df) * scale) @ self.weights
+        return float((_t_excess((z - location) / scale, self.df) * scale) @ self.weights)
 
     def _corrected(self, at: float | None, noise: bool) -> Recalibration | None:
         """The recalibration, where it applies."""
         return self.recalibration if noise and (at is None or at == self.horizon) else None
-
-    def _recalibrated_mean(self, known: Recalibration, location: Array, scale: Array) -> float:
-        """E[max(Y, floor)]: over each cell between pivots, slope of g times the integral of y dF.
-
-        int_{-inf}^a y dF = mean - a (1 - F(a)) - E[(X - a)+].
-        """
-        points, levels = known.pivots, known.mixture
-        if np.isfinite(self.floor):
-            points = np.unique(np.append(points[points > self.floor], self.floor))
-            levels = self._mixture_cdf(points, location, scale)
-        below = np.interp(levels, *known.corners)
-        mean = float(location @ self.weights)
-        partial = mean - points * (1.0 - levels) - self._excess(points, location, scale)
-        mass = np.diff(levels, append=1.0)
-        gain = np.diff(partial, append=mean)
-        rise = np.diff(below, append=1.0)
-        slope = np.divide(rise, mass, out=np.zeros_like(rise), where=mass > 1e-12)
-        if np.isfinite(self.floor):
-            lowest = self.floor * below[0]
-        else:
-            lowest = partial[0] * below[0] / levels[0] if levels[0] > 1e-12 else 0.0
-        return float(lowest + slope @ gain)
 
     def _bracket(self, levels: Array, location: Array, scale: Array) -> tuple[Array, Array]:
         """Bounds of the quantiles, from the quantiles of the components' own ends.

@@ -8,14 +8,11 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import Scale, spanning
 from optuna_lcpruner.posterior.forecast import Forecast
-
-Array = NDArray[np.float64]
-
 
 Made = TypeVar("Made")
 

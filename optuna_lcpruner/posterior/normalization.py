@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.scale import Scale
 
-Array = NDArray[np.float64]
-
-FAR = 1e100
+FAR = 1e100  # heuristic
 """Working values are cut off here, since squares of larger ones could overflow."""
 
 

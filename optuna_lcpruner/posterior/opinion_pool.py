@@ -171,10 +171,8 @@ def _mixture(alone: Forecast, opinions: _Opinions, knowledge: StudyKnowledge) ->
     )
     if opinions.analogues.plausible < _PLAUSIBLE:
         mixture = replace(mixture, remark="unlike the completed trials, which therefore say little")
-    below = mixture._cdf(_BEST, None, True)
-    return replace(
-        mixture, recalibration=Recalibration(_BEST, below, np.array([1.0 - opinions.p_beat]))
-    )
+    below = float(mixture._cdf(_BEST, None, True)[0])
+    return replace(mixture, recalibration=Recalibration(1.0, below, 1.0 - opinions.p_beat))
 
 
 def _in_a_transient(

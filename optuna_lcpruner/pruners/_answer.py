@@ -22,12 +22,7 @@ class Answer:
 
     @classmethod
     def of(cls, forecast: Forecast, incumbent: float) -> Answer:
-        """Return the answer that a forecast gives.
-
-        Args:
-            forecast: The forecast.
-            incumbent: Best objective value so far, in the metric's units.
-        """
+        """Return the answer that a forecast gives."""
         found = forecast.diagnostics
         doubt = "" if found is None or found.converged else found.status
         return cls(_checked(forecast.p_beats(incumbent)), lambda: forecast, doubt)

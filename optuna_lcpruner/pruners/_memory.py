@@ -5,33 +5,33 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.logging import get_logger
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.optuna_storage import storage_of, study_id_of, trial_id_of
+from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner.curves.learning_curve import ordered, usable
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
-from optuna_lcpruner.decision.preconditions import Preconditions, Warn
+from optuna_lcpruner.decision.preconditions import Preconditions, Reports, Warn
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.records.recorder import Location, PendingDecision, Recorder, current_sink
 from optuna_lcpruner.study.feasibility import is_feasible
+from optuna_lcpruner.study.stand_in import is_made_up
 
 _logger = get_logger("optuna.lcpruner")
 
-_MAX_REMEMBERED = 512
-_MAX_STUDIES = 16
+_MAX_REMEMBERED = 512  # heuristic
+_MAX_STUDIES = 16  # heuristic
 
 _MAY_COME = (Reason.FORECAST_PENDING, Reason.FORECASTER_UNAVAILABLE)
 """Not remembered: asked again about the same reports, there may be a forecast."""
@@ -39,31 +39,10 @@ _MAY_COME = (Reason.FORECAST_PENDING, Reason.FORECASTER_UNAVAILABLE)
 Known = TypeVar("Known")
 
 
-@dataclass(frozen=True)
-class Reports:
-    """A trial's reports in the order of their steps, the newest of which is looked at.
-
-    Attributes:
-        steps: Their steps, shape (n,).
-        values: Their values as reported, shape (n,).
-        finite: Which of them are finite, shape (n,).
-    """
-
-    steps: NDArray[np.int64]
-    values: NDArray[np.float64]
-    finite: NDArray[np.bool_]
-
-    @property
-    def step(self) -> int:
-        """The newest step."""
-        return int(self.steps[-1])
-
-
 def check_reports(
     study: Study,
     trial: FrozenTrial,
     preconditions: Preconditions,
-    prune_infeasible: bool,
     context: DecisionContext,
     warn: Warn,
 ) -> Reports | Decision:
@@ -73,7 +52,6 @@ def check_reports(
         study: The study.
         trial: The trial.
         preconditions: The settings.
-        prune_infeasible: Whether a broken constraint stops a trial.
         context: Filled in with what was looked at.
         warn: Called with ``(topic, message)`` about what should be said once.
     """
@@ -81,15 +59,15 @@ def check_reports(
         return abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective")
     if not trial.intermediate_values:
         return abstain(Reason.NOTHING_REPORTED)
-    if prune_infeasible and not is_feasible(trial):
+    if preconditions.prune_infeasible and not is_feasible(trial):
         return abstain(Reason.INFEASIBLE, "", max(trial.intermediate_values))
     steps, values = ordered(trial.intermediate_values)
     reports = Reports(steps, values, usable(values))
-    context.n_points = int(np.count_nonzero(reports.finite))
+    context.n_points = reports.n_finite
     context.value = float(values[reports.finite][-1]) if context.n_points else None
     looked = preconditions.looks(steps)
     context.look = int(np.count_nonzero(looked))
-    early = preconditions.without_storage(values, reports.step, context.n_points, bool(looked[-1]))
+    early = preconditions.without_storage(reports, bool(looked[-1]))
     return early or preconditions.counts_down(list(trial.intermediate_values), warn) or reports
 
 
@@ -104,7 +82,9 @@ class Memo(Generic[Known]):
     """
 
     known: Known
-    decisions: OrderedDict[tuple[Any, ...], Decision] = field(default_factory=OrderedDict)
+    decisions: Recent[tuple[Any, ...], Decision] = field(
+        default_factory=lambda: Recent(_MAX_REMEMBERED)
+    )
     ledger: Location = field(default_factory=Location)
 
 
@@ -139,13 +119,14 @@ class DecisionMemory(Generic[Known]):
     def _forget(self) -> None:
         self.lock = threading.RLock()
         self._memos: weakref.WeakKeyDictionary[
-            BaseStorage, OrderedDict[tuple[int, StudyDirection], Memo[Known]]
+            BaseStorage, Recent[tuple[int, StudyDirection], Memo[Known]]
         ] = weakref.WeakKeyDictionary()
+        self._made_up = self._new()  # of all studies that another pruner makes up
         self._said: set[str] = set()
         self._recorder = Recorder(self.publish, self.ledger, self.warn_once)
 
     def __getstate__(self) -> dict[str, Any]:
-        forgotten = ("lock", "_memos", "_said", "_recorder")
+        forgotten = ("lock", "_memos", "_made_up", "_said", "_recorder")
         return {key: value for key, value in self.__dict__.items() if key not in forgotten}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -155,13 +136,9 @@ class DecisionMemory(Generic[Known]):
     def memo(self, study: Study) -> Memo[Known]:
         """Return what is remembered of a study."""
         with self.lock:
-            studies = self._memos.setdefault(storage_of(study), OrderedDict())
+            studies = self._memos.setdefault(storage_of(study), Recent(_MAX_STUDIES))
             key = (study_id_of(study), study.directions[0])
-            if key not in studies:
-                studies[key] = Memo(self._new())
-            studies.move_to_end(key)
-            while len(studies) > _MAX_STUDIES:
-                studies.popitem(last=False)
+            studies[key] = studies.get(key) or Memo(self._new())
             return studies[key]
 
     def decide(
@@ -178,7 +155,8 @@ class DecisionMemory(Generic[Known]):
             judge: Makes the decision; if that raises, the trial goes on.
         """
         try:
-            memo, key = self.memo(study), _key_of(trial)
+            memo = Memo(self._made_up) if is_made_up(trial) else self.memo(study)
+            key = _key_of(trial)
             known = memo.decisions.get(key)
             if known is not None:
                 # In a combination what is made of it may be another thing now.
@@ -208,8 +186,6 @@ class DecisionMemory(Generic[Known]):
             return decision, context
         with self.lock:
             first = memo.decisions.setdefault(key, decision)
-            if len(memo.decisions) > _MAX_REMEMBERED:
-                memo.decisions.popitem(last=False)
         return first, context if first is decision else None
 
     def in_words(self, decide: Callable[[], Decision]) -> Decision:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from optuna.logging import get_logger
 from optuna.pruners import BasePruner
@@ -17,6 +16,7 @@ from optuna_lcpruner.pruners.remote import RemotePruner
 from optuna_lcpruner.records import trial_attributes
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.records.recorder import PendingDecision, current_sink, decisions_to
+from optuna_lcpruner.study.stand_in import is_made_up
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -29,6 +29,8 @@ class _Combination(BasePruner):
     later trials with them; LearningCurvePruner keeps its ledger.
     """
 
+    _joined: staticmethod[[Iterable[object]], bool]  # the answer to these answers
+
     def __init__(self, pruners: Sequence[BasePruner]) -> None:
         if not isinstance(pruners, (list, tuple)):
             raise TypeError(f"pruners must be a list of pruners, but got {pruners!r}.")
@@ -39,11 +41,6 @@ class _Combination(BasePruner):
             raise ValueError("pruners must have at least one pruner, but got none.")
         self._pruners = tuple(pruners)
         self._said: set[str] = set()
-
-    @staticmethod
-    @abstractmethod
-    def _joined(answers: Sequence[bool]) -> bool:
-        """The answer to these answers."""
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial; see :class:`optuna.pruners.BasePruner`. Never raises.
@@ -97,7 +94,7 @@ class _Combination(BasePruner):
         """Publish a prune that no LearningCurvePruner was asked about."""
         decision = Decision(Reason.OTHER_PRUNER, "", trial.last_step, decided_by=tuple(names))
         _logger.info(f"Trial {trial.number}: {decision.message}")
-        if trial.number >= 0:
+        if not is_made_up(trial):
             shown = trial_attributes.attributes(decision)
             trial_attributes.writer().write(storage_of(study), trial_id_of(trial), shown)
 
@@ -140,9 +137,7 @@ class PruneIfAny(_Combination):
         'pruned by ThresholdPruner (LearningCurvePruner: too few reports: 1 of 2)'
     """
 
-    @staticmethod
-    def _joined(answers: Sequence[bool]) -> bool:
-        return any(answers)
+    _joined = staticmethod(any)
 
 
 class PruneIfAll(_Combination):
@@ -160,9 +155,7 @@ class PruneIfAll(_Combination):
         ValueError: If there are none.
     """
 
-    @staticmethod
-    def _joined(answers: Sequence[bool]) -> bool:
-        return all(answers)
+    _joined = staticmethod(all)
 
 
 def _name(pruner: BasePruner) -> str:

@@ -17,7 +17,6 @@ import os
 import signal
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import (
     BrokenExecutor,
@@ -32,11 +31,12 @@ from multiprocessing import get_context, parent_process
 
 import numpy as np
 
+from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 
-_MOST_TRIALS = 1024
+_MOST_TRIALS = 1024  # heuristic
 
 _LOST = (CancelledError, BrokenExecutor)
 """Errors that say nothing about the question: it is sent again if it is asked again."""
@@ -118,23 +118,16 @@ class Background:
         self.is_refused = False
         self._lock = threading.Lock()
         self._numbers = itertools.count()
-        self._slots: OrderedDict[Hashable, _Slot] = OrderedDict()
+        self._slots: Recent[Hashable, _Slot] = Recent(_MOST_TRIALS)
 
     def exchange(self, trial: Hashable, question: Question) -> Answer | None:
         """Hand over a trial's newest curve, take the newest answer that has arrived, if any.
-
-        Args:
-            trial: Tells trials apart.
-            question: What to forecast.
 
         Raises:
             Exception: Whatever the engine raised when it was asked this question.
         """
         with self._lock:
-            slot = self._slots.setdefault(trial, _Slot())
-            self._slots.move_to_end(trial)
-            if len(self._slots) > _MOST_TRIALS:
-                self._slots.popitem(last=False)
+            slot = self._slots[trial] = self._slots.get(trial) or _Slot()
             lost = None
             overdue = time.monotonic() - slot.since > self._timeout
             if slot.in_flight is not None and overdue:

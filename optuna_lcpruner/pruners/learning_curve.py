@@ -21,18 +21,18 @@ from optuna_lcpruner.curves.scale import oriented
 from optuna_lcpruner.decision import early_ranks
 from optuna_lcpruner.decision.control_group import in_control_group
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
-from optuna_lcpruner.decision.preconditions import Preconditions
+from optuna_lcpruner.decision.preconditions import Preconditions, Reports
 from optuna_lcpruner.decision.rule import Rule
 from optuna_lcpruner.decision.self_check import Caution, self_check
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.interface import Engine, FastEngine, StudyKnowledge, Target
 from optuna_lcpruner.pruners._answer import Answer, ask
-from optuna_lcpruner.pruners._memory import DecisionMemory, Reports, check_reports
+from optuna_lcpruner.pruners._memory import DecisionMemory, check_reports
 from optuna_lcpruner.pruners.executor import Background, Question
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked
 from optuna_lcpruner.study.reader import StudyReader
-from optuna_lcpruner.study.stand_in import CompletedReports
+from optuna_lcpruner.study.stand_in import is_made_up
 from optuna_lcpruner.study.summary import StudySummary
 
 
@@ -145,8 +145,8 @@ class LearningCurvePruner(BasePruner):
             integer("interval_steps", interval_steps, 1),
             choice("nan_policy", nan_policy, ("prune", "ignore")),
             boolean("check_metric", check_metric),
+            boolean("prune_infeasible", prune_infeasible),
         )
-        self._prune_infeasible = boolean("prune_infeasible", prune_infeasible)
         self._rule = Rule(
             real("risk", risk, 0.0, 1.0),
             None if threshold is None else real("threshold", threshold, 0.0, 1.0),
@@ -212,7 +212,7 @@ class LearningCurvePruner(BasePruner):
         decision = self._memory.decide(
             study, trial, lambda reader, context: self._judge(study, trial, reader, context)
         )
-        if decision.prune and trial.number >= 0 and trial.last_step is not None:
+        if decision.prune and trial.last_step is not None:
             self._memory.memo(study).known.stopped[trial.number] = trial.last_step
         return decision
 
@@ -224,9 +224,7 @@ class LearningCurvePruner(BasePruner):
         Each step returns what the next one needs, or the decision.
         """
         warn = self._memory.warn_once
-        reports = check_reports(
-            study, trial, self._conditions, self._prune_infeasible, context, warn
-        )
+        reports = check_reports(study, trial, self._conditions, context, warn)
         if isinstance(reports, Decision):
             return reports
         case = self._read(study, trial, reports, reader, context)
@@ -250,24 +248,25 @@ class LearningCurvePruner(BasePruner):
         maximize = study.direction == StudyDirection.MAXIMIZE
         steps = reports.steps[reports.finite]
         values = oriented(reports.values[reports.finite], maximize)
-        source: StudyReader | CompletedReports = reader
-        if trial.number < 0:
-            source = CompletedReports(trial, self._target, self._conditions.n_steps is None)
-        record, summary = source.read(study, maximize, self._memory.lock)
+        lock = self._memory.lock
+        if is_made_up(trial):
+            record, summary = reader.read_made_up(study, trial, maximize, lock, self._target)
+        else:
+            record, summary = reader.read(study, maximize, lock)
         context.incumbent_trial = summary.incumbent_trial
         refusal = self._conditions.with_study(summary, step, warn)
         waits = refusal is not None and refusal.reason in (Reason.STARTUP, Reason.NO_BEST_VALUE)
         if refusal is not None and not (waits and self._ranks_early):
             return refusal
-        first, says = int(reports.steps[0]), _quiet if waits else warn
-        curve = self._conditions.curve(steps, values, first, trial.user_attrs, summary, says)
+        says = _quiet if waits else warn
+        curve = self._conditions.curve(reports, values, trial.user_attrs, summary, says)
         if isinstance(curve, Decision):
             return refusal or curve
         decided = self._compare(study, trial, curve, int(steps[-1]), summary) or refusal
         if decided is not None:
             return decided
         target = summary.target if self._target == "auto" else Target(self._target)
-        with self._memory.lock:
+        with lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
         refusal = self._conditions.whole_trainings(knowledge, step)
         if refusal is not None:
@@ -293,7 +292,7 @@ class LearningCurvePruner(BasePruner):
         """Compare a trial with those beside it while many train and few have completed."""
         # Where completed trials broke constraints, who is ahead may break them too.
         few = summary.n_curves < early_ranks.UNTIL and summary.n_feasible == summary.n_completed
-        if not self._ranks_early or not few or trial.number < 0:
+        if not self._ranks_early or not few:
             return None
         bracket = early_ranks.bracket_of(study.study_name, trial.number, curve.horizon)
         is_compared = early_ranks.is_compared(bracket, curve.positions[-1], curve.positions[-2])
@@ -326,7 +325,7 @@ class LearningCurvePruner(BasePruner):
     def _forecast(self, study: Study, trial: FrozenTrial, case: _Case) -> _Answers | Decision:
         """Ask the engine about the curves, here or in the background."""
         curves, step = case.curves, case.step
-        if self._background is None or trial.number < 0:  # could not be told from another one
+        if self._background is None or is_made_up(trial):  # could not be told from another one
             answers = [ask(self._engine, look, case.knowledge, case.incumbent) for look in curves]
         else:
             key = (study_id_of(study), trial_id_of(trial), trial.datetime_start)
@@ -349,11 +348,12 @@ class LearningCurvePruner(BasePruner):
         context: DecisionContext,
     ) -> Decision:
         """Compare P(beat) with the threshold."""
-        made_up = trial.number < 0  # by another pruner: no trial of this study, none has its number
-        n_begun = 1 + (len(study.get_trials(deepcopy=False)) if made_up else trial.number)
+        n_before = trial.number
+        if is_made_up(trial):
+            n_before = len(study.get_trials(deepcopy=False))
         caution = self._caution(case.knowledge, case.curves[0].horizon)
         newest, *earlier = [
-            (answer, self._rule.threshold_at(n_begun, look.seen, caution.factor))
+            (answer, self._rule.threshold_at(1 + n_before, look.seen, caution.factor))
             for answer, look in zip(answered.answers, answered.curves, strict=True)
         ]
         context.caution, context.forecast = caution.factor, newest[0].forecast

@@ -30,7 +30,7 @@ from optuna_lcpruner.records.remote_decision import (
     RemoteVerdict,
 )
 
-_ASKED_IN_VAIN = 3
+_ASKED_IN_VAIN = 3  # heuristic
 """Checks without an answer, at least, before a forecaster counts as absent: a study may rest."""
 
 
@@ -84,8 +84,8 @@ class RemotePruner(BasePruner):
             n_warmup_steps=integer("n_warmup_steps", n_warmup_steps, 0),
             interval_steps=integer("interval_steps", interval_steps, 1),
             nan_policy=choice("nan_policy", nan_policy, ("prune", "ignore")),
+            prune_infeasible=boolean("prune_infeasible", prune_infeasible),
         )
-        self._prune_infeasible = boolean("prune_infeasible", prune_infeasible)
         self._memory = DecisionMemory(
             "RemotePruner", "remote", boolean("publish", publish), checked(ledger), Silence
         )
@@ -117,14 +117,7 @@ class RemotePruner(BasePruner):
         self, study: Study, trial: FrozenTrial, silence: Silence, context: DecisionContext
     ) -> Decision:
         """What the reports alone decide, else the newest verdict, or why there is none."""
-        early = check_reports(
-            study,
-            trial,
-            self._conditions,
-            self._prune_infeasible,
-            context,
-            self._memory.warn_once,
-        )
+        early = check_reports(study, trial, self._conditions, context, self._memory.warn_once)
         if isinstance(early, Decision):
             # The forecaster records trials that go on.
             return early if early.prune else early.made_by((), early.reason, recorded=True)

@@ -38,10 +38,10 @@ from optuna_lcpruner.records.location import Address, Setting, address, checked
 SCHEMA_VERSION = 1
 """Version of the tables that this package reads and writes."""
 
-_PATIENCE = 60
+_PATIENCE = 60  # heuristic
 """Seconds to wait for another process that makes the tables."""
 
-_TRIAL_STARTED_WITHIN = 1.0
+_TRIAL_STARTED_WITHIN = 1.0  # heuristic
 """Seconds by which a start read back may differ: some databases drop fractions of a second."""
 
 
@@ -288,11 +288,6 @@ class Ledger:
     def of_trial(self, study: str, trial: int, started: datetime | None) -> list[LedgerEntry]:
         """The decisions about one trial, in the order they were made.
 
-        Args:
-            study: The study's name.
-            trial: The trial's number.
-            started: When it started, as Optuna has it.
-
         Raises:
             LedgerError: If the ledger cannot be read.
         """
@@ -308,10 +303,6 @@ class Ledger:
 
     def of_study(self, study: str, columns: Sequence[str] = COLUMNS) -> dict[str, list[Any]]:
         """All decisions about a study, a list a column, in the order they were made.
-
-        Args:
-            study: The study's name.
-            columns: The columns wanted.
 
         Raises:
             LedgerError: If the ledger cannot be read.

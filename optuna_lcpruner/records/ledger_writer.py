@@ -16,19 +16,19 @@ from optuna_lcpruner.records.location import Address
 
 _logger = get_logger("optuna.lcpruner")
 
-CAPACITY = 1000
+CAPACITY = 1000  # heuristic
 """Decisions that may wait; one holds about 40 kB until its forecast is worked out."""
 
-BATCH = 200
+BATCH = 200  # heuristic
 """Decisions of one transaction; as many waiting are not kept waiting for the period to end."""
 
-PERIOD = 0.5
+PERIOD = 0.5  # heuristic
 """Seconds for which decisions are gathered before they are written."""
 
-DUTY = 0.1
+DUTY = 0.1  # heuristic
 """Share of the time spent on working decisions out while few of them wait."""
 
-LONGEST_PAUSE = 60.0
+LONGEST_PAUSE = 60.0  # heuristic
 """Seconds between two tries to write to a ledger that refuses, at most; 1 at first."""
 
 

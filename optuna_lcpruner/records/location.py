@@ -66,10 +66,6 @@ def address(setting: Setting, storage: BaseStorage) -> Address | None:
     By default, for a study in an SQLite file: a file of the same name with ``.lcpruner`` after it;
     in another database: that database, in tables of our own; in memory, a journal, behind the gRPC
     proxy or Dask: nowhere.
-
-    Args:
-        setting: The argument ``ledger``, see :data:`Setting`.
-        storage: The study's storage.
     """
     if setting is False:
         return None

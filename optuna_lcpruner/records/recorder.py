@@ -25,6 +25,7 @@ from optuna_lcpruner.decision.decision import Decision, Reason
 from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import DecisionContext, entry
 from optuna_lcpruner.records.location import Address, Setting, address
+from optuna_lcpruner.study.stand_in import is_made_up
 from optuna_lcpruner.version import __version__
 
 _logger = get_logger("optuna.lcpruner")
@@ -115,7 +116,7 @@ class Recorder:
             return
         try:
             self._log(trial, decision)
-            if trial.number >= 0 and not decision.recorded:
+            if not is_made_up(trial) and not decision.recorded:
                 self._publish(study, trial, decision)
         except Exception as error:
             self._warn("publish", f"cannot publish decisions: {error!r}")
@@ -131,7 +132,7 @@ class Recorder:
     def _log(self, trial: FrozenTrial, decision: Decision) -> None:
         level = logging.INFO if decision.prune else logging.DEBUG
         if _logger.isEnabledFor(level) and decision.reason is not Reason.FAILED:  # warned of
-            name = f"Trial {trial.number}" if trial.number >= 0 else "A trial"
+            name = "A trial" if is_made_up(trial) else f"Trial {trial.number}"
             _logger.log(level, f"{name}: {decision.message}")
 
     def _publish(self, study: Study, trial: FrozenTrial, decision: Decision) -> None:
@@ -157,7 +158,7 @@ class Recorder:
         where: Location,
     ) -> None:
         """Hand the decision to the ledger; its words and numbers are worked out there."""
-        if trial.number < 0:  # made up by another pruner
+        if is_made_up(trial):
             if isinstance(self.ledger, str):
                 raise InputError("no ledger: the pruner around this one does not say which trial.")
             return

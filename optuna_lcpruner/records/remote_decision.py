@@ -35,7 +35,7 @@ FORMAT = 1
 _NUMBERS = ("p_beat", "threshold", "incumbent", "forecast", "low", "high")
 """Of a verdict and of a decision, in the order of their fields."""
 
-_LONGEST_VERSION = 64
+_LONGEST_VERSION = 64  # heuristic
 
 
 class MalformedVerdictError(ValueError):
@@ -80,12 +80,7 @@ class RemoteVerdict:
 
     @classmethod
     def of(cls, decision: Decision, trial: FrozenTrial) -> RemoteVerdict:
-        """A decision about a trial as it is; the trial has reported.
-
-        Args:
-            decision: What was decided.
-            trial: The trial decided about.
-        """
+        """A decision about a trial as it is; the trial has reported."""
         step = max(trial.intermediate_values)
         numbers: dict[str, Any] = {
             name: finite_or_none(getattr(decision, name)) for name in _NUMBERS
@@ -111,9 +106,6 @@ class RemoteVerdict:
     @classmethod
     def from_json(cls, found: object) -> RemoteVerdict:
         """Read what a storage holds.
-
-        Args:
-            found: Anything.
 
         Raises:
             OtherFormatError: If it is of another format.
@@ -179,11 +171,7 @@ class RemoteVerdict:
         return self.is_about(trial) and self.n_reports == len(trial.intermediate_values)
 
     def decision(self, behind: int) -> Decision:
-        """The decision, in words.
-
-        Args:
-            behind: Reports that the trial has made since.
-        """
+        """The decision in words, about a trial that has made so many reports since."""
         detail = ""
         if self.p_beat is not None:
             detail = p_is(probability(self.p_beat))

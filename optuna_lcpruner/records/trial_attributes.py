@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 
 from optuna.logging import get_logger
@@ -20,6 +19,7 @@ from optuna.storages import BaseStorage
 from optuna_lcpruner._util.attributes import REASON_ATTRIBUTE, STEP_ATTRIBUTE
 from optuna_lcpruner._util.fork_safety import at_work
 from optuna_lcpruner._util.optuna_storage import set_user_attrs, writes_are_free
+from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner._util.worker import PerProcess, Worker
 from optuna_lcpruner.decision.decision import Decision
@@ -29,16 +29,16 @@ _logger = get_logger("optuna.lcpruner")
 FORECAST = "lcpruner_forecast"
 """User attribute: the median of the value forecast for the trial's end."""
 
-DUTY = 0.1
+DUTY = 0.1  # heuristic
 """Largest share of time the background spends writing: ``report`` must find the storage free."""
 
-PERIOD = 1.0
+PERIOD = 1.0  # heuristic
 """Seconds between two writes about the same trial."""
 
-_MAX_HELD = 64
+_MAX_HELD = 64  # heuristic
 """Decisions about trials in memory that are held back; one takes about 40 kB."""
 
-_MAX_TIMES = 1024
+_MAX_TIMES = 1024  # heuristic
 """Trials of which it is remembered when they were last written to."""
 
 _Key = tuple["weakref.ref[BaseStorage]", int]
@@ -74,12 +74,12 @@ class AttributeWriter:
     """
 
     def __init__(self) -> None:
-        self._worker = Worker("lcpruner-attributes", self._write_next, self._is_waiting)
+        self._worker = Worker("lcpruner-attributes", self._write_next, lambda: bool(self._waiting))
         self._condition = self._worker.condition
         self._writing = threading.Lock()
         self._waiting: dict[_Key, tuple[BaseStorage, Written, str]] = {}
-        self._held: OrderedDict[_Key, Written] = OrderedDict()
-        self._written: OrderedDict[_Key, tuple[float, str]] = OrderedDict()  # when, about what
+        self._held: Recent[_Key, Written] = Recent(_MAX_HELD)
+        self._written: Recent[_Key, tuple[float, str]] = Recent(_MAX_TIMES)  # when, about what
         self._warned = False
 
     def submit(
@@ -103,8 +103,6 @@ class AttributeWriter:
             due = self._due_in(key, topic) <= 0.0
             if not due:
                 self._held[key] = attributes
-                if len(self._held) > _MAX_HELD:
-                    self._held.popitem(last=False)
         if due:
             self.write(storage, trial_id, attributes, topic)
 
@@ -126,7 +124,7 @@ class AttributeWriter:
     def flush(self, timeout: float = 5.0) -> bool:
         """Write everything that waits; False if that took longer."""
         with self._condition:
-            held, self._held = self._held, OrderedDict()
+            held, self._held = self._held, Recent(_MAX_HELD)
         for (reference, trial_id), attributes in held.items():
             storage = reference()
             if storage is not None:
@@ -139,9 +137,6 @@ class AttributeWriter:
         with self._condition:
             waiting = self._waiting.pop(key, None)
             return self._held.pop(key, None) if waiting is None else waiting[1]
-
-    def _is_waiting(self) -> bool:
-        return bool(self._waiting)
 
     def _due_in(self, key: _Key, topic: str) -> float:
         """Seconds until something about this topic may be written to the trial."""
@@ -178,9 +173,6 @@ class AttributeWriter:
         with self._condition:
             key = (weakref.ref(storage), trial_id)
             self._written[key] = (time.monotonic(), topic)
-            self._written.move_to_end(key)
-            if len(self._written) > _MAX_TIMES:
-                self._written.popitem(last=False)
         try:
             set_user_attrs(storage, trial_id, attributes() if callable(attributes) else attributes)
         except Exception as error:

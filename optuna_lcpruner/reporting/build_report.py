@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
 from optuna_lcpruner._util.validation import InputError
-from optuna_lcpruner.curves.learning_curve import StepMap, ordered, usable
+from optuna_lcpruner.curves.learning_curve import ordered, usable
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.records.ledger import open_ledger, same_start
 from optuna_lcpruner.records.ledger_writer import flush
@@ -23,7 +23,6 @@ from optuna_lcpruner.reporting.report import Call, Report, Savings, SecondChance
 from optuna_lcpruner.reporting.scoring import (
     PruningCost,
     ScoredForecasts,
-    Stops,
     accuracy,
     log_scores,
     pruning_cost,
@@ -55,7 +54,7 @@ _READ = (
 
 _BY_FORECAST = (Reason.BELOW_THRESHOLD.name, Reason.NARROW_FORECAST.name, Reason.CONTROL.name)
 
-N_CLOSEST = 5
+N_CLOSEST = 5  # heuristic
 """Closest calls that a report lists."""
 
 
@@ -105,10 +104,6 @@ def report(study: Study, *, ledger: Setting = None) -> Report:
 def calls(study: Study, *, ledger: Setting = None) -> list[Call]:
     """All prunes by forecast, the closest calls first: by their chance to beat the best.
 
-    Args:
-        study: The study.
-        ledger: As for :func:`report`.
-
     Raises:
         InputError: If the study has several objectives.
         LedgerError: If there is no ledger or it cannot be read.
@@ -123,10 +118,6 @@ Row = Mapping[str, Any]
 
 def on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[Row]]:
     """The study's trials and the decisions about them, in the order these were made.
-
-    Args:
-        study: The study.
-        ledger: As for :func:`report`.
 
     Returns:
         The trials, and one row a decision with its columns by name, see
@@ -183,13 +174,10 @@ def _cost_of(
     made = [(trials[row["trial"]].intermediate_values, row["step"]) for row in ended]
     steps = [sum(step > stop for step in reports) for reports, stop in made]
     return pruning_cost(
-        Stops(
-            np.array([row["p_beat"] for row in (*pruned, *control)], dtype=float),
-            len(pruned),
-            len(control),
-            feasible & (sign * final > sign * best),
-            np.array(steps, dtype=float),
-        )
+        np.array([row["p_beat"] for row in (*pruned, *control)], dtype=float),
+        len(pruned),
+        feasible & (sign * final > sign * best),
+        np.array(steps, dtype=float),
     )
 
 
@@ -249,23 +237,19 @@ def _looks(
     )
 
 
-def _positions(
-    rows: Sequence[Row], trials: Sequence[FrozenTrial], maximize: bool
-) -> NDArray[np.float64]:
+def _positions(rows: Sequence[Row], trials: Sequence[FrozenTrial], maximize: bool) -> Array:
     """How far each look was into its training, shape (n,), in reports.
 
     By its step, as when it was made: a resumed training has reported less than it has trained.
     """
     completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    summary = StudyRecord(maximize).update(completed)
+    lengths = StudyRecord(maximize).update(completed).lengths
     maps = {}
     for number in {row["trial"] for row in rows}:
         reported, raw = ordered(trials[number].intermediate_values)
         finite = reported[usable(raw)]
         if finite.size:
-            maps[number] = StepMap.in_study(
-                finite, float(reported[0]), summary.stride, summary.first_step
-            )
+            maps[number] = lengths.step_map(finite, int(reported[0]))
     return np.array(
         [
             float(maps[row["trial"]].position(row["step"]))
@@ -278,12 +262,7 @@ def _positions(
 
 
 def left_out(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> dict[int, int]:
-    """Reports that each trial pruned on record did not make; a diverged one had the usual horizon.
-
-    Args:
-        rows: The decisions about the study, see :func:`on_record`.
-        trials: Its trials.
-    """
+    """Reports that trials pruned on record did not make; a diverged one had the usual horizon."""
     horizons = {row["trial"]: row["horizon"] for row in rows if row["horizon"] is not None}
     usual = int(np.median(list(horizons.values()))) if horizons else 0
     stopped = {row["trial"] for row in rows if row["action"] == "prune"}
@@ -317,10 +296,6 @@ def second_chance_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int |
 
     Trials that came from another study keep their attributes, where a number means a trial of that
     one: so the parameters have to agree as well.
-
-    Args:
-        trial: The trial.
-        trials: All trials of its study.
     """
     first = trial.user_attrs.get(REQUEUED_ATTRIBUTE)
     if not isinstance(first, int) or not 0 <= first < trial.number:

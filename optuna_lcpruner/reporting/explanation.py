@@ -203,10 +203,10 @@ def _why_pruned(stop: LedgerEntry) -> str:
     if stop.reason == Reason.OTHER_PRUNER.name:
         return f"{by} ({OURS}: {stop.message})"
     if stop.reason != Reason.BELOW_THRESHOLD.name or stop.p_beat is None or stop.threshold is None:
-        return f"{by}, {_look(stop)}: {stop.message.removeprefix(f'{_phrase(stop.reason)}: ')}"
+        return f"{by}, look {stop.look}: {stop.message.removeprefix(f'{_phrase(stop.reason)}: ')}"
     p, threshold = format_distinct(stop.p_beat, stop.threshold, probability)
     return (
-        f"{by}, {_look(stop)}: its chance to beat the best, {p_is(p)}, was below the threshold "
+        f"{by}, look {stop.look}: its chance to beat the best, {p_is(p)}, was below the threshold "
         f"{threshold}; {_outlook(stop)}"
     )
 
@@ -263,10 +263,6 @@ def _outlook(entry: LedgerEntry) -> str:
         f"the forecast was {number(entry.q50)} [{number(entry.q05)}, {number(entry.q95)}] against "
         f"the best, {number(entry.incumbent)}{of}"
     )
-
-
-def _look(entry: LedgerEntry) -> str:
-    return f"look {entry.look}"
 
 
 def _phrase(reason: str) -> str:

@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special, stats
 
-Array = NDArray[np.float64]
+from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
 
-SEEN = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+SEEN = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # heuristic
 """Edges of the parts of a training by which looks are grouped."""
 
-CHANCES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+CHANCES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)  # heuristic
 """Edges of P(beat) by which looks are grouped."""
 
-_SUREST = 1e-4
+_SUREST = 1e-4  # heuristic
 """No probability scores as surer than this."""
 
 
@@ -49,7 +48,7 @@ class ScoredForecasts:
         weight: w.
     """
 
-    trial: NDArray[np.int64]
+    trial: IntArray
     seen: Array
     value: Array
     low: Array
@@ -60,10 +59,10 @@ class ScoredForecasts:
     p_beat: Array
     incumbent: Array
     final: Array
-    feasible: NDArray[np.bool_]
+    feasible: BoolArray
     weight: Array
 
-    def where(self, chosen: NDArray[np.bool_]) -> ScoredForecasts:
+    def where(self, chosen: BoolArray) -> ScoredForecasts:
         """Some of the looks."""
         return ScoredForecasts(**{name: values[chosen] for name, values in vars(self).items()})
 
@@ -73,7 +72,7 @@ class ScoredForecasts:
         return int(np.unique(self.trial).size)
 
     @property
-    def beat(self) -> NDArray[np.bool_]:
+    def beat(self) -> BoolArray:
         """Whether the trial ended feasible and better than the best value at the look.
 
         P(beat) is about the value alone, so it looks too high where many trials end infeasible:
@@ -204,26 +203,6 @@ def log_scores(looks: ScoredForecasts) -> LogScores | None:
 
 
 @dataclass(frozen=True)
-class Stops:
-    """The looks at which trials were stopped by forecast, or would have been: the control group.
-
-    Attributes:
-        p_beat: P(beat) there, shape (n_pruned + n_control,).
-        n_pruned: Trials stopped.
-        n_control: Trials that ran on instead; some may not have ended yet.
-        beat: Of those that have, whether they ended feasible and better than the best at that look,
-            shape (m,).
-        steps: Reports they made after it, shape (m,).
-    """
-
-    p_beat: Array
-    n_pruned: int
-    n_control: int
-    beat: NDArray[np.bool_]
-    steps: Array
-
-
-@dataclass(frozen=True)
 class PruningCost:
     """What stopping by forecast cost and saved, from the control group; 95 % intervals.
 
@@ -250,15 +229,23 @@ class PruningCost:
     steps_interval: tuple[float, float] | None
 
 
-def pruning_cost(stops: Stops) -> PruningCost:
-    """Estimate from the control group what pruning by forecast cost and saved."""
-    m, k = stops.beat.size, int(np.count_nonzero(stops.beat))
+def pruning_cost(p_beat: Array, n_pruned: int, beat: BoolArray, steps: Array) -> PruningCost:
+    """Estimate from the control group what pruning by forecast cost and saved.
+
+    Args:
+        p_beat: P(beat) at each look that condemned a trial by forecast, the control group's too.
+        n_pruned: Trials stopped there.
+        beat: Of those that ran on and have ended, whether they ended feasible and better than the
+            best at that look, shape (m,).
+        steps: Reports they made after it, shape (m,).
+    """
+    m, k = beat.size, int(np.count_nonzero(beat))
     saved = interval = None
     if m:
-        saved = stops.n_pruned * float(np.mean(stops.steps))
+        saved = n_pruned * float(np.mean(steps))
     if m > 1:
-        reach = special.stdtrit(m - 1, 0.975) * np.std(stops.steps, ddof=1) / np.sqrt(m)
-        half = stops.n_pruned * float(reach)
+        reach = special.stdtrit(m - 1, 0.975) * np.std(steps, ddof=1) / np.sqrt(m)
+        half = n_pruned * float(reach)
         assert saved is not None
         interval = (max(0.0, saved - half), saved + half)
     return PruningCost(
@@ -266,7 +253,7 @@ def pruning_cost(stops: Stops) -> PruningCost:
         k,
         k / m if m else None,
         clopper_pearson(k, m),
-        float(np.mean(stops.p_beat)) if stops.p_beat.size else None,
+        float(np.mean(p_beat)) if p_beat.size else None,
         saved,
         interval,
     )
@@ -280,7 +267,7 @@ def clopper_pearson(k: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _between(values: Array, low: float, high: float) -> NDArray[np.bool_]:
+def _between(values: Array, low: float, high: float) -> BoolArray:
     """Within [low, high), the last group with its end."""
     return (values >= low) & ((values < high) | (high == 1.0))
 

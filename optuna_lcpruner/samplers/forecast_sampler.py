@@ -7,16 +7,16 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.records.trial_attributes import FORECAST
 from optuna_lcpruner.study.feasibility import constraint_values, is_feasible
 
-WORST = 10.0
+WORST = 10.0  # heuristic
 """No value handed on is worse than the best by more than this many times what the median is."""
 
 
@@ -136,12 +136,7 @@ def _as_forecast(study: Study) -> Study:
 
 
 def as_forecast(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTrial]:
-    """The trials, pruned ones as completed with the value forecast for them.
-
-    Args:
-        trials: Of one study, unchanged.
-        maximize: Whether larger values are better.
-    """
+    """The trials, pruned ones as completed with the value forecast for them."""
     completed = [
         (trial, float(trial.value))
         for trial in trials
@@ -167,7 +162,7 @@ def as_forecast(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTri
     ]
 
 
-def _bound(values: NDArray[np.float64], maximize: bool) -> float:
+def _bound(values: Array, maximize: bool) -> float:
     """The worst that a forecast may count as."""
     best = float(values.max() if maximize else values.min())
     middle = float(np.median(values))

@@ -28,10 +28,10 @@ from optuna_lcpruner.service.study_worker import Counts, ServiceContext, StudyWo
 
 _logger = get_logger("optuna.lcpruner")
 
-STORAGE_SHARE = 0.25
+STORAGE_SHARE = 0.25  # heuristic
 """Largest share of the time that a forecaster keeps the storage busy; it rests for the others."""
 
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 30.0  # heuristic
 """Seconds between two looks at a study that rests or cannot be read, at most."""
 
 

@@ -33,10 +33,10 @@ SQLite gives a study that is made after another was deleted the same numbers aga
 cache would go on to show the trials of the old one.
 """
 
-LONGEST_PASS = 10.0
+LONGEST_PASS = 10.0  # heuristic
 """Seconds of forecasting after which the trials are read again, not to judge old reports."""
 
-IDLE_AFTER = 600.0
+IDLE_AFTER = 600.0  # heuristic
 """Seconds without a running trial after which what is remembered of a study is dropped."""
 
 

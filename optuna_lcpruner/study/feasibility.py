@@ -18,11 +18,7 @@ def is_feasible(trial: FrozenTrial) -> bool:
 
 
 def constraint_values(system_attrs: Mapping[str, Any]) -> Iterator[float]:
-    """Yield the constraint values among a trial's system attributes.
-
-    Args:
-        system_attrs: The system attributes, as Optuna 4 and 5 store them.
-    """
+    """Yield the constraint values in system attributes, as Optuna 4 and 5 store them."""
     yield from system_attrs.get(_KEY) or ()
     for key, value in system_attrs.items():
         if key.startswith(f"{_KEY}:"):

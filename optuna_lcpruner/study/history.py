@@ -6,18 +6,20 @@ the study is asked. It can be thrown away at any time and built again from the s
 
 from __future__ import annotations
 
+from array import array
 from bisect import insort
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner._util.attributes import counted_down, told_to_stop_at
-from optuna_lcpruner.curves.horizon import announced_n_steps
+from optuna_lcpruner._util.recent import Recent
+from optuna_lcpruner.curves.horizon import Ending, announced_n_steps, most_moving
 from optuna_lcpruner.curves.learning_curve import (
     MAX_KNOTS,
     PositionGrid,
@@ -30,25 +32,17 @@ from optuna_lcpruner.curves.learning_curve import (
 from optuna_lcpruner.curves.scale import oriented, typical_start
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.study.feasibility import is_feasible
-from optuna_lcpruner.study.summary import (
-    ENDING,
-    MIN_REPORTS,
-    Ending,
-    StudySummary,
-    most_moving,
-)
+from optuna_lcpruner.study.summary import MIN_REPORTS, StudySummary
 
-Array = NDArray[np.float64]
-
-MAX_CURVES = 1000
+MAX_CURVES = 1000  # heuristic
 """Completed trials that a curve is compared with, the newest: a decision's work stays bounded."""
 
-_MOST_POINTS = 8 * MAX_KNOTS
+_MOST_POINTS = 8 * MAX_KNOTS  # heuristic
 """Points kept of a curve: many a knot, so that they fall on those that reports would fall on."""
 
-MIN_REPORTS_TO_JUDGE_DIRECTION = 5
+MIN_REPORTS_TO_JUDGE_DIRECTION = 5  # heuristic
 
-_WHOLE = 0.9
+_WHOLE = 0.9  # heuristic
 """Share of the horizon from which on a training that ended while it was moving counts as whole."""
 
 
@@ -178,11 +172,12 @@ _COLUMNS = (
     "feasible",
     "has_curve",
     "told_to_stop",
-    "moving",
-    "before",
-    "late",
-    "whole",
+    "ending.moving",
+    "ending.before",
+    "ending.late",
+    "ending.whole",
 )
+_row = attrgetter(*_COLUMNS)
 
 
 class StudyRecord:
@@ -201,13 +196,12 @@ class StudyRecord:
         self._maximize = maximize
         self._announced = announced
         self._known: dict[int, datetime | None] = {}  # trials read: number -> when completed
-        self._n = 0
-        self._table = np.empty((64, len(_COLUMNS)))
+        self._rows = array("d")  # one after the other
         self._reporting: list[FinishedTrial] = []  # those with a curve, in order of their numbers
         self._n_forgotten = 0  # feasible ones that have left the list
-        self._curves: OrderedDict[tuple[float, float | None, int], _Curves] = OrderedDict()
+        self._curves: Recent[tuple[float, float | None, int], _Curves] = Recent(_MAX_HORIZONS)
         self._summary: StudySummary | None = None
-        self._knowledge: OrderedDict[tuple[int, float, Target], StudyKnowledge] = OrderedDict()
+        self._knowledge: Recent[tuple[int, float, Target], StudyKnowledge] = Recent(_MAX_HORIZONS)
 
     def update(
         self,
@@ -225,8 +219,9 @@ class StudyRecord:
                 show it themselves.
         """
         if self._is_another_study(trials, newest):
-            self._known, self._n, self._n_forgotten, self._summary = {}, 0, 0, None
-            self._reporting, self._curves = [], OrderedDict()
+            self._known, self._n_forgotten, self._summary = {}, 0, None
+            self._rows, self._reporting = array("d"), []
+            self._curves.clear()
             self._knowledge.clear()
         if len(trials) > len(self._known):
             for trial in trials:
@@ -239,8 +234,9 @@ class StudyRecord:
                         counts = self._announced or finished.n_steps is None
                         self._append(finished if counts else replace(finished, n_steps=None))
         if self._summary is None:
-            rows = self._table[: self._n].T
-            self._summary = StudySummary.of(dict(zip(_COLUMNS, rows, strict=True)), self._maximize)
+            table = np.array(self._rows).reshape(-1, len(_COLUMNS))
+            columns = {name.split(".")[-1]: table[:, i] for i, name in enumerate(_COLUMNS)}
+            self._summary = StudySummary.of(columns, self._maximize)
         return self._summary
 
     def _is_another_study(self, trials: Sequence[FrozenTrial], newest: bool) -> bool:
@@ -268,12 +264,10 @@ class StudyRecord:
             (N,), in order of trial number, and how many of all whole trainings are feasible.
         """
         assert self._summary is not None, "update() comes first"
-        first_step = self._summary.first_step
+        first_step = self._summary.lengths.first_step
         key = (stride, first_step, horizon)
-        curves = self._curves.pop(key, None) or _Curves(stride, first_step, horizon)
+        curves = self._curves.get(key) or _Curves(stride, first_step, horizon)
         self._curves[key] = curves
-        if len(self._curves) > _MAX_HORIZONS:
-            self._curves.popitem(last=False)
         values, final, n_feasible = curves.of(self._reporting)
         return values[-MAX_CURVES:], final[-MAX_CURVES:], n_feasible + self._n_forgotten
 
@@ -297,8 +291,6 @@ class StudyRecord:
         made = StudyKnowledge(summary.scale, target, curves, final, n_feasible)
         if summary is self._summary:  # else another thread has seen a further trial complete
             self._knowledge[key] = made
-            if len(self._knowledge) > _MAX_HORIZONS:
-                self._knowledge.popitem(last=False)
         return made
 
     def _append(self, trial: FinishedTrial) -> None:
@@ -310,33 +302,12 @@ class StudyRecord:
                 self._n_forgotten += sum(t.feasible for t in self._reporting[:-MAX_CURVES])
                 del self._reporting[:-MAX_CURVES]
                 self._curves.clear()
-        if self._n == len(self._table):
-            self._table = np.concatenate([self._table, np.empty_like(self._table)])
-        worsens = np.nan if trial.worsens is None else float(trial.worsens)
-        self._table[self._n] = (
-            trial.number,
-            trial.value,
-            trial.first,
-            trial.last,
-            trial.best,
-            trial.first_step,
-            trial.last_step,
-            trial.gap,
-            worsens,
-            trial.feasible,
-            trial.has_curve,
-            trial.told_to_stop,
-            trial.ending.moving,
-            trial.ending.before,
-            trial.ending.late,
-            trial.ending.whole,
-        )
-        self._n += 1
+        self._rows.extend(np.nan if value is None else value for value in _row(trial))
         self._summary = None
         self._knowledge.clear()
 
 
-_MAX_HORIZONS = 8
+_MAX_HORIZONS = 8  # heuristic
 _NEVER = datetime.max
 
 
@@ -345,23 +316,17 @@ class _Curves:
 
     def __init__(self, stride: float, first_step: float | None, horizon: int) -> None:
         self._stride, self._first_step, self._horizon = stride, first_step, horizon
-        self._n = 0
-        self._rows = np.empty((16, PositionGrid(horizon).size))
-        self._final = np.empty(16)
+        self._rows: list[Array] = []
         self._short: list[tuple[int, FinishedTrial]] = []  # row and trial of those that ended early
 
     def of(self, trials: Sequence[FinishedTrial]) -> tuple[Array, Array, int]:
-        while len(trials) > len(self._final):
-            self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
-            self._final = np.concatenate([self._final, np.empty_like(self._final)])
-        for trial in trials[self._n :]:
+        for trial in trials[len(self._rows) :]:
             positions = self._positions(trial)
             if positions[-1] < _WHOLE * self._horizon:
-                self._short.append((self._n, trial))
-            self._rows[self._n] = _on_knots(trial.values, positions, self._horizon)
-            self._final[self._n] = trial.value
-            self._n += 1
-        rows, final = self._rows[: self._n], self._final[: self._n]
+                self._short.append((len(self._rows), trial))
+            self._rows.append(_on_knots(trial.values, positions, self._horizon))
+        rows = np.array(self._rows).reshape(-1, PositionGrid(self._horizon).size)
+        final = np.array([trial.value for trial in trials])
         n_feasible = sum(trial.feasible for trial in trials)
         unknown = self._unknown_ends()
         if not unknown:
@@ -375,8 +340,8 @@ class _Curves:
         if not self._short:
             return []
         endings = [trial.ending for _, trial in self._short]
-        columns = ([getattr(e, name) for e in endings] for name in ("moving", *ENDING))
-        if most_moving(*(np.array(column, dtype=float) for column in columns)):
+        names = ("moving", "before", "late", "whole")
+        if most_moving({name: np.array([getattr(e, name) for e in endings]) for name in names}):
             return self._short
         return [(index, trial) for index, trial in self._short if trial.ending.moving]
 

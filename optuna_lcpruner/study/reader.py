@@ -8,16 +8,22 @@ time no trial has completed since the last one: a database tells so in one state
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.fork_safety import LONGEST_WAIT
 from optuna_lcpruner._util.optuna_storage import change_token
+from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner.study.history import StudyRecord
+from optuna_lcpruner.study.stand_in import as_reported
 from optuna_lcpruner.study.summary import StudySummary
+
+_MAX_MADE_UP = 8  # heuristic
+"""Studies made up by another pruner that are remembered, at least one a metric."""
 
 Mark = tuple[Any, ...]
 """Number, latest id and latest end of the completed trials."""
@@ -36,6 +42,7 @@ class StudyReader:
         self._record: StudyRecord | None = None
         self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
         self._reading = threading.Lock()
+        self._made_up: Recent[Any, tuple[StudyRecord, StudySummary]] = Recent(_MAX_MADE_UP)
 
     def read(
         self, study: Study, maximize: bool, guard: AbstractContextManager[Any]
@@ -61,6 +68,33 @@ class StudyReader:
         finally:
             if alone:
                 self._reading.release()
+
+    def read_made_up(
+        self,
+        study: Study,
+        asked: FrozenTrial,
+        maximize: bool,
+        guard: AbstractContextManager[Any],
+        target: str,
+    ) -> tuple[StudyRecord, StudySummary]:
+        """As :meth:`read`, for a study that another pruner made up to ask about a trial.
+
+        Args:
+            study: The study, another one for each question.
+            asked: The trial asked about.
+            maximize: The study's direction.
+            guard: The lock under which the record is used.
+            target: The pruner's setting: which report is a training's value.
+        """
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        best: Callable[[list[float]], float] = max if maximize else min
+        whole = as_reported(trials, asked, best if target == "best" else None)
+        key = (maximize, *((t.value, *t.intermediate_values.items()) for t in whole))
+        with guard:
+            if key not in self._made_up:
+                record = StudyRecord(maximize, self._announced)
+                self._made_up[key] = record, record.update(whole)
+            return self._made_up[key]
 
     def _known(self, mark: Mark | None) -> tuple[StudyRecord, StudySummary] | None:
         read = self._read

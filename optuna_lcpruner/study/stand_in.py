@@ -1,9 +1,9 @@
-"""The completed trials of a study that another pruner made up for a question.
+"""Trials that another pruner made up for a question, and the studies they come with.
 
-OptunaHub's MultiMetricPruner asks about one metric of many with a study of its own making: each
-finished trial, whether pruned or failed, is complete there, with the reports of that metric and the
-value 0, and the trial asked about has no number. What a trial returned is then nothing to compare
-with, and one that was stopped early is no whole training.
+OptunaHub's MultiMetricPruner asks about one metric of many with a trial without a number and a
+study of its own making, new for each question: each finished trial, whether pruned or failed, is
+complete there, with the reports of that metric and the value 0. What a trial returned is then
+nothing to compare with, and one that was stopped early is no whole training.
 """
 
 from __future__ import annotations
@@ -11,40 +11,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
 
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
-
-from optuna_lcpruner.study.history import StudyRecord
-from optuna_lcpruner.study.summary import StudySummary
+from optuna.trial import FrozenTrial
 
 
-class CompletedReports:
-    """What the completed trials say to a trial that is not of their study.
-
-    Args:
-        asked: The trial asked about.
-        target: The pruner's setting: which report is a training's value.
-        announced: Whether the lengths that trials announce count.
-    """
-
-    def __init__(self, asked: FrozenTrial, target: str, announced: bool = True) -> None:
-        self._announced = announced
-        self._asked = asked
-        self._target = target
-
-    def read(
-        self, study: Study, maximize: bool, guard: AbstractContextManager[Any]
-    ) -> tuple[StudyRecord, StudySummary]:
-        """As of :class:`~optuna_lcpruner.study.reader.StudyReader`, read anew each time."""
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        better: Callable[[list[float]], float] = max if maximize else min
-        record = StudyRecord(maximize, self._announced)
-        return record, record.update(
-            as_reported(trials, self._asked, better if self._target == "best" else None)
-        )
+def is_made_up(trial: FrozenTrial) -> bool:
+    """Return whether a trial is in no study: nothing can be kept of it, or written to it."""
+    return trial.number < 0
 
 
 def as_reported(

@@ -43,7 +43,7 @@ from optuna_lcpruner.visualization.matplotlib import write_svg
 
 _logger = get_logger("optuna.lcpruner")
 
-MAX_POINTS = 2000
+MAX_POINTS = 2000  # heuristic
 """Points that a layer of a figure keeps; the page loads them all every few seconds."""
 
 FIGURES: dict[str, Callable[[Study, Setting], Chart]] = {

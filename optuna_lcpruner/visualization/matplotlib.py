@@ -32,7 +32,7 @@ __all__ = [
     "plot_savings",
 ]
 
-_SIZE = (8.0, 5.0)
+_SIZE = (8.0, 5.0)  # heuristic
 _DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 _MARKERS = {"circle": "o", "x": "x", "diamond": "D", "star": "*"}
 

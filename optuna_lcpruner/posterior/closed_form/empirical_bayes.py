@@ -18,8 +18,8 @@ Source: empirical Bayes, Robbins 1956, "An empirical Bayes approach to statistic
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.families import Families
 from optuna_lcpruner.curves.learning_curve import PositionGrid
 from optuna_lcpruner.posterior.closed_form.regression import (
@@ -32,12 +32,10 @@ from optuna_lcpruner.posterior.closed_form.shapes import shape_grid
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.posterior.normalization import normalize
 
-Array = NDArray[np.float64]
-
-STRENGTH = 5.0
+STRENGTH = 5.0  # heuristic
 """Completed trials that the prior masses are worth."""
 
-MOST_CURVES = 32
+MOST_CURVES = 32  # heuristic
 """Completed trials looked at, the newest: each takes as long as a decision."""
 
 

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner.curves.families import FAMILIES, Families, families_of
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.closed_form.empirical_bayes import learned
@@ -37,8 +37,6 @@ from optuna_lcpruner.posterior.closed_form.shapes import ShapeGrid, shape_grid
 from optuna_lcpruner.posterior.forecast import Component, Forecast, t_cdf
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 from optuna_lcpruner.posterior.normalization import floor_of, normalize
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class ClosedForm:
         if knowledge.target is Target.BEST:
             floor = floor_of(curve.values, knowledge.scale)
 
-        def component(knots: NDArray[np.int64], noise: bool) -> Component:
+        def component(knots: IntArray, noise: bool) -> Component:
             path = ahead.best_of_path if knowledge.target is Target.BEST else ahead.value
             location, scale = path(knots, noise)
             return Component(location * stretch + shift, scale * stretch)
@@ -130,12 +128,12 @@ class _Ahead:
     grid: ShapeGrid
     noise: NoiseModels
     prior: CurvePrior
-    observed: NDArray[np.int64]
+    observed: IntArray
     z: Array
     fit: Fit
     seen: float
 
-    def value(self, knots: NDArray[np.int64], noise: bool) -> tuple[Array, Array]:
+    def value(self, knots: IntArray, noise: bool) -> tuple[Array, Array]:
         """Location and scale of the reported value, or without `noise` of the curve; (P, C).
 
         Given what was seen the noise is expected to be  h e_n,  e_n = z_n - c - a psi(t_n),
@@ -159,7 +157,7 @@ class _Ahead:
         error = _model_error(self.prior, self.seen) ** 2
         return location, np.sqrt(np.maximum(variance, 0.0) + fresh + error)
 
-    def best_of_path(self, knots: NDArray[np.int64], noise: bool) -> tuple[Array, Array]:
+    def best_of_path(self, knots: IntArray, noise: bool) -> tuple[Array, Array]:
         """The same of the best value from now to each knot.
 
         A shape is monotone and the carried-over noise decays, so a component's expected path has

@@ -26,13 +26,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner.curves.families import Families
 from optuna_lcpruner.curves.learning_curve import PositionGrid
 from optuna_lcpruner.posterior.closed_form.shapes import ShapeGrid, shape_grid
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class NoiseModels:
     log_det: Array  # (J,), -log det M
 
     @classmethod
-    def of(cls, prior: CurvePrior, observed: NDArray[np.int64], fraction: Array) -> NoiseModels:
+    def of(cls, prior: CurvePrior, observed: IntArray, fraction: Array) -> NoiseModels:
         """At the observed knots, given as indices, (n,); fraction is that of all knots, (K,)."""
         rho, kappa = (
             np.array(axis).ravel() for axis in np.meshgrid(prior.rho, prior.kappa, indexing="ij")
@@ -104,8 +102,8 @@ def ar1(rho: Array, gap: Array) -> tuple[Array, Array]:
 class Fit:
     """The components that carry the posterior, all arrays (C,) unless said otherwise."""
 
-    model: NDArray[np.int64]
-    shape: NDArray[np.int64]
+    model: IntArray
+    shape: IntArray
     sigma: Array
     weights: Array
     c: Array
@@ -115,10 +113,10 @@ class Fit:
     cov: Array
 
 
-_NEGLIGIBLE = 2e-4
+_NEGLIGIBLE = 2e-4  # heuristic
 """Components below this share of the heaviest one are left out."""
 
-_MOST_COMPONENTS = 512
+_MOST_COMPONENTS = 512  # heuristic
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class GridDesign:
 
     @classmethod
     def of(
-        cls, prior: CurvePrior, noise: NoiseModels, grid: ShapeGrid, observed: NDArray[np.int64]
+        cls, prior: CurvePrior, noise: NoiseModels, grid: ShapeGrid, observed: IntArray
     ) -> GridDesign:
         """At the observed knots, given as indices, (n,)."""
         n = observed.size
@@ -251,7 +249,7 @@ def fit_grid(
     )
 
 
-def _representatives(weights: Array, location: Array) -> tuple[NDArray[np.int64], Array]:
+def _representatives(weights: Array, location: Array) -> tuple[IntArray, Array]:
     """Indices and weights of a systematic sample, so that early, vague posteriors stay cheap.
 
     In order of location, component i is taken as often as the points (k + 1/2) / _MOST_COMPONENTS

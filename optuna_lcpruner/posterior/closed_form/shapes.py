@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner.curves.families import Families, families_of
 from optuna_lcpruner.curves.learning_curve import PositionGrid
 
-Array = NDArray[np.float64]
-
-MERGE_DISTANCE = 0.04
+MERGE_DISTANCE = 0.04  # heuristic
 """Shapes closer than this in sup norm count as one, their prior mass added up."""
 
-_MERGE_KNOTS = 24
+_MERGE_KNOTS = 24  # heuristic
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,7 @@ def _normalised(phi: Array) -> Array:
     return kept
 
 
-def _merged(
-    psi: Array, owner: Sequence[int] | NDArray[np.int64], n_families: int
-) -> tuple[Array, Array]:
+def _merged(psi: Array, owner: Sequence[int] | IntArray, n_families: int) -> tuple[Array, Array]:
     owner = np.asarray(owner)
     prior = 1.0 / (np.bincount(owner, minlength=n_families)[owner] * len(np.unique(owner)))
     columns = np.unique(np.linspace(0, psi.shape[1] - 1, _MERGE_KNOTS).astype(int))

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from optuna_lcpruner._util.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,14 @@ def autocorrelation_time(x: Array) -> float:
     return max(1.0, float(taus[window]))
 
 
-def split_r_hat(mean: Array, variance: Array, n_groups: int = 4) -> float:
+_GROUPS = 4  # heuristic
+
+
+def split_r_hat(mean: Array, variance: Array) -> float:
     """Split R-hat of a quantity whose mean and variance are known at each draw.
 
-    The walkers are dealt into groups and the run is cut in half. With B the variance of the means
-    of these 2 n_groups parts and V that of all draws, own variance included,
+    The walkers are dealt into four groups and the run is cut in half. With B the variance of the
+    means of these eight parts and V that of all draws, own variance included,
 
         R-hat = sqrt(1 + B / V)
 
@@ -77,10 +79,9 @@ def split_r_hat(mean: Array, variance: Array, n_groups: int = 4) -> float:
     Args:
         mean: Conditional means, (S, W).
         variance: Conditional variances, (S, W).
-        n_groups: Groups of walkers.
     """
     halves = np.array_split(mean, 2)
-    parts = [np.mean(half[:, g::n_groups]) for half in halves for g in range(n_groups)]
+    parts = [np.mean(half[:, g::_GROUPS]) for half in halves for g in range(_GROUPS)]
     total = float(np.var(mean) + np.mean(variance))
     if not total > 0.0:
         return 1.0 if float(np.ptp(parts)) == 0.0 else float("inf")

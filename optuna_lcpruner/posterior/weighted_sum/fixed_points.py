@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import qmc
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.distributions import Normal
 from optuna_lcpruner.curves.learning_curve import LearningCurve, PositionGrid
 from optuna_lcpruner.posterior.forecast import Forecast
@@ -36,9 +36,7 @@ from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
 from optuna_lcpruner.posterior.weighted_sum.predictive import Setting, draws_from
 from optuna_lcpruner.posterior.weighted_sum.priors import paper_prior
 
-Array = NDArray[np.float64]
-
-_NEGLIGIBLE = 1e-3
+_NEGLIGIBLE = 1e-3  # heuristic
 """Points below this share of the heaviest one are left out."""
 
 

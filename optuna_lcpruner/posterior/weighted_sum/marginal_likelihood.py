@@ -42,10 +42,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
+from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner.curves.learning_curve import PositionGrid
 from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class LinearDesign:
     offset: Array
     sigma: Array
 
-    def at(self, rows: NDArray[Any], positions: NDArray[np.int64]) -> LinearDesign:
+    def at(self, rows: NDArray[Any], positions: IntArray) -> LinearDesign:
         """The curves of some coordinates at some of the positions."""
         return LinearDesign(
             self.x[rows][:, :, positions], self.offset[rows][:, positions], self.sigma[rows]
@@ -156,12 +155,12 @@ class Data:
     z: Array
 
     @cached_property
-    def ends(self) -> tuple[Array, NDArray[np.int64]]:
+    def ends(self) -> tuple[Array, IntArray]:
         """Position 1, those observed and the horizon; and where the observed ones are."""
         return np.r_[1.0, self.t, float(self.horizon)], np.arange(1, self.t.size + 1)
 
     @cached_property
-    def path(self) -> tuple[Array, NDArray[np.int64]]:
+    def path(self) -> tuple[Array, IntArray]:
         """All knots, or all whole positions; and where the observed ones are."""
         positions = np.union1d(PositionGrid(self.horizon).positions, self.t)
         return positions, np.searchsorted(positions, self.t)
@@ -171,7 +170,7 @@ def marginalize(
     prior: WeightedCurves,
     v: Array,
     data: Data,
-    positions: tuple[Array, NDArray[np.int64]],
+    positions: tuple[Array, IntArray],
 ) -> Regression:
     """Integrate the linear parameters.
 
@@ -185,7 +184,7 @@ def marginalize(
     return integrate(design(prior, data.horizon, v, at), v, data.z, observed)
 
 
-def integrate(found: LinearDesign, v: Array, z: Array, observed: NDArray[np.int64]) -> Regression:
+def integrate(found: LinearDesign, v: Array, z: Array, observed: IntArray) -> Regression:
     """Integrate the linear parameters.
 
     Args:
@@ -236,13 +235,13 @@ def integrate(found: LinearDesign, v: Array, z: Array, observed: NDArray[np.int6
     return Regression(found, log_evidence, lower, half, toward, rise_mean, rise_deviation, *at_end)
 
 
-_WILD = 1e20
+_WILD = 1e20  # heuristic
 """Curves with more precision than this are out of support: their regression has lost all digits."""
 
-LEAST_SIGMA = 1e-4
+LEAST_SIGMA = 1e-4  # heuristic
 """Smaller noise is out of support: the density of a curve without noise has no bound."""
 
-_TINY = 1e-9
+_TINY = 1e-9  # heuristic
 
 
 def _risen(
@@ -295,13 +294,7 @@ def log_posterior(found: Regression) -> Array:
 
 
 def log_density(prior: WeightedCurves, v: Array, data: Data) -> tuple[Array, Array, Array]:
-    """The density that is sampled, and mean and variance of the curve's end; shapes (W,).
-
-    Args:
-        prior: The prior.
-        v: Coordinates, (W, D).
-        data: The curve.
-    """
+    """The density that is sampled, and mean and variance of the curve's end; shapes (W,)."""
     if prior.is_gaussian:
         found = marginalize(prior, v, data, data.ends)
         return log_posterior(found), found.end_mean, found.end_variance

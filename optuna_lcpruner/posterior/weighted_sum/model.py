@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner.curves.distributions import (
     Distribution,
     Exponential,
@@ -28,8 +28,6 @@ from optuna_lcpruner.curves.distributions import (
     Uniform,
 )
 from optuna_lcpruner.curves.families import FAMILIES, Family
-
-Array = NDArray[np.float64]
 
 Parts = tuple[tuple[Array | float, ...], Array | float]
 """Columns for the linear parameters (1.0 for a constant), and the rest."""
@@ -41,20 +39,20 @@ class Member:
 
     Attributes:
         family: The family, by name in :data:`~optuna_lcpruner.curves.FAMILIES` or itself.
-        weight: Prior of its weight; None fixes the weight at 1.
         nonlinear: Priors of its sampled parameters.
         shape: ``(horizon, sampled parameters...) -> shape parameters of the family's kernel``.
         linear: Priors of its linear parameters.
         basis: ``(phi(1), phi(T), phi, sampled parameters...) -> (columns, rest)``: the member is
             the linear parameters times the columns, plus the rest; shapes (W, 1), (W, 1), (W, n).
+        weight: Prior of its weight; None fixes the weight at 1.
     """
 
     family: str | Family
-    weight: Distribution | None
     nonlinear: tuple[Distribution, ...]
     shape: Callable[..., tuple[Array, ...]]
     linear: tuple[Normal | Uniform, ...]
     basis: Callable[..., Parts]
+    weight: Distribution | None = None
 
     @property
     def resolved(self) -> Family:
@@ -87,7 +85,7 @@ class WeightedCurves:
         return self.within is None and all(isinstance(prior, Normal) for prior in self.linear)
 
     @cached_property
-    def blocks(self) -> NDArray[np.int64]:
+    def blocks(self) -> IntArray:
         """Which member each coordinate belongs to; K is sigma, and K + 1 is u. Shape (D,)."""
         sizes = [(m.weight is not None) + len(m.nonlinear) for m in self.members] + [1]
         if not self.is_gaussian:
@@ -100,7 +98,7 @@ class WeightedCurves:
         return int(self.blocks.size)
 
     @cached_property
-    def _by_kind(self) -> list[tuple[NDArray[np.int64], Distribution]]:
+    def _by_kind(self) -> list[tuple[IntArray, Distribution]]:
         """Coordinates with the same kind of prior, as one distribution with arrays in it."""
         priors: list[Distribution] = []
         for member in self.members:

@@ -20,20 +20,18 @@ from typing import Any
 
 import emcee
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
 
 
 class _Masked(emcee.moves.RedBlueMove):  # type: ignore[misc]  # emcee has no type hints
     """What the moves below share: which coordinates to change."""
 
-    def __init__(self, blocks: NDArray[np.int64]) -> None:
+    def __init__(self, blocks: IntArray) -> None:
         super().__init__()
         self.blocks = blocks
 
-    def mask(self, n: int, random: np.random.RandomState) -> Mask:
+    def mask(self, n: int, random: np.random.RandomState) -> BoolArray:
         """One member's coordinates (1/3), a random subset (1/3), or all of them, (n, D)."""
         kind = random.randint(3, size=(n, 1))
         member = self.blocks == random.randint(self.blocks[-1] + 1, size=(n, 1))
@@ -75,7 +73,7 @@ class PriorRefresh(_Masked):
 
 def ensemble_sampler(
     n_walkers: int,
-    blocks: NDArray[np.int64],
+    blocks: IntArray,
     log_density: Callable[[Array], tuple[Array, Array, Array]],
 ) -> Any:
     """An emcee sampler whose walkers are evaluated in one call, with a mixture of moves.

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.forecast import Component, Forecast
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
@@ -30,9 +30,7 @@ from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import (
 )
 from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
 
-Array = NDArray[np.float64]
-
-_LEAST_DEVIATION = 1e-9
+_LEAST_DEVIATION = 1e-9  # heuristic
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Draws:
     shares: dict[str, float]
     smoothing: Array
 
-    def best_by(self, ahead: NDArray[np.int64]) -> Draws:
+    def best_by(self, ahead: IntArray) -> Draws:
         """The best value from the first position to each of ``ahead``.
 
         The highest expected point on the way, plus the expected maximum of m draws of the noise,

@@ -28,8 +28,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.distributions import (
     Distribution,
     Exponential,
@@ -40,14 +40,12 @@ from optuna_lcpruner.curves.distributions import (
 from optuna_lcpruner.curves.families import FAMILIES, Family, families_of
 from optuna_lcpruner.posterior.weighted_sum.model import Member, Parts, WeightedCurves
 
-Array = NDArray[np.float64]
-
-END = Normal(0.5, 1.0)
-RISE = Normal(0.4, 1.0)
-POSITIVE = Exponential(0.75)
-STEEPNESS = LogNormal(0.0, 0.7)
-SCALE = LogNormal(float(np.log(0.1)), 1.5)  # of tau / T
-SIGMA = LogNormal(-3.5, 1.5)
+END = Normal(0.5, 1.0)  # heuristic
+RISE = Normal(0.4, 1.0)  # heuristic
+POSITIVE = Exponential(0.75)  # heuristic
+STEEPNESS = LogNormal(0.0, 0.7)  # heuristic
+SCALE = LogNormal(float(np.log(0.1)), 1.5)  # of tau / T; heuristic
+SIGMA = LogNormal(-3.5, 1.5)  # heuristic
 
 
 # Kernel shapes from the sampled parameters; functions with a name, so that priors can be pickled.
@@ -117,7 +115,6 @@ def _given_end(first: Array, last: Array, phi: Array, *sampled: Array) -> Parts:
 _WITHOUT_WEIGHT = (
     Member(
         "vapor pressure",
-        None,
         (LogNormal(float(np.log(0.03)), 1.5), Normal(0.04, 0.1), POSITIVE),
         _of_vapor_pressure,
         (),
@@ -125,7 +122,6 @@ _WITHOUT_WEIGHT = (
     ),
     Member(
         "pow3",
-        None,
         (LogNormal(float(np.log(0.5)), 1.0),),
         _as_they_are,
         (END, RISE),
@@ -133,7 +129,6 @@ _WITHOUT_WEIGHT = (
     ),
     Member(
         "log log linear",
-        None,
         (LogNormal(float(np.log(3.0)), 1.5),),
         _as_they_are,
         (END,),
@@ -141,7 +136,6 @@ _WITHOUT_WEIGHT = (
     ),
     Member(
         "Hill3",
-        None,
         (SCALE, STEEPNESS),
         _steepness_and_scale,
         (END,),
@@ -149,7 +143,6 @@ _WITHOUT_WEIGHT = (
     ),
     Member(
         "log power",
-        None,
         (SCALE, STEEPNESS),
         _log_scale_and_steepness,
         (END,),
@@ -157,7 +150,6 @@ _WITHOUT_WEIGHT = (
     ),
     Member(
         "pow4",
-        None,
         (LogNormal(float(np.log(0.05)), 1.5), LogNormal(float(np.log(0.75)), 0.9), POSITIVE),
         _offset_and_power,
         (END,),
@@ -165,7 +157,6 @@ _WITHOUT_WEIGHT = (
     ),
     Member(
         "MMF",
-        None,
         (SCALE, STEEPNESS),
         _rate_and_steepness,
         (END, RISE),
@@ -173,7 +164,6 @@ _WITHOUT_WEIGHT = (
     ),
     Member(
         "exp4",
-        None,
         (SCALE, STEEPNESS, POSITIVE),
         _coefficient_and_steepness,
         (END,),
@@ -181,7 +171,6 @@ _WITHOUT_WEIGHT = (
     ),
     Member(
         "Janoschek",
-        None,
         (SCALE, STEEPNESS),
         _coefficient_and_steepness,
         (END, RISE),
@@ -189,7 +178,6 @@ _WITHOUT_WEIGHT = (
     ),
     Member(
         "Weibull",
-        None,
         (SCALE, STEEPNESS),
         _rate_and_steepness,
         (END, RISE),
@@ -197,7 +185,6 @@ _WITHOUT_WEIGHT = (
     ),
     Member(
         "ilog2",
-        None,
         (),
         _as_they_are,
         (END, RISE),
@@ -221,7 +208,7 @@ def free_member(
         shape: ``(horizon, sampled...) -> shape parameters of the kernel``, for scales that follow
             the horizon; by default what is sampled as it is.
     """
-    return Member(family, None, shape_priors, shape, (END, RISE), _end_and_rise)
+    return Member(family, shape_priors, shape, (END, RISE), _end_and_rise)
 
 
 def paper_prior(families: Iterable[str | Member] = tuple(FAMILIES)) -> WeightedCurves:
@@ -258,27 +245,27 @@ def lcpfn_prior() -> WeightedCurves:
         (
             Member(
                 "pow3",
-                weight,
                 (LogNormal(0.0, 2.0),),
                 _as_they_are,
                 (Uniform(0.0, 1.25), Uniform(-0.6, 0.6)),
                 _asymptote_and_drop,
+                weight,
             ),
             Member(
                 "Janoschek",
-                weight,
                 (LogNormal(-2.0, 1.0), LogNormal(0.0, 0.5)),
                 _as_they_are,
                 (Uniform(0.0, 1.0), Uniform(0.0, 2.0)),
                 _asymptote_and_start,
+                weight,
             ),
             Member(
                 "ilog2",
-                weight,
                 (),
                 _as_they_are,
                 (Uniform(0.0, 1.0), Uniform(-0.5, 0.5)),
                 _asymptote_and_drop,
+                weight,
             ),
         ),
         LogNormal(-4.0, 1.0),

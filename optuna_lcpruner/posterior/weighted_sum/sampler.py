@@ -24,8 +24,9 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import StudyKnowledge
@@ -39,21 +40,19 @@ from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
 from optuna_lcpruner.posterior.weighted_sum.predictive import Draws, Setting, draws_of
 from optuna_lcpruner.posterior.weighted_sum.priors import paper_prior
 
-Array = NDArray[np.float64]
-
-LARGEST_R_HAT = 1.05
+LARGEST_R_HAT = 1.05  # heuristic
 """Split R-hat up to which a run counts as converged."""
 
-_STARTS = 40
+_STARTS = 40  # heuristic
 """Draws from the prior for each walker's start."""
 
-_FIRST_CHECK = 150
+_FIRST_CHECK = 150  # heuristic
 """Steps before a run is judged for the first time; then after 1.4 times as many, and so on."""
 
-_STRETCH_OF_STEPS = 50
+_STRETCH_OF_STEPS = 50  # heuristic
 """Steps between two looks at the clock."""
 
-_MOST_TRIES = 20
+_MOST_TRIES = 20  # heuristic
 """Batches of such draws until enough of them are possible."""
 
 

@@ -11,8 +11,8 @@ from scipy import stats
 from optuna_lcpruner.reporting.scoring import (
     CHANCES,
     SEEN,
+    PruningCost,
     ScoredForecasts,
-    Stops,
     accuracy,
     clopper_pearson,
     log_scores,
@@ -165,16 +165,14 @@ class TestClopperPearson:
         assert clopper_pearson(0, 0) == (0.0, 1.0)
 
 
-def stops(beat: Any = (), steps: Any = (), n_pruned: int = 10, n_control: int = 0) -> Stops:
-    return Stops(
-        np.full(n_pruned + n_control, 0.02), n_pruned, n_control, np.array(beat, bool),
-        np.array(steps, float),
-    )  # fmt: skip
+def cost_of(beat: Any = (), steps: Any = (), n_pruned: int = 10, n_control: int = 0) -> PruningCost:
+    p_beat = np.full(n_pruned + n_control, 0.02)
+    return pruning_cost(p_beat, n_pruned, np.array(beat, bool), np.array(steps, float))
 
 
 class TestPruningCost:
     def test_values(self) -> None:
-        found = pruning_cost(stops([True, False, False, False], [10, 20, 30, 40], 10, 5))
+        found = cost_of([True, False, False, False], [10, 20, 30, 40], 10, 5)
         assert (found.n_ended, found.n_beat, found.share) == (4, 1, 0.25)
         assert found.share_interval == clopper_pearson(1, 4)
         np.testing.assert_allclose(found.expected, 0.02)
@@ -183,16 +181,16 @@ class TestPruningCost:
         np.testing.assert_allclose(found.steps_interval, 10 * np.array(expected))
 
     def test_one_member(self) -> None:
-        found = pruning_cost(stops([False], [10], 3, 1))
+        found = cost_of([False], [10], 3, 1)
         assert (found.share, found.steps_saved, found.steps_interval) == (0.0, 30.0, None)
 
     def test_no_member(self) -> None:
-        found = pruning_cost(stops())
+        found = cost_of()
         assert (found.share, found.share_interval, found.steps_saved) == (None, (0.0, 1.0), None)
-        assert pruning_cost(stops(n_pruned=0)).expected is None
+        assert cost_of(n_pruned=0).expected is None
 
     def test_saved_steps_are_not_negative(self) -> None:
-        found = pruning_cost(stops([False, False], [0, 30], 10, 2))
+        found = cost_of([False, False], [0, 30], 10, 2)
         assert found.steps_interval is not None
         assert found.steps_interval[0] == 0.0
 
@@ -204,8 +202,8 @@ class TestPruningCost:
             wrong = rng.uniform(size=1000) < 0.08
             left = rng.integers(5, 96, size=1000)
             control = rng.uniform(size=1000) < 0.05
-            found = pruning_cost(
-                stops(wrong[control], left[control], int((~control).sum()), int(control.sum()))
+            found = cost_of(
+                wrong[control], left[control], int((~control).sum()), int(control.sum())
             )
             assert found.share is not None
             assert found.steps_saved is not None

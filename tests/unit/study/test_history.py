@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_lcpruner.curves.horizon import Ending
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.interface import Target
 from optuna_lcpruner.study import history
 from optuna_lcpruner.study.history import FinishedTrial, StudyRecord
-from optuna_lcpruner.study.summary import Ending, MetricProblem, StudySummary
+from optuna_lcpruner.study.summary import MetricProblem, StudySummary
 
 NAN, INF = math.nan, math.inf
 
@@ -37,7 +38,8 @@ class TestSummary:
         summary = summary_of([])
         assert summary.n_completed == 0
         assert summary.incumbent == -INF
-        assert summary.stride is summary.n_steps is summary.scale is summary.problem is None
+        assert summary.lengths.stride is summary.lengths.n_steps is None
+        assert summary.scale is summary.problem is None
         assert summary.target is Target.LAST
 
     @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ class TestSummary:
         self, steps: Sequence[Sequence[int]], stride: float | None
     ) -> None:
         trials = [finished(reports(np.full(99, 0.5), s), value=0.5) for s in steps]
-        assert summary_of(trials).stride == stride
+        assert summary_of(trials).lengths.stride == stride
 
     @pytest.mark.parametrize(
         ("steps", "n_steps"),
@@ -104,7 +106,7 @@ class TestSummary:
     )
     def test_horizon_shown(self, steps: Sequence[Sequence[int]], n_steps: float | None) -> None:
         trials = [finished(reports(np.full(1000, 0.5), s), value=0.5) for s in steps]
-        assert summary_of(trials).n_steps == n_steps
+        assert summary_of(trials).lengths.n_steps == n_steps
 
     @pytest.mark.parametrize("direction", ["maximize", "minimize"])
     @pytest.mark.parametrize("factor", [1.0, 100.0, 1e5, 1e-6])
@@ -508,15 +510,15 @@ class TestLengths:
 
     def test_of_trainings_that_came_to_rest(self) -> None:
         summary = self.summary(20, 0.75)
-        assert summary.horizon_of(20, 5) == summary.horizon_of(18, 5) + 2 == 20
-        assert summary.horizon_of(39, 5) == 39  # not far beyond
-        assert summary.horizon_of(2400, 5) == 20
-        assert [summary.horizon_of(2400, n) for n in (16, 17, 33, 65, 5000)] == [
+        assert summary.lengths.horizon_of(20, 5) == summary.lengths.horizon_of(18, 5) + 2 == 20
+        assert summary.lengths.horizon_of(39, 5) == 39  # not far beyond
+        assert summary.lengths.horizon_of(2400, 5) == 20
+        assert [summary.lengths.horizon_of(2400, n) for n in (16, 17, 33, 65, 5000)] == [
             20, 40, 80, 160, 2400,
         ]  # fmt: skip
 
     def test_of_trainings_that_were_moving(self) -> None:
-        assert self.summary(10, 0.95).horizon_of(50, 5) == 50
+        assert self.summary(10, 0.95).lengths.horizon_of(50, 5) == 50
 
     @pytest.mark.parametrize(
         ("n_steps", "rate", "said"),
@@ -531,7 +533,7 @@ class TestLengths:
         ],
     )
     def test_doubts(self, n_steps: float | None, rate: float, said: str | None) -> None:
-        doubt = self.summary(20, rate).doubt_about(n_steps)
+        doubt = self.summary(20, rate).lengths.doubt_about(n_steps)
         assert doubt is None if said is None else said in str(doubt)
 
 
