@@ -9,10 +9,10 @@ import optuna
 import pytest
 from hypothesis import settings
 
-# The same examples in every CI run; a developer's runs look for new ones.
+# The same examples in every CI run; a developer's runs look for new ones, fewer each time.
 settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("developer", max_examples=40)
+settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 
 @pytest.fixture(autouse=True, scope="session")

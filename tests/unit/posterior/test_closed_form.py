@@ -142,7 +142,12 @@ def simulated(seed, n, rho, horizon=100):
     return truth, truth + sigma[:, None] * noise
 
 
-@pytest.mark.parametrize(("rho", "n"), [(0.0, 300), (0.6, 300)])
+# So many simulated curves by default, so many where time does not matter.
+N_CURVES = pytest.mark.parametrize("n", [120, pytest.param(300, marks=pytest.mark.slow)])
+
+
+@N_CURVES
+@pytest.mark.parametrize("rho", [0.0, 0.6])
 @pytest.mark.parametrize("seen", [20, 50, 80])
 def test_interval_holds_the_truth_as_often_as_it_says(seen, rho, n):
     truth, reported = simulated(1, n, rho)
@@ -490,10 +495,11 @@ def overfitting(rng, horizon=100):
     return rise - fall + rng.uniform(0.005, 0.03) * ar1(rng, horizon, rng.choice([0.0, 0.5]))
 
 
+@N_CURVES
 @pytest.mark.parametrize("seen", [20, 50, 80])
-def test_best_value_of_overfitting_curves(seen):
+def test_best_value_of_overfitting_curves(seen, n):
     rng = np.random.default_rng(14)
-    n, above, below = 300, 0, 0
+    above, below = 0, 0
     for _ in range(n):
         y = overfitting(rng)
         forecast = ENGINE(curve_of(y[:seen], 100), BEST)
@@ -510,14 +516,15 @@ def test_best_value_of_overfitting_curves(seen):
     assert below / n <= 0.25
 
 
+@N_CURVES
 @pytest.mark.parametrize("seen", [20, 50, 80])
-def test_best_value_of_rising_curves(seen):
-    _, reported = simulated(1, 300, 0.3)
+def test_best_value_of_rising_curves(seen, n):
+    _, reported = simulated(1, n, 0.3)
     inside = 0
     for y in reported:
         low, high = ENGINE(curve_of(y[:seen], 100), BEST).interval(0.9)
         inside += low - 1e-12 <= y.max() <= high
-    assert inside / 300 >= 0.9 - 4 * np.sqrt(0.9 * 0.1 / 300)
+    assert inside / n >= 0.9 - 4 * np.sqrt(0.9 * 0.1 / n)
 
 
 def test_best_is_not_worse_than_last():

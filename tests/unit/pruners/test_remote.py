@@ -16,7 +16,16 @@ import numpy as np
 import optuna
 import pytest
 import sqlalchemy
-from helpers import BAD, finished, good_trials, make_study, reports, saturating, sqlite
+from helpers import (
+    BAD,
+    finished,
+    good_study,
+    good_trials,
+    make_study,
+    reports,
+    saturating,
+    sqlite,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
@@ -444,7 +453,7 @@ class TestUntrusted:
 
     @pytest.mark.parametrize("row", ['{"half": ', "", "\x00", "[" * 5000, '"\ud800"'])
     def test_half_a_row_in_the_database(self, row: str, tmp_path: Path) -> None:
-        study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/s.db"))
+        study = good_study(f"sqlite:///{tmp_path}/s.db")
         study.pruner = trainer()
         trial = begun(study, BAD[:5])
         tell(study, trial)
@@ -525,7 +534,7 @@ class TestSettings:
         assert trial.should_prune() is False
 
     def test_what_it_decides_itself_is_shown_and_kept_if_wanted(self, tmp_path: Path) -> None:
-        study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/s.db"))
+        study = good_study(f"sqlite:///{tmp_path}/s.db")
         study.pruner = trainer(publish=False, ledger=False)
         silent = begun(study, [0.1, math.nan])
         assert silent.should_prune() is True

@@ -12,6 +12,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,8 @@ from helpers import (
     BAD,
     N_STEPS,
     CountingStorage,
+    begun_at,
+    good_study,
     good_trials,
     make_study,
     names,
@@ -312,7 +315,7 @@ def rows_of(study: optuna.Study, trial: int = -1, setting: Any = None) -> list[L
 
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:
-    return make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+    return good_study(f"sqlite:///{tmp_path}/study.db")
 
 
 class TestPruner:
@@ -406,7 +409,7 @@ class TestPruner:
         def broken(*_: Any) -> Any:
             raise ArithmeticError("no posterior")
 
-        study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+        study = good_study(f"sqlite:///{tmp_path}/study.db")
         watch(study, make_pruner(engine=broken), reports(DOOMED[:2]))
         rows = rows_of(study)
         assert [(row.reason, row.engine_status, row.engine) for row in rows] == [
@@ -460,6 +463,23 @@ class TestPruner:
         assert n_reads(f"sqlite:///{tmp_path}/other.db") == n_reads(False)
 
 
+@cache
+def states(setting: Any) -> list[TrialState]:
+    """What becomes of trials good and bad beside a ledger."""
+
+    def objective(trial: optuna.Trial) -> float:
+        curve = BAD if trial.number % 2 else saturating(0.95)
+        for step, value in enumerate(curve):
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return float(curve[-1])
+
+    study = make_study(good_trials(), pruner=make_pruner(ledger=setting, publish=False))
+    study.optimize(objective, n_trials=8)
+    return [trial.state for trial in study.get_trials()]
+
+
 def unusable(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a ledger that cannot be written."""
     path = tmp_path / "l.db"
@@ -506,20 +526,6 @@ def test_a_ledger_out_of_order_costs_one_warning(
     if kind == "unreachable":
         pytest.importorskip("psycopg2")
     url = unusable(kind, tmp_path, monkeypatch)
-
-    def objective(trial: optuna.Trial) -> float:
-        curve = BAD if trial.number % 2 else saturating(0.95)
-        for step, value in enumerate(curve):
-            trial.report(value, step)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-        return float(curve[-1])
-
-    def states(setting: Any) -> list[TrialState]:
-        # Long words, so that the file has to grow.
-        study = make_study(good_trials(), pruner=make_pruner(ledger=setting, publish=False))
-        study.optimize(objective, n_trials=8)
-        return [trial.state for trial in study.get_trials()]
 
     try:
         found = states(url)
@@ -659,16 +665,17 @@ class TestProcesses:
 
 def test_rows_are_of_the_trial_asked_for(tmp_path: Path) -> None:
     """The study is made anew under its name; the file beside it was kept."""
-    old = sqlite(f"sqlite:///{tmp_path}/old.db")
-    study = optuna.create_study(study_name="s", storage=old, direction="maximize")
-    study.add_trials(good_trials())
-    watch(study, make_pruner(), reports(DOOMED))
-    rows_of(study)
+
+    def train(url: str, started: datetime, n: int) -> list[LedgerEntry]:
+        study = good_study(url, make_pruner())
+        trial = begun_at(started, study)
+        for step, value in reports(DOOMED[:n]).items():
+            trial.report(value, step)
+            trial.should_prune()
+        return rows_of(study)
+
+    assert len(train(f"sqlite:///{tmp_path}/old.db", datetime(2026, 1, 1), 5)) == 5
     shutil.copy(tmp_path / "old.db.lcpruner", tmp_path / "new.db.lcpruner")
-    new = sqlite(f"sqlite:///{tmp_path}/new.db")
-    again = optuna.create_study(study_name="s", storage=new, direction="maximize")
-    again.add_trials(good_trials())
-    threading.Event().wait(1.1)  # starts are told apart to the second
-    watch(again, make_pruner(), reports(DOOMED[:3]))
-    assert [row.step for row in rows_of(again)] == [0, 1, 2]
-    assert all(isinstance(row.trial_started, datetime) for row in rows_of(again))
+    rows = train(f"sqlite:///{tmp_path}/new.db", datetime(2026, 1, 1, 0, 0, 2), 3)
+    assert [row.step for row in rows] == [0, 1, 2]
+    assert all(isinstance(row.trial_started, datetime) for row in rows)

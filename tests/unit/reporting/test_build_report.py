@@ -15,8 +15,8 @@ import pytest
 from helpers import (
     N_STEPS,
     SAYS_CONSTRAINTS,
+    good_study,
     good_trials,
-    make_study,
     reports,
     saturating,
     sqlite,
@@ -385,7 +385,7 @@ class TestCommand:
         monkeypatch: pytest.MonkeyPatch,
     ) -> Callable[..., tuple[int, str, str]]:
         monkeypatch.chdir(tmp_path)
-        study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+        study = good_study(f"sqlite:///{tmp_path}/study.db")
         study.pruner = LearningCurvePruner(N_STEPS)
         trial = study.ask()
         for step, value in enumerate(saturating(0.89)):
