@@ -388,7 +388,9 @@ class TestScale:
         """Trials pruned of a search over the curves themselves."""
         return TestScale.search(lambda c: c)[0]
 
-    @pytest.mark.parametrize("factor", [30.0, 1e3, 1e6, 1e12])
+    @pytest.mark.parametrize(
+        "factor", [30.0, 1e12, *(pytest.param(f, marks=pytest.mark.slow) for f in (1e3, 1e6))]
+    )
     def test_a_huge_first_report(self, factor: float) -> None:
         pruned = self.pruned_as_it_is()
         with_transient, made = self.search(lambda c: np.r_[c[0] * factor, c[1:]])
@@ -469,7 +471,13 @@ class TestSelfCheck:
         decisions = explain(study, study.trials[-1].number).decisions
         assert {d.caution is None or 0.05 <= d.caution < 1.0 for d in decisions} == {True}
 
-    @pytest.mark.parametrize("shift", np.linspace(0.0, 3.9, 14))
+    @pytest.mark.parametrize(
+        "shift",
+        [
+            pytest.param(shift, marks=[pytest.mark.slow] if i % 3 else [])
+            for i, shift in enumerate(np.linspace(0.0, 3.9, 14))
+        ],
+    )
     def test_wherever_the_metric_lies(self, shift: float, tmp_path: object) -> None:
         """As the sum of where it starts and how far it came the best value is not the same."""
         others = [self.rising(end) + shift for end in (-13, -12, -12.5, -11.5, -19, -19.5)]

@@ -458,7 +458,7 @@ def test_std_is_that_of_the_corrected_distribution(df, known, floor, maximize):
     parts = ([0.2, 0.9], [0.1, 0.3], [0.7, 0.3])
     forecast = mixture(*parts, df, unit=2.0, maximize=maximize, floor=floor)
     if known:
-        below = forecast._mixture_cdf(np.array([0.5]), np.array([0.2, 0.9]), np.array([0.1, 0.3]))
+        below = 1.0 - np.array([mixture(*parts, df).p_beats(0.5)])
         forecast = replace(
             forecast, recalibration=Recalibration(np.array([0.5]), below, np.array([0.95]))
         )

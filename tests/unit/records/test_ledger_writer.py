@@ -42,6 +42,7 @@ from optuna.trial import TrialState
 import optuna_lcpruner
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason
 from optuna_lcpruner._util import worker
+from optuna_lcpruner._util.worker import Worker
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.records import ledger, ledger_writer
 from optuna_lcpruner.records.ledger import DecisionContext, Ledger, LedgerEntry
@@ -195,25 +196,27 @@ class TestWriter:
     ) -> None:
         book.refuses = True
         writer = LedgerWriter(WHERE)
-        pauses, go_on, rest = threading.Event(), threading.Event(), writer._worker.rest
+        pauses, go_on, rest = threading.Event(), threading.Event(), Worker.rest
+        is_cut_short: list[bool] = []
 
-        def spy(seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
+        def spy(worker: Worker, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
             if seconds == 1.0:
                 pauses.set()
                 assert go_on.wait(20)
+                is_cut_short.append(enough())
             else:
-                rest(seconds, enough)
+                rest(worker, seconds, enough)
 
-        monkeypatch.setattr(writer._worker, "rest", spy)
+        monkeypatch.setattr(Worker, "rest", spy)
         writer.submit(row)
         assert pauses.wait(20)
         for _ in range(2 * ledger_writer.BATCH):
             writer.submit(row)
-        threading.Event().wait(0.2)
         assert book.n_refused == 1
         book.refuses = False
         go_on.set()
         assert writer.flush(20)
+        assert is_cut_short == [False]
 
     def test_flush_gives_up(self, book: FakeLedger) -> None:
         book.gate.clear()
@@ -224,16 +227,14 @@ class TestWriter:
         assert writer.flush(20)
 
     def test_its_thread_ends_when_there_is_nothing_to_write(
-        self, book: FakeLedger, monkeypatch: pytest.MonkeyPatch
+        self, book: FakeLedger, started: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(worker, "IDLE", 0.05)
         writer = LedgerWriter(WHERE)
         for step in range(3):
             writer.submit(lambda step=step: row(step))  # type: ignore[misc]
-            thread = writer._worker._thread
-            assert thread is not None
-            thread.join(20)
-            assert not thread.is_alive()
+            started[step].join(20)
+            assert not started[step].is_alive()
         assert book.steps == [0, 1, 2]
 
     def test_many_ledgers_are_waited_for_together(
@@ -288,12 +289,11 @@ class TestWriter:
         assert writer.flush(20)
         assert sorted(book.steps) == sorted(1000 * i + k for i in range(4) for k in range(100))  # type: ignore[type-var]
 
-    def test_the_process_may_end(self, book: FakeLedger) -> None:
+    def test_the_process_may_end(self, book: FakeLedger, started: list[threading.Thread]) -> None:
         writer = LedgerWriter(WHERE)
         writer.submit(row)
         assert writer.flush(20)
-        assert writer._worker._thread is not None
-        assert writer._worker._thread.daemon
+        assert [thread.daemon for thread in started] == [True]
 
     def test_one_writer_a_ledger(self) -> None:
         assert ledger_writer.writer(WHERE) is ledger_writer.writer(Address(WHERE.url))
@@ -600,17 +600,26 @@ def run_script(script: str, url: str) -> str:
 
 @pytest.mark.parametrize(("capacity", "rests"), [(1000, [9.0, 9.0]), (2, [0.0, 0.0])])
 def test_working_out_rests_the_longer_the_shorter_the_queue(
-    capacity: int, rests: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capacity: int, rests: list[float], book: FakeLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An entry that takes a second is followed by nine of rest while the queue is all but empty."""
     clock = iter(range(100))
     monkeypatch.setattr(ledger_writer, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    writer = LedgerWriter(Address(f"sqlite:///{tmp_path}/l.db"), capacity)
-    rested: list[float] = []
-    monkeypatch.setattr(writer._worker, "rest", rested.append)
-    writer._waiting.extend([row, row])
-    writer._work_out()
-    assert len(writer._unwritten) == 2
+    writer = LedgerWriter(WHERE, capacity)
+    both, rested = threading.Event(), []
+
+    def spy(worker: Worker, seconds: float, enough: Callable[[], bool] | None = None) -> None:
+        if enough is None:
+            rested.append(seconds)
+        else:  # while decisions are gathered
+            assert both.wait(20)
+
+    monkeypatch.setattr(Worker, "rest", spy)
+    for step in range(2):
+        writer.submit(lambda step=step: row(step))  # type: ignore[misc]
+    both.set()
+    assert writer.flush(20)
+    assert book.steps == [0, 1]
     np.testing.assert_allclose(rested, rests, atol=0.3)
 
 
