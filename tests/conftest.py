@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import optuna
 import pytest
 from hypothesis import settings
 
-# The same examples in every CI run; a developer's runs look for new ones.
+# The same examples in every CI run; a developer's runs look for new ones, fewer each time.
 settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("developer", max_examples=40)
+settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -29,6 +30,20 @@ def study_url(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path}/study.db"
     optuna.create_study(study_name="s", storage=url, direction="maximize")
     return url
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """The threads that start during the test, in that order."""
+    threads: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def noted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+    return threads
 
 
 def messages_of(level: int) -> Iterator[list[str]]:

@@ -11,7 +11,10 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
+from datetime import datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,10 +22,11 @@ import optuna
 import pytest
 import sqlalchemy
 from numpy.typing import ArrayLike, NDArray
+from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from optuna_lcpruner import Decision, LearningCurvePruner
 
@@ -108,6 +112,19 @@ def make_study(
     return study
 
 
+def begun_at(
+    started: datetime,
+    study: Study,
+    params: dict[str, Any] | None = None,
+    distributions: dict[str, BaseDistribution] | None = None,
+) -> Trial:
+    """A running trial of the study that began at a given time."""
+    frozen = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
+    frozen.datetime_start = started
+    study.add_trial(frozen)
+    return Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
+
+
 class Recording(BasePruner):
     """Asks ``pruner.decide`` whenever Optuna asks, and keeps the answers."""
 
@@ -160,15 +177,44 @@ def names(decisions: Sequence[Decision]) -> list[str]:
     return [decision.reason.name for decision in decisions]
 
 
-def sqlite(url: str) -> RDBStorage:
-    """An SQLite storage that does not wait for the disk."""
-    storage = RDBStorage(url)
+GOOD_STUDY = "good"
+"""Name of the study of :func:`good_study`."""
+
+
+@cache
+def _database(with_good_study: bool) -> bytes:
+    """An SQLite file with Optuna's tables, which take long to make."""
+    with TemporaryDirectory() as folder:
+        storage = RDBStorage(f"sqlite:///{folder}/made.db")
+        if with_good_study:
+            study = optuna.create_study(
+                study_name=GOOD_STUDY, storage=storage, direction="maximize"
+            )
+            study.add_trials(good_trials())
+        storage.remove_session()
+        storage.engine.dispose()
+        return Path(folder, "made.db").read_bytes()
+
+
+def sqlite(url: str, *, with_good_study: bool = False) -> RDBStorage:
+    """An SQLite storage that does not wait for the disk; a new file is a copy of a finished one."""
+    path = sqlalchemy.make_url(url).database
+    is_new = path not in (None, "", ":memory:") and "uri=" not in url and not Path(path).exists()
+    if is_new:
+        Path(path).write_bytes(_database(with_good_study))
+    storage = RDBStorage(url, skip_compatibility_check=is_new, skip_table_creation=is_new)
     sqlalchemy.event.listen(
         storage.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF")
     )
     if storage.engine.url.database not in (None, ":memory:"):
         storage.engine.dispose()
     return storage
+
+
+def good_study(url: str, pruner: BasePruner | None = None) -> Study:
+    """A study of the good trials, alone in a new SQLite file."""
+    storage = sqlite(url, with_good_study=True)
+    return optuna.load_study(study_name=GOOD_STUDY, storage=storage, pruner=pruner)
 
 
 class CountingStorage(InMemoryStorage):

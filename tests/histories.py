@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from helpers import constrained
+from helpers import (
+    constrained,
+)
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner import Reason, report
@@ -102,3 +104,25 @@ class History:
 def judged(step: int, why: Reason, p: float, **changes: Any) -> LedgerEntry:
     """A look with a forecast; 90 % interval 0.902 to 0.921, the best is 0.957."""
     return entry(step, why, p, **{"value": 0.8, "q25": 0.91, "q75": 0.92, **changes})
+
+
+def control(step: int, p: float) -> LedgerEntry:
+    return judged(step, Reason.CONTROL, p, action="control")
+
+
+def filled(folder: Path, direction: str = "maximize", name: str = "s") -> History:
+    """Two complete trials, three pruned, three of the control group of which two have ended."""
+    history = History(folder, direction, name)
+    history.trial(entry(0, Reason.STARTUP), value=0.957)
+    history.trial(judged(1, Reason.UNDECIDED, 0.3), judged(15, Reason.UNDECIDED, 0.5), value=0.915)
+    for step, p in ((3, 0.01), (5, 0.015), (7, 0.002)):
+        history.trial(
+            judged(1, Reason.UNDECIDED, 0.3), judged(step, Reason.BELOW_THRESHOLD, p),
+            value=0.4, n=step + 1, state=TrialState.PRUNED, seconds=10.0 * (step + 1),
+        )  # fmt: skip
+    history.trial(judged(1, Reason.UNDECIDED, 0.3), control(3, 0.01), control(4, 0.01), value=0.99)
+    history.trial(control(7, 0.02), value=0.905)
+    history.trial(control(5, 0.02), n=6, state=TrialState.RUNNING)
+    history.trial(entry(9, Reason.DIVERGED), value=0.1, n=10, state=TrialState.PRUNED, seconds=1.0)
+    history.trial(entry(0, Reason.TOO_FEW_REPORTS), n=3, state=TrialState.FAIL)
+    return history

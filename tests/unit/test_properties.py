@@ -111,7 +111,7 @@ def check(decision: Decision, pruner: LearningCurvePruner) -> None:
 )
 @settings(
     deadline=None,
-    max_examples=200,
+    max_examples=2 * settings.default.max_examples,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 def test_never_fails(

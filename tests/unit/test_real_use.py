@@ -6,13 +6,15 @@ Each class is a kind of use, with neighbours of the input that it was first seen
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 import numpy as np
 import optuna
 import pytest
-from helpers import SAYS_CONSTRAINTS, constrained, finished, reports
+from helpers import SAYS_CONSTRAINTS, constrained, finished, reports, sqlite
 from numpy.typing import ArrayLike, NDArray
 from optuna.pruners import BasePruner
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 
@@ -28,7 +30,7 @@ def curve(end: float, n: int = 20, start: float = 1.0, rate: float = 0.75) -> Ar
     return end + (start - end) * rate ** np.arange(n)
 
 
-def study_with(pruner: BasePruner, *curves: ArrayLike, storage: str | None = None) -> Study:
+def study_with(pruner: BasePruner, *curves: ArrayLike, storage: BaseStorage | None = None) -> Study:
     """A study that minimises, with completed trainings that nobody pruned."""
     study = optuna.create_study(
         study_name="s", pruner=pruner, sampler=optuna.samplers.RandomSampler(0), storage=storage
@@ -231,14 +233,14 @@ class TestStoppedButReturnedItsValue:
         warned: list[str],
         tmp_path: object,
     ) -> None:
-        url = None if storage is None else f"sqlite:///{tmp_path}/study.db"
+        where = None if storage is None else sqlite(f"sqlite:///{tmp_path}/study.db")
         kept = {"publish": publish, "ledger": False}
         pruner = wrap(LearningCurvePruner(n_steps=20, **kept))
-        study = study_with(pruner, curve(0.5), curve(0.45), curve(0.4), storage=url)
+        study = study_with(pruner, curve(0.5), curve(0.45), curve(0.4), storage=where)
         n = 0
-        for u in np.random.default_rng(0).random(10):
+        for u in np.random.default_rng(0).random(6):
             n += train(study, curve(0.6 + 0.3 * u), returns_if_stopped=True) is not None
-        assert n >= 8
+        assert n >= 5
         assert train(study, curve(0.25, rate=0.85)) is None
         assert [m for m in warned if "was told to stop returned a value" in m] == warned
         assert len(warned) == 1
@@ -380,15 +382,32 @@ class TestScale:
                      for _ in range(n))  # fmt: skip
         return pruned, sum(len(trial.intermediate_values) for trial in study.trials)
 
-    @pytest.mark.parametrize("factor", [30.0, 1e3, 1e6, 1e12])
+    @staticmethod
+    @cache
+    def pruned_as_it_is() -> int:
+        """Trials pruned of a search over the curves themselves."""
+        return TestScale.search(lambda c: c)[0]
+
+    @pytest.mark.parametrize(
+        "factor", [30.0, 1e12, *(pytest.param(f, marks=pytest.mark.slow) for f in (1e3, 1e6))]
+    )
     def test_a_huge_first_report(self, factor: float) -> None:
-        pruned, _ = self.search(lambda c: c)
+        pruned = self.pruned_as_it_is()
         with_transient, made = self.search(lambda c: np.r_[c[0] * factor, c[1:]])
         assert with_transient >= 0.8 * pruned
         assert made < 400
 
-    @pytest.mark.parametrize("n", [2, 3])
-    @pytest.mark.parametrize("factor", [30.0, 1e3, 1e6])
+    @pytest.mark.parametrize(
+        ("n", "factor"),
+        [
+            (2, 30.0),
+            (3, 1e3),
+            *(
+                pytest.param(n, factor, marks=pytest.mark.slow)
+                for n, factor in ((3, 30.0), (2, 1e3), (2, 1e6), (3, 1e6))
+            ),
+        ],
+    )
     def test_several_transients_do_not_stop_the_best(self, n: int, factor: float) -> None:
         rng = np.random.default_rng(4)
         study, best = study_with(LearningCurvePruner(n_steps=50)), np.inf
@@ -436,8 +455,7 @@ class TestSelfCheck:
         study = optuna.create_study(
             study_name="s",
             direction="maximize",
-            storage=f"sqlite:///{tmp_path}/study.db",
-            pruner=LearningCurvePruner(n_steps=50),
+            pruner=LearningCurvePruner(n_steps=50, ledger=f"sqlite:///{tmp_path}/l.db"),
         )
         for values in curves:
             study.add_trial(finished(reports(values)))
@@ -453,7 +471,13 @@ class TestSelfCheck:
         decisions = explain(study, study.trials[-1].number).decisions
         assert {d.caution is None or 0.05 <= d.caution < 1.0 for d in decisions} == {True}
 
-    @pytest.mark.parametrize("shift", np.linspace(0.0, 3.9, 14))
+    @pytest.mark.parametrize(
+        "shift",
+        [
+            pytest.param(shift, marks=[pytest.mark.slow] if i % 3 else [])
+            for i, shift in enumerate(np.linspace(0.0, 3.9, 14))
+        ],
+    )
     def test_wherever_the_metric_lies(self, shift: float, tmp_path: object) -> None:
         """As the sum of where it starts and how far it came the best value is not the same."""
         others = [self.rising(end) + shift for end in (-13, -12, -12.5, -11.5, -19, -19.5)]
@@ -470,6 +494,7 @@ class TestSelfCheck:
     def test_a_fixed_threshold_stays(self, tmp_path: object) -> None:
         others = [self.rising(end) for end in (-13, -12, -12.5, -11.5, -19, -19.5)]
         study = self.study(tmp_path, *others, self.rising(-19, 14))
-        study.pruner = LearningCurvePruner(n_steps=50, threshold=0.05)
+        ledger = f"sqlite:///{tmp_path}/l.db"
+        study.pruner = LearningCurvePruner(n_steps=50, threshold=0.05, ledger=ledger)
         train(study, self.rising(-15))
         assert "lowered" not in said(study)

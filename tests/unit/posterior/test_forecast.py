@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -338,23 +339,27 @@ def recalibrated(df=4.0, maximize=True, floor=-np.inf):
     return known(three(df, maximize), PIVOT, BELOW, floor=floor)
 
 
-def sampled(forecast, n=200_000):
-    """Metric values of a recalibrated forecast: the side of the pivot by H, the place by F."""
+@cache
+def sampled(n=200_000):
+    """Working values of a recalibrated forecast without a floor, the same in both directions.
+
+    The side of the pivot by H, the place by F.
+    """
+    forecast = recalibrated()
     rng = np.random.default_rng(21)
     location, scale = forecast.observed.location[-1], forecast.observed.scale[-1]
     which = rng.choice(3, size=20 * n, p=forecast.weights)
     z = location[which] + scale[which] * rng.standard_t(forecast.df, which.size)
     n_below = rng.binomial(n, BELOW)
     draws = [rng.choice(z[z <= PIVOT], n_below), rng.choice(z[z > PIVOT], n - n_below)]
-    z = np.maximum(np.concatenate(draws), forecast.floor)
-    return forecast.scale.to_metric(z)
+    return np.concatenate(draws)
 
 
 @pytest.mark.parametrize("maximize", [True, False])
 @pytest.mark.parametrize("floor", [-np.inf, -3.0, 0.0, 0.2, 3.0])
 def test_recalibrated_against_a_simulation(maximize, floor):
     forecast = recalibrated(4.0, maximize, floor)
-    x = sampled(forecast)
+    x = forecast.scale.to_metric(np.maximum(sampled(), floor))
     n = x.size
     assert_allclose(forecast.mean(), x.mean(), atol=5 * x.std() / np.sqrt(n))
     for value in forecast.scale.to_metric([-2.0, -0.7, 0.1, 0.3, 0.7, 2.0, 3.3]):
@@ -450,8 +455,8 @@ def test_std_is_that_of_the_corrected_distribution(df, known, floor, maximize):
     parts = ([0.2, 0.9], [0.1, 0.3], [0.7, 0.3])
     forecast = mixture(*parts, df, unit=2.0, maximize=maximize, floor=floor)
     if known:
-        below = forecast._mixture_cdf(np.array([0.5]), np.array([0.2, 0.9]), np.array([0.1, 0.3]))
-        forecast = replace(forecast, recalibration=Recalibration(0.5, float(below[0]), 0.95))
+        below = 1.0 - mixture(*parts, df).p_beats(0.5)
+        forecast = replace(forecast, recalibration=Recalibration(0.5, below, 0.95))
     levels = np.sinh(np.linspace(-12, 12, 40_001))  # dense at both ends
     levels = 1.0 / (1.0 + np.exp(-levels / np.sinh(12) * 30.0))
     x = forecast.quantile(levels)

@@ -42,7 +42,7 @@ def test_the_formula(n, m):
     curve = np.maximum(curve, knowledge.completed.min(axis=0))  # of their kind
     part = seen(curve, m)
     alone = ClosedForm()(part, knowledge)
-    p_e = 1.0 - alone._cdf(np.array([1.0]), None, True)[0]
+    p_e = alone.p_beats(float(knowledge.scale.to_metric(1.0)))
     peers = analogues.ComparisonCurves.of(
         knowledge.completed, knowledge.final, knowledge.best, knowledge.scale.unit
     )

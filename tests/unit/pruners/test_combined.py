@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ import numpy as np
 import optuna
 import pytest
 from forecasting import Watching
-from helpers import BAD, N_STEPS, environment, good_trials, make_study, reports, saturating, sqlite
+from helpers import (
+    BAD,
+    N_STEPS,
+    environment,
+    good_study,
+    good_trials,
+    make_study,
+    reports,
+    saturating,
+)
 from optuna.pruners import (
     BasePruner,
     HyperbandPruner,
@@ -56,8 +66,8 @@ class Broken(BasePruner):
 @pytest.fixture
 def studies(tmp_path: Path) -> Callable[[BasePruner], Study]:
     """Makes studies with five completed trials and a ledger beside them."""
-    storage = sqlite(f"sqlite:///{tmp_path}/s.db")
-    return lambda pruner: make_study(good_trials(), storage=storage, pruner=pruner)
+    files = count()
+    return lambda pruner: good_study(f"sqlite:///{tmp_path}/{next(files)}.db", pruner)
 
 
 TRUE, FALSE = Says(True), Says(False)

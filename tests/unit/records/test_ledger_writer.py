@@ -12,6 +12,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,8 @@ from helpers import (
     BAD,
     N_STEPS,
     CountingStorage,
+    begun_at,
+    good_study,
     good_trials,
     make_study,
     names,
@@ -39,6 +42,7 @@ from optuna.trial import TrialState
 import optuna_lcpruner
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason
 from optuna_lcpruner._util import worker
+from optuna_lcpruner._util.worker import Worker
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.records import ledger, ledger_writer
 from optuna_lcpruner.records.ledger import DecisionContext, Ledger, LedgerEntry
@@ -192,25 +196,27 @@ class TestWriter:
     ) -> None:
         book.refuses = True
         writer = LedgerWriter(WHERE)
-        pauses, go_on, rest = threading.Event(), threading.Event(), writer._worker.rest
+        pauses, go_on, rest = threading.Event(), threading.Event(), Worker.rest
+        is_cut_short: list[bool] = []
 
-        def spy(seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
+        def spy(worker: Worker, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
             if seconds == 1.0:
                 pauses.set()
                 assert go_on.wait(20)
+                is_cut_short.append(enough())
             else:
-                rest(seconds, enough)
+                rest(worker, seconds, enough)
 
-        monkeypatch.setattr(writer._worker, "rest", spy)
+        monkeypatch.setattr(Worker, "rest", spy)
         writer.submit(row)
         assert pauses.wait(20)
         for _ in range(2 * ledger_writer.BATCH):
             writer.submit(row)
-        threading.Event().wait(0.2)
         assert book.n_refused == 1
         book.refuses = False
         go_on.set()
         assert writer.flush(20)
+        assert is_cut_short == [False]
 
     def test_flush_gives_up(self, book: FakeLedger) -> None:
         book.gate.clear()
@@ -221,16 +227,14 @@ class TestWriter:
         assert writer.flush(20)
 
     def test_its_thread_ends_when_there_is_nothing_to_write(
-        self, book: FakeLedger, monkeypatch: pytest.MonkeyPatch
+        self, book: FakeLedger, started: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(worker, "IDLE", 0.05)
         writer = LedgerWriter(WHERE)
         for step in range(3):
             writer.submit(lambda step=step: row(step))  # type: ignore[misc]
-            thread = writer._worker._thread
-            assert thread is not None
-            thread.join(20)
-            assert not thread.is_alive()
+            started[step].join(20)
+            assert not started[step].is_alive()
         assert book.steps == [0, 1, 2]
 
     def test_many_ledgers_are_waited_for_together(
@@ -285,12 +289,11 @@ class TestWriter:
         assert writer.flush(20)
         assert sorted(book.steps) == sorted(1000 * i + k for i in range(4) for k in range(100))  # type: ignore[type-var]
 
-    def test_the_process_may_end(self, book: FakeLedger) -> None:
+    def test_the_process_may_end(self, book: FakeLedger, started: list[threading.Thread]) -> None:
         writer = LedgerWriter(WHERE)
         writer.submit(row)
         assert writer.flush(20)
-        assert writer._worker._thread is not None
-        assert writer._worker._thread.daemon
+        assert [thread.daemon for thread in started] == [True]
 
     def test_one_writer_a_ledger(self) -> None:
         assert ledger_writer.writer(WHERE) is ledger_writer.writer(Address(WHERE.url))
@@ -312,7 +315,7 @@ def rows_of(study: optuna.Study, trial: int = -1, setting: Any = None) -> list[L
 
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:
-    return make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+    return good_study(f"sqlite:///{tmp_path}/study.db")
 
 
 class TestPruner:
@@ -406,7 +409,7 @@ class TestPruner:
         def broken(*_: Any) -> Any:
             raise ArithmeticError("no posterior")
 
-        study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+        study = good_study(f"sqlite:///{tmp_path}/study.db")
         watch(study, make_pruner(engine=broken), reports(DOOMED[:2]))
         rows = rows_of(study)
         assert [(row.reason, row.engine_status, row.engine) for row in rows] == [
@@ -460,6 +463,23 @@ class TestPruner:
         assert n_reads(f"sqlite:///{tmp_path}/other.db") == n_reads(False)
 
 
+@cache
+def states(setting: Any) -> list[TrialState]:
+    """What becomes of trials good and bad beside a ledger."""
+
+    def objective(trial: optuna.Trial) -> float:
+        curve = BAD if trial.number % 2 else saturating(0.95)
+        for step, value in enumerate(curve):
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return float(curve[-1])
+
+    study = make_study(good_trials(), pruner=make_pruner(ledger=setting, publish=False))
+    study.optimize(objective, n_trials=8)
+    return [trial.state for trial in study.get_trials()]
+
+
 def unusable(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a ledger that cannot be written."""
     path = tmp_path / "l.db"
@@ -506,20 +526,6 @@ def test_a_ledger_out_of_order_costs_one_warning(
     if kind == "unreachable":
         pytest.importorskip("psycopg2")
     url = unusable(kind, tmp_path, monkeypatch)
-
-    def objective(trial: optuna.Trial) -> float:
-        curve = BAD if trial.number % 2 else saturating(0.95)
-        for step, value in enumerate(curve):
-            trial.report(value, step)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-        return float(curve[-1])
-
-    def states(setting: Any) -> list[TrialState]:
-        # Long words, so that the file has to grow.
-        study = make_study(good_trials(), pruner=make_pruner(ledger=setting, publish=False))
-        study.optimize(objective, n_trials=8)
-        return [trial.state for trial in study.get_trials()]
 
     try:
         found = states(url)
@@ -594,17 +600,26 @@ def run_script(script: str, url: str) -> str:
 
 @pytest.mark.parametrize(("capacity", "rests"), [(1000, [9.0, 9.0]), (2, [0.0, 0.0])])
 def test_working_out_rests_the_longer_the_shorter_the_queue(
-    capacity: int, rests: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capacity: int, rests: list[float], book: FakeLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An entry that takes a second is followed by nine of rest while the queue is all but empty."""
     clock = iter(range(100))
     monkeypatch.setattr(ledger_writer, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    writer = LedgerWriter(Address(f"sqlite:///{tmp_path}/l.db"), capacity)
-    rested: list[float] = []
-    monkeypatch.setattr(writer._worker, "rest", rested.append)
-    writer._waiting.extend([row, row])
-    writer._work_out()
-    assert len(writer._unwritten) == 2
+    writer = LedgerWriter(WHERE, capacity)
+    both, rested = threading.Event(), []
+
+    def spy(worker: Worker, seconds: float, enough: Callable[[], bool] | None = None) -> None:
+        if enough is None:
+            rested.append(seconds)
+        else:  # while decisions are gathered
+            assert both.wait(20)
+
+    monkeypatch.setattr(Worker, "rest", spy)
+    for step in range(2):
+        writer.submit(lambda step=step: row(step))  # type: ignore[misc]
+    both.set()
+    assert writer.flush(20)
+    assert book.steps == [0, 1]
     np.testing.assert_allclose(rested, rests, atol=0.3)
 
 
@@ -659,16 +674,17 @@ class TestProcesses:
 
 def test_rows_are_of_the_trial_asked_for(tmp_path: Path) -> None:
     """The study is made anew under its name; the file beside it was kept."""
-    old = sqlite(f"sqlite:///{tmp_path}/old.db")
-    study = optuna.create_study(study_name="s", storage=old, direction="maximize")
-    study.add_trials(good_trials())
-    watch(study, make_pruner(), reports(DOOMED))
-    rows_of(study)
+
+    def train(url: str, started: datetime, n: int) -> list[LedgerEntry]:
+        study = good_study(url, make_pruner())
+        trial = begun_at(started, study)
+        for step, value in reports(DOOMED[:n]).items():
+            trial.report(value, step)
+            trial.should_prune()
+        return rows_of(study)
+
+    assert len(train(f"sqlite:///{tmp_path}/old.db", datetime(2026, 1, 1), 5)) == 5
     shutil.copy(tmp_path / "old.db.lcpruner", tmp_path / "new.db.lcpruner")
-    new = sqlite(f"sqlite:///{tmp_path}/new.db")
-    again = optuna.create_study(study_name="s", storage=new, direction="maximize")
-    again.add_trials(good_trials())
-    threading.Event().wait(1.1)  # starts are told apart to the second
-    watch(again, make_pruner(), reports(DOOMED[:3]))
-    assert [row.step for row in rows_of(again)] == [0, 1, 2]
-    assert all(isinstance(row.trial_started, datetime) for row in rows_of(again))
+    rows = train(f"sqlite:///{tmp_path}/new.db", datetime(2026, 1, 1, 0, 0, 2), 3)
+    assert [row.step for row in rows] == [0, 1, 2]
+    assert all(isinstance(row.trial_started, datetime) for row in rows)

@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,13 @@ import pytest
 from helpers import (
     N_STEPS,
     SAYS_CONSTRAINTS,
+    good_study,
     good_trials,
-    make_study,
     reports,
     saturating,
     sqlite,
 )
-from histories import SIGN, STARTED, History, entry, judged
+from histories import SIGN, STARTED, History, control, entry, filled, judged
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
@@ -29,32 +28,10 @@ from optuna_lcpruner import LearningCurvePruner, Reason
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.cli.main import main
 from optuna_lcpruner.records import ledger_writer
-from optuna_lcpruner.records.ledger import COLUMNS, Ledger, LedgerEntry
+from optuna_lcpruner.records.ledger import COLUMNS, Ledger
 from optuna_lcpruner.records.location import Address
 from optuna_lcpruner.reporting.build_report import report
 from optuna_lcpruner.reporting.report import Report
-
-
-def control(step: int, p: float) -> LedgerEntry:
-    return judged(step, Reason.CONTROL, p, action="control")
-
-
-def filled(folder: Path, direction: str = "maximize", name: str = "s") -> History:
-    """Two complete trials, three pruned, three of the control group of which two have ended."""
-    history = History(folder, direction, name)
-    history.trial(entry(0, Reason.STARTUP), value=0.957)
-    history.trial(judged(1, Reason.UNDECIDED, 0.3), judged(15, Reason.UNDECIDED, 0.5), value=0.915)
-    for step, p in ((3, 0.01), (5, 0.015), (7, 0.002)):
-        history.trial(
-            judged(1, Reason.UNDECIDED, 0.3), judged(step, Reason.BELOW_THRESHOLD, p),
-            value=0.4, n=step + 1, state=TrialState.PRUNED, seconds=10.0 * (step + 1),
-        )  # fmt: skip
-    history.trial(judged(1, Reason.UNDECIDED, 0.3), control(3, 0.01), control(4, 0.01), value=0.99)
-    history.trial(control(7, 0.02), value=0.905)
-    history.trial(control(5, 0.02), n=6, state=TrialState.RUNNING)
-    history.trial(entry(9, Reason.DIVERGED), value=0.1, n=10, state=TrialState.PRUNED, seconds=1.0)
-    history.trial(entry(0, Reason.TOO_FEW_REPORTS), n=3, state=TrialState.FAIL)
-    return history
 
 
 @pytest.fixture(params=["maximize", "minimize"])
@@ -236,68 +213,6 @@ class TestReport:
             report(study)
 
 
-class Texts(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-        self.open: list[str] = []
-        self.attributes: list[str] = []
-        self.tags: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [name for name, _ in attrs]
-        self.tags.add(tag)
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if data.strip() and "style" not in self.open:
-            self.texts.append(data.strip())
-
-
-class TestShown:
-    def test_text(self, tmp_path: Path) -> None:
-        text = str(filled(tmp_path).report())
-        for line in (
-            "Study 's', maximize: 10 trials (4 complete, 1 fail, 4 pruned, 1 running), "
-            "16 decisions",
-            "Control group: 3 that would have been pruned ran on, 2 to their end.",
-            "1 of 2 beat the best value at that time: estimated 50 % of the prunes would have, "
-            "95 % interval [1.26 %, 98.7 %].",
-            "117 reports were made; training every pruned trial to its horizon would have taken "
-            "52 more (30.8 % of 169).",
-            "At each trial's own pace that is 7.02 min.",
-            "Shares are weighted: a member of the control group stands for 3 trials.",
-        ):
-            assert line in text.splitlines()
-        assert "75-100 %" in text
-
-    def test_html_says_the_same_and_needs_nothing_else(self, tmp_path: Path) -> None:
-        odd = '<b>&"it\'s" ü 学</b>'
-        found = filled(tmp_path, name=odd).report()
-        parser = Texts()
-        parser.feed(found.to_html())
-        assert parser.open == []
-        assert "b" not in parser.tags
-        assert set(parser.attributes) == {"lang", "charset"}
-        words = [line.strip() for line in str(found).splitlines() if line.strip()]
-        shown = " ".join(" ".join(parser.texts).split())
-        for line in words:
-            if not line.startswith("---"):
-                assert " ".join(line.split()) in shown
-
-    def test_dict(self, tmp_path: Path) -> None:
-        found = filled(tmp_path).report()
-        plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-        assert plain["cost"]["share"] == 0.5
-        assert plain["savings"]["saved"] == 52
-        assert [row["trial"] for row in plain["closest"]] == [3, 2, 4]
-        assert plain["accuracy"][0]["n_looks"] == 3
-
-
 @pytest.mark.parametrize("n_nan", [0, 8])
 @pytest.mark.slow
 def test_of_a_real_study(n_nan: int, tmp_path: Path) -> None:
@@ -385,7 +300,7 @@ class TestCommand:
         monkeypatch: pytest.MonkeyPatch,
     ) -> Callable[..., tuple[int, str, str]]:
         monkeypatch.chdir(tmp_path)
-        study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+        study = good_study(f"sqlite:///{tmp_path}/study.db")
         study.pruner = LearningCurvePruner(N_STEPS)
         trial = study.ask()
         for step, value in enumerate(saturating(0.89)):

@@ -17,6 +17,7 @@ from helpers import (
     SAYS_CONSTRAINTS,
     constrained,
     finished,
+    good_study,
     good_trials,
     make_study,
     names,
@@ -223,7 +224,7 @@ def make_pruner(**settings: Any) -> LearningCurvePruner:
 
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:
-    return make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+    return good_study(f"sqlite:///{tmp_path}/study.db")
 
 
 class TestExplain:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import queue
-import time
+import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from logging.handlers import QueueHandler
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,37 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from helpers import N_STEPS, SAYS_CONSTRAINTS, good_trials, make_study, saturating, sqlite
+from helpers import (
+    GOOD_STUDY,
+    N_STEPS,
+    SAYS_CONSTRAINTS,
+    begun_at,
+    good_study,
+    good_trials,
+    make_study,
+    saturating,
+    sqlite,
+)
 from histories import History, judged
+from optuna.distributions import FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, requeue
+from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import LedgerError
 from optuna_lcpruner.reporting.build_report import calls, second_chance_of
 
 ATTRIBUTE = "lcpruner_requeued_from"
 
 
+ENDS = (0.2, 0.9)
+
+
 def objective(trial: optuna.Trial) -> float:
     """Approaches a value that the parameter sets."""
-    curve = saturating(trial.suggest_float("end", 0.2, 0.9))
+    curve = saturating(trial.suggest_float("end", *ENDS))
     for step, value in enumerate(curve):
         trial.report(value, step)
         if trial.should_prune():
@@ -39,18 +55,35 @@ def objective(trial: optuna.Trial) -> float:
 Logged = Callable[[], list[tuple[str, str]]]
 
 
-def searched(url: str, seed: int) -> optuna.Study:
+def searched(study: optuna.Study, seed: int) -> optuna.Study:
     """Five completed trials, then fifteen with end drawn at random."""
-    pruner = LearningCurvePruner(N_STEPS)
-    study = make_study(good_trials(), storage=sqlite(url), pruner=pruner)
     study.sampler = optuna.samplers.RandomSampler(seed=seed)
     study.optimize(objective, n_trials=15)
     return study
 
 
+@pytest.fixture(scope="module")
+def finished_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of a finished search: its study and the ledger beside it."""
+    folder = tmp_path_factory.mktemp("search")
+    pruner = LearningCurvePruner(N_STEPS)
+    study = searched(good_study(f"sqlite:///{folder}/study.db", pruner), seed=0)
+    assert trial_attributes.writer().flush(60.0)
+    assert ledger_writer.flush(60.0)
+    study._storage.remove_session()
+    return folder
+
+
 @pytest.fixture
-def study(tmp_path: Path) -> optuna.Study:
-    return searched(f"sqlite:///{tmp_path}/study.db", seed=0)
+def study(finished_search: Path, tmp_path: Path) -> optuna.Study:
+    """A copy of that search, each test its own."""
+    shutil.copytree(finished_search, tmp_path, dirs_exist_ok=True)
+    return optuna.load_study(
+        study_name=GOOD_STUDY,
+        storage=sqlite(f"sqlite:///{tmp_path}/study.db"),
+        sampler=optuna.samplers.RandomSampler(seed=2),
+        pruner=LearningCurvePruner(N_STEPS),
+    )
 
 
 @pytest.fixture
@@ -198,7 +231,8 @@ class TestRequeue:
 
 class TestTrialsOfAnotherStudy:
     def test_its_second_chances_are_not_ours(self, study: optuna.Study, tmp_path: Path) -> None:
-        other = searched(f"sqlite:///{tmp_path}/other.db", seed=1)
+        pruner = LearningCurvePruner(N_STEPS, ledger=f"sqlite:///{tmp_path}/l.db")
+        other = searched(make_study(good_trials(), pruner=pruner), seed=1)
         closest = [call.trial for call in calls(study)]
         assert set(requeue(other, 1000)) & set(closest)
         other.optimize(objective, n_trials=4)  # of the others no parameter has been asked for
@@ -211,13 +245,15 @@ class TestTrialsOfAnotherStudy:
         """Of the same name in another storage, and of the same ledger."""
         setting = f"sqlite:///{tmp_path}/l.db"
         studies = [optuna.create_study(study_name="s", direction="maximize") for _ in range(2)]
-        for study, ends in zip(studies, ([0.3, 0.31], [0.32, 0.33]), strict=True):
+        days = (datetime(2026, 1, 1), datetime(2026, 1, 2))
+        for study, day, ends in zip(studies, days, ([0.3, 0.31], [0.32, 0.33]), strict=True):
             study.add_trials(good_trials())
             study.pruner = LearningCurvePruner(N_STEPS, ledger=setting)
             for end in ends:
-                study.enqueue_trial({"end": end})
-            study.optimize(objective, n_trials=2)
-            time.sleep(1.1)  # what starts within a second is taken for one
+                trial = begun_at(day, study, {"end": end}, {"end": FloatDistribution(*ENDS)})
+                with pytest.raises(optuna.TrialPruned):
+                    objective(trial)
+                study.tell(trial, state=TrialState.PRUNED)
         for study in studies:
             again = requeue(study, 1000, ledger=setting)
             assert sorted(again) == [5, 6]

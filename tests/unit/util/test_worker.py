@@ -63,23 +63,22 @@ def test_flush_gives_up_when_it_is_in_vain():
     assert not queue.worker.flush(0.01)
 
 
-def test_its_thread_ends_and_another_one_begins(monkeypatch):
+def test_its_thread_ends_and_another_one_begins(monkeypatch, started):
     monkeypatch.setattr(worker, "IDLE", 0.01)
     queue = Queue()
     for item in range(3):
         queue.add(item)
-        thread = queue.worker._thread
-        thread.join(20)
-        assert not thread.is_alive()
+        started[item].join(20)
+        assert not started[item].is_alive()
     assert queue.done == [0, 1, 2]
 
 
-def test_an_error_ends_the_thread_but_not_the_worker(monkeypatch):
+def test_an_error_ends_the_thread_but_not_the_worker(monkeypatch, started):
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
     queue = Queue()
     queue.done = None  # appending fails
     queue.add("kept")
-    queue.worker._thread.join(20)
+    started[0].join(20)
     queue.done = []
     queue.add("works")
     assert queue.worker.flush(20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +12,23 @@ import matplotlib as mpl
 import numpy as np
 import optuna
 import pytest
-from helpers import N_STEPS, good_trials, make_study, reports, saturating, sqlite, watch
+from helpers import (
+    GOOD_STUDY,
+    N_STEPS,
+    good_study,
+    good_trials,
+    make_study,
+    reports,
+    saturating,
+    sqlite,
+    watch,
+)
 from histories import History, judged
 from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, visualization
 from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import Ledger, LedgerError
 from optuna_lcpruner.records.location import Address
 from optuna_lcpruner.visualization import matplotlib as with_matplotlib
@@ -46,14 +58,12 @@ def figures_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     plt.close("all")
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> optuna.Study:
-    """Five complete trials, trial 5 pruned, 6 complete, 7 and 8 running."""
-    study = make_study(
-        good_trials(),
-        storage=sqlite(f"sqlite:///{tmp_path}/study.db"),
-        pruner=LearningCurvePruner(N_STEPS, threshold=0.05),
-    )
+@pytest.fixture(scope="module")
+def finished_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of the study and of the ledger beside it."""
+    folder = tmp_path_factory.mktemp("search")
+    url, pruner = f"sqlite:///{folder}/study.db", LearningCurvePruner(N_STEPS, threshold=0.05)
+    study = good_study(url, pruner)
 
     def objective(trial: optuna.Trial) -> float:
         curve = saturating(0.3 if trial.number == 5 else 0.95)
@@ -66,7 +76,18 @@ def study(tmp_path: Path) -> optuna.Study:
     study.optimize(objective, n_trials=2)
     for end in (0.9, 0.93):
         watch(study, LearningCurvePruner(N_STEPS), reports(saturating(end)[:8]))
-    return study
+    assert trial_attributes.writer().flush(60.0)
+    assert ledger_writer.flush(60.0)
+    study._storage.remove_session()
+    return folder
+
+
+@pytest.fixture
+def study(finished_search: Path, tmp_path: Path) -> optuna.Study:
+    """Five complete trials, trial 5 pruned, 6 complete, 7 and 8 running."""
+    shutil.copytree(finished_search, tmp_path, dirs_exist_ok=True)
+    storage = sqlite(f"sqlite:///{tmp_path}/study.db")
+    return optuna.load_study(study_name=GOOD_STUDY, storage=storage)
 
 
 def layer(chart: Chart, name: str) -> Any:
@@ -209,9 +230,10 @@ def test_a_stop_says_why(tmp_path: Path) -> None:
     assert hopeless.startswith("trial 1: 0.010 < 0.02")
 
 
-def thousand(folder: Path) -> History:
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> History:
     """A thousand trials, every other one pruned."""
-    history = History(folder)
+    history = History(tmp_path_factory.mktemp("thousand"))
     for number in range(1000):
         looks = [judged(step, Reason.UNDECIDED, 0.3) for step in range(1, 4)]
         if number % 2:
@@ -291,9 +313,8 @@ class TestBothLibraries:
         history.report()
         drawn(history.study, 0, ledger=history.url)
 
-    def test_of_a_thousand_trials(self, tmp_path: Path, drawn: Callable[..., list[Any]]) -> None:
-        history = thousand(tmp_path)
-        figures = drawn(history.study, 1, ledger=history.url)
+    def test_of_a_thousand_trials(self, thousand: History, drawn: Callable[..., list[Any]]) -> None:
+        figures = drawn(thousand.study, 1, ledger=thousand.url)
         for figure in figures:  # many trials are one line with gaps
             n = len(figure.data) if hasattr(figure, "data") else len(figure.lines)
             assert n <= 8

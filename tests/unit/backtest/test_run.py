@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-import scipy
+from backtests import Script, noisy_curves, outcomes, seen
 from helpers import (
     SAYS_CONSTRAINTS,
     constrained,
@@ -26,96 +24,31 @@ from helpers import (
 from numpy.typing import NDArray
 from optuna.pruners import (
     BasePruner,
-    HyperbandPruner,
     MedianPruner,
     NopPruner,
-    PatientPruner,
     PercentilePruner,
     SuccessiveHalvingPruner,
 )
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from optuna_lcpruner import LearningCurvePruner, PruneIfAny
+from optuna_lcpruner import LearningCurvePruner
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import RecordedStudy, from_curves, from_study
 from optuna_lcpruner.backtest.replay import (
-    DEFAULT_PRUNERS,
-    make_pruner,
-    pruner_names,
     replay,
 )
-from optuna_lcpruner.backtest.report import BacktestReport, Outcome, PrunerResult, Share
+from optuna_lcpruner.backtest.report import BacktestReport, PrunerResult, Share
 from optuna_lcpruner.backtest.run import backtest
-from optuna_lcpruner.records import ledger_writer
 
 Array = NDArray[np.float64]
 NAN = float("nan")
 YARDSTICK = os.environ.get("OPTUNA_LCPRUNER_YARDSTICK", "")
 
 
-def noisy_curves(n: int = 30, n_steps: int = 12, seed: int = 0) -> Array:
-    """Saturating curves that cross, larger is better, two of which diverge."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(1, n_steps + 1)
-    ends, rates = rng.uniform(0.3, 0.9, (n, 1)), rng.uniform(0.05, 0.8, (n, 1))
-    curves = ends * (1 - np.exp(-rates * t)) + rng.normal(0, 0.01, (n, n_steps))
-    curves[3, 5:] = curves[n // 2, 2:] = np.nan
-    return curves
-
-
-class Script(BasePruner):
-    """Stops a trial once it has reported a value that is to be stopped; keeps what it saw."""
-
-    def __init__(self, *stop_at: float) -> None:
-        self.stop_at = stop_at
-
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        seen.append((study, trial))
-        return trial.intermediate_values[trial.last_step or 0] in self.stop_at
-
-
-seen: list[tuple[Study, FrozenTrial]] = []
-
-
 @pytest.fixture(autouse=True)
 def nothing_seen() -> None:
     seen.clear()
-
-
-def by_hand(curves: Array, maximize: bool, n_startup_trials: int) -> list[tuple[int, bool]]:
-    """MedianPruner's rule on a matrix: reports made and whether pruned, row by row.
-
-    A trial is stopped where its best value so far is worse than the median of the completed trials'
-    values at that step, or is NaN.
-    """
-    fate, completed = [], np.empty((0, curves.shape[1]))
-    for curve in curves if maximize else -curves:
-        stopped = None
-        for n in range(1, curve.size + 1):
-            if len(completed) < n_startup_trials:
-                break
-            so_far = curve[:n][~np.isnan(curve[:n])]
-            if so_far.size == 0 or so_far.max() < np.median(completed[:, n - 1]):
-                stopped = n
-                break
-        fate.append((stopped or curve.size, stopped is not None))
-        if stopped is None and np.isfinite(curve[-1]):
-            completed = np.vstack([completed, curve])
-    return fate
-
-
-@pytest.mark.parametrize("maximize", [True, False])
-@pytest.mark.parametrize("seed", range(3))
-def test_a_replay_is_the_median_rule_applied_by_hand(maximize: bool, seed: int) -> None:
-    curves = noisy_curves(seed=seed) * (1 if maximize else -1)
-    order = np.random.default_rng(seed).permutation(len(curves))
-    study = from_curves(curves, "maximize" if maximize else "minimize")
-    result = replay(study, order.tolist(), MedianPruner(n_startup_trials=4))
-    expected = by_hand(curves[order], maximize, 4)
-    assert list(zip(result.spent, result.pruned, strict=True)) == expected
-    assert result.trials == tuple(order)
-    assert 5 < sum(result.pruned) < 25
 
 
 def yardstick() -> ModuleType:
@@ -181,35 +114,6 @@ def test_the_numbers_are_those_of_an_independent_replay(
             )
 
 
-def test_a_trial_replays_its_own_steps_and_returns_its_own_value() -> None:
-    trials = [finished({10: 0.1 * i, 25: 0.2 * i, 30: 0.3 * i}, value=float(i)) for i in range(5)]
-    trials.append(finished({1: 9.0}, value=0.5, user_attrs={"lcpruner_n_steps": 77}))
-    replay(from_study(make_study(trials, direction="minimize")), [5, 0, 2], Script(0.4))
-    study = seen[0][0]
-    assert study.direction == optuna.study.StudyDirection.MINIMIZE
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
-    assert [trial.value for trial in study.trials] == [0.5, 0.0, 0.4]
-    assert study.trials[0].intermediate_values == {1: 9.0}
-    assert study.trials[0].user_attrs == {"lcpruner_n_steps": 77}
-    assert study.trials[1].intermediate_values == {10: 0.0, 25: 0.0, 30: 0.0}
-    assert study.trials[2].intermediate_values == {10: 0.2, 25: 0.4}
-
-
-def test_a_diverged_training_reports_nan_to_its_end_and_fails() -> None:
-    curves = [[1.0, NAN, NAN], *[[1.0, 2.0, 3.0]] * 5]
-    result = replay(from_curves(curves, "maximize"), [0, 1], NopPruner())
-    assert (result.spent, result.pruned) == ((3, 3), (False, False))
-    report = backtest(curves, ["nop"], direction="maximize", n_orders=1)
-    assert report.results[0].original.cost == 1.0
-    assert "1 of the trials diverged" in report.table()
-
-
-def test_an_infinite_value_is_no_result() -> None:
-    curves = [[1.0, float("inf")], *[[1.0, 2.0]] * 5]
-    replay(from_curves(curves, "maximize"), [0, 1], Script())
-    assert [trial.state.name for trial in seen[0][0].trials] == ["FAIL", "COMPLETE"]
-
-
 def test_a_replay_ends_when_both_trials_and_reports_are_enough() -> None:
     study = from_curves(FIVE, "maximize")
 
@@ -222,36 +126,6 @@ def test_a_replay_ends_when_both_trials_and_reports_are_enough() -> None:
     assert run(n_trials=1, n_reports=6.5) == (4, 3, 2)
     assert run(n_trials=1, n_reports=99) == (4, 3, 2, 1, 0)
     assert run(n_trials=0) == ()
-
-
-def test_our_decisions_are_not_published_in_a_replay() -> None:
-    class Ours(LearningCurvePruner):
-        def prune(self, study: Study, trial: FrozenTrial) -> bool:
-            seen.append((study, trial))
-            return super().prune(study, trial)
-
-    curves = [saturating(end) for end in (0.8, 0.82, 0.84, 0.86, 0.9)] + [np.full(20, 0.1)]
-    replay(from_curves(curves, "maximize"), range(6), Ours(20, publish=True))
-    assert [trial.user_attrs for trial in seen[-1][0].trials] == [{}] * 6
-
-
-def test_nor_written_to_the_ledger(tmp_path: Path) -> None:
-    ours = LearningCurvePruner(12, ledger=f"sqlite:///{tmp_path}/mine.db")
-    pruners = {"mine": ours, "both": PruneIfAny([ours, NopPruner()])}
-    backtest(noisy_curves(), pruners, direction="maximize", n_orders=1)
-    assert ledger_writer.flush()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_replay_leaves_the_pruner_and_the_study_as_they_were() -> None:
-    pruner, ours = HyperbandPruner(max_resource=12), LearningCurvePruner(12)
-    study = make_study(finished(reports(curve)) for curve in noisy_curves() if curve[-1] > 0)
-    before = study.trials
-    backtest(study, [pruner, ours], n_orders=1)
-    assert pruner._pruners == []
-    assert len(ours._memory._memos) == 0
-    assert ours._memory.publish
-    assert study.trials == before
 
 
 def test_the_log_is_quiet_during_a_replay_and_afterwards_as_it_was(
@@ -493,179 +367,6 @@ def test_what_the_curves_say_themselves(
 
 
 STUDY = from_curves(noisy_curves(n_steps=50), "maximize")
-
-
-@pytest.mark.parametrize(
-    ("spec", "kind", "attributes"),
-    [
-        ("lcpruner", LearningCurvePruner, {"_conditions.n_steps": 50, "_memory.publish": False}),
-        ("lcpruner:n_steps=9,target=best", LearningCurvePruner, {"_conditions.n_steps": 9}),
-        ("lcpruner:n_steps=none", LearningCurvePruner, {"_conditions.n_steps": None}),
-        ("nop", NopPruner, {}),
-        ("median: n_warmup_steps = 3", MedianPruner, {"_n_warmup_steps": 3, "_percentile": 50.0}),
-        ("percentile", PercentilePruner, {"_percentile": 25.0}),
-        ("percentile:percentile=40", PercentilePruner, {"_percentile": 40}),
-        ("halving", SuccessiveHalvingPruner, {"_reduction_factor": 4, "_min_resource": None}),
-        ("hyperband", HyperbandPruner, {"_max_resource": 50, "_min_resource": 1}),
-        ("hyperband:max_resource=auto", HyperbandPruner, {"_max_resource": "auto"}),
-        ("patient:patience=3", PatientPruner, {"_patience": 3}),
-    ],
-)
-def test_a_name_and_its_settings(spec: str, kind: type, attributes: dict[str, Any]) -> None:
-    pruner = make_pruner(spec, STUDY)
-    assert type(pruner) is kind
-    assert {name: attrgetter(name)(pruner) for name in attributes} == attributes
-
-
-def test_names_and_rules_of_ours() -> None:
-    rule = make_pruner("lcpruner:threshold=0.05,engine=closed_form", STUDY)
-    assert isinstance(rule, LearningCurvePruner)
-    assert rule._rule.threshold == 0.05
-    patient = make_pruner("patient:wrapped=lcpruner,patience=1", STUDY)
-    assert isinstance(patient, PatientPruner)
-    assert isinstance(patient._wrapped_pruner, LearningCurvePruner)
-    announced = make_pruner("lcpruner", replace(STUDY, announced=True))
-    assert isinstance(announced, LearningCurvePruner)
-    assert announced._conditions.n_steps is None  # each trial says it itself
-    steps_of_500 = replace(STUDY, n_steps=5000, stride=500.0)
-    hyperband = make_pruner("hyperband", steps_of_500)
-    assert isinstance(hyperband, HyperbandPruner)
-    assert (hyperband._min_resource, hyperband._max_resource) == (500, 5000)
-
-
-def test_every_name_makes_a_pruner_and_the_defaults_are_eight() -> None:
-    needed = {"threshold": ":upper=0.5"}
-    for name in pruner_names():
-        assert isinstance(make_pruner(name + needed.get(name, ""), STUDY), BasePruner)
-    assert len(DEFAULT_PRUNERS) == 8
-    assert "publish" not in pruner_names()["lcpruner"]
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("medium", "unknown pruner 'medium'; known are lcpruner, nop, median"),
-        ("median:warmup=3", "unknown setting 'warmup'; its settings are n_startup_trials"),
-        ("nop:a=1", "unknown setting 'a'; it has no settings"),
-        ("lcpruner:publish=true", "unknown setting 'publish'"),
-        ("median:n_warmup_steps", "give 'n_warmup_steps' a value"),
-        ("median:n_warmup_steps=", "give 'n_warmup_steps' a value"),
-        ("median:n_warmup_steps=x", "n_warmup_steps must be a number, but got 'x'"),
-        ("lcpruner:risk=2", "risk must be between 0 and 1, but got 2"),
-        ("lcpruner:risk=True", "risk must be a number, but got True"),
-        ("lcpruner:risk=none", "risk must be a number, but got 'none'"),
-        ("lcpruner:engine=magic", "engine must be one of 'pool', .*, but got 'magic'"),
-        ("patient:wrapped=medium", "unknown pruner 'medium'"),
-        ("threshold", "Either lower or upper must be specified"),
-    ],
-)
-def test_a_name_or_setting_that_cannot_be(spec: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        make_pruner(spec, STUDY)
-
-
-def outcomes(kept: int, cost: float, n: int = 20) -> tuple[Outcome, ...]:
-    return tuple(
-        Outcome(i, cost, 0.0, i < kept, 0, 0.0, True, False, (None,), 1.0) for i in range(n)
-    )
-
-
-def result(name: str, kept: int, cost: float, original: bool = True) -> PrunerResult:
-    first = replace(outcomes(0, cost)[0], kept=original)
-    return PrunerResult(name, name.startswith("lcpruner"), first, outcomes(kept, cost))
-
-
-def advice(*results: PrunerResult) -> str:
-    return BacktestReport(STUDY, 30, 5.0, (0,), results).advice
-
-
-def test_the_advice_is_the_cheapest_setting_that_keeps_the_best() -> None:
-    careful, middle = result("lcpruner:risk=0.1", 20, 0.5), result("lcpruner:risk=0.4", 19, 0.4)
-    bold = result("lcpruner:risk=0.9", 18, 0.2)
-    said = advice(careful, middle, bold, result("median", 18, 0.1), result("nop", 20, 1.0))
-    assert said.startswith("Use lcpruner:risk=0.4: ")
-    assert "(19 of 20)" in said
-    assert said.endswith("at 40% of the steps.")
-    assert "though halving would have done so for 30%" in advice(middle, result("halving", 19, 0.3))
-    assert "not in the original order" in advice(result("lcpruner", 20, 0.5, original=False))
-
-
-def test_the_advice_says_when_there_is_none() -> None:
-    none = advice(result("lcpruner:risk=0.5", 12, 0.3), result("lcpruner:risk=0.2", 18, 0.6))
-    assert none.startswith("No lcpruner setting here would have kept the best trial in 95%")
-    assert "closest is lcpruner:risk=0.2, in 18 of 20 for 60%" in none
-    assert "none to advise" in advice(result("median", 20, 0.3))
-
-
-@pytest.mark.parametrize(("count", "n"), [(0, 20), (20, 20), (19, 20), (3, 7), (1, 1)])
-def test_the_interval_of_a_share(count: int, n: int) -> None:
-    """Wilson's ends are 1.96 of their own standard errors from the share."""
-    low, high = Share(count, n).interval
-    assert 0.0 <= low < high <= 1.0
-    for end in (low, high):
-        reach = scipy.stats.norm.ppf(0.975) * np.sqrt(end * (1.0 - end) / n)
-        np.testing.assert_allclose(abs(count / n - end), reach, rtol=1e-9, atol=1e-9)
-
-
-def test_the_interval_of_no_share() -> None:
-    assert Share(0, 0).interval == (0.0, 1.0)
-
-
-@pytest.fixture(scope="module")
-def report() -> BacktestReport:
-    trials = [finished(reports(curve)) for curve in noisy_curves(20) if curve[-1] > 0]
-    trials += [finished(reports([0.5]), state=TrialState.PRUNED)] * 3
-    study = make_study(trials)
-    return backtest(study, [*SOME, "median", "nop"], n_orders=4, top=2)
-
-
-def test_the_table(report: BacktestReport) -> None:
-    text = report.table()
-    lines = text.splitlines()
-    assert "18 trials, maximize, a full training is 12 steps" in lines[0]
-    assert lines[1] == "left out: 3 pruned"
-    nop = next(line for line in lines if line.startswith("nop"))
-    assert nop.split()[1:4] == ["100%", "[100,", "100]"]
-    assert "4/4 [51, 100]" in nop
-    assert max(map(len, lines[:-1])) <= 130
-    best = report.study.trials[report.top[0]]
-    assert f"trial {best.number} ({best.value:.5g})" in text
-    assert lines[-1] == report.advice
-    costs = [r.interval("cost") for r in report.results]
-    assert all(0 < c.low <= c.mean <= c.high <= 1 for c in costs)
-
-
-def test_the_json(report: BacktestReport) -> None:
-    read = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert [entry["pruner"] for entry in read["pruners"]] == [r.pruner for r in report.results]
-    for entry in read["pruners"]:
-        assert entry["cost"]["mean"] == pytest.approx(np.mean([o["cost"] for o in entry["orders"]]))
-        assert entry["kept"]["count"] == sum(o["kept"] for o in entry["orders"])
-    assert read["left_out"] == {"pruned": 3}
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # an old matplotlib, a new pyparsing
-def test_the_figure(report: BacktestReport, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    figure = report.figure()
-    figure.savefig(tmp_path / "a.png")
-    assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    left, right = figure.axes
-    drawn = {(round(x, 9), round(y, 9)) for line in left.lines for x, y in line.get_xydata()}
-    for r in report.results:
-        point = (r.interval("cost").mean, r.interval("regret").mean)
-        assert (round(point[0], 9), round(point[1], 9)) in drawn
-    assert [label.get_text() for label in right.get_yticklabels()] == [
-        r.pruner for r in report.results
-    ]
-
-
-def test_without_matplotlib_a_figure_says_what_to_install(
-    report: BacktestReport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install matplotlib"):
-        report.figure()
 
 
 def test_unequal_lengths_are_replayed_as_they_are() -> None:

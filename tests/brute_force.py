@@ -1,10 +1,14 @@
 """The closed-form posterior by dense covariance matrices instead of the tridiagonal whitening."""
 
 import numpy as np
+from numpy.testing import assert_allclose
 from scipy import stats
 
 from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.closed_form.shapes import shape_grid
+from optuna_lcpruner.posterior.interface import StudyKnowledge
 
 
 def curve_of(values, horizon, positions=None):
@@ -57,3 +61,49 @@ def dense_posterior(prior, families, horizon, knots, z, ahead, seen):
     value = [np.array(part).T for part in zip(*results[0::2], strict=True)]
     latent = [np.array(part).T for part in zip(*results[1::2], strict=True)]
     return weights, *value, *latent
+
+
+def coordinates(prior, n, size=0.7, seed=0):
+    return size * np.random.default_rng(seed).normal(size=(n, prior.n_coordinates))
+
+
+WORKING = StudyKnowledge(Scale(0.0, 1.0, True))
+
+
+def assert_same_as_dense(prior, families, horizon, positions, seed=0, rtol=1e-8):
+    rng = np.random.default_rng(seed)
+    curve = curve_of(
+        0.8 - 0.6 * np.asarray(positions, float) ** -0.5 + 0.03 * rng.normal(size=len(positions)),
+        horizon,
+        positions,
+    )
+    knots, z = curve.on_knots
+    grid = curve.knots.positions
+    ahead = np.unique(np.linspace(knots[-1] + 1, len(grid) - 1, 4).astype(int))
+    forecast = ClosedForm(prior, families)(curve, WORKING, grid[ahead])
+    weights, mean, variance, latent_mean, latent_variance = dense_posterior(
+        prior, families, horizon, knots, z, ahead, positions[-1] / horizon
+    )
+    kept = weights > 2e-4
+    # The engine leaves light components out; order (noise model, level, shape) is the same.
+    assert forecast.weights.size == np.count_nonzero(kept)
+    assert_allclose(forecast.weights, weights[kept] / weights[kept].sum(), rtol=1e-6)
+    assert_allclose(forecast.observed.location, mean[:, kept], rtol=rtol, atol=rtol)
+    assert_allclose(forecast.observed.scale, np.sqrt(variance[:, kept]), rtol=rtol)
+    assert_allclose(forecast.latent.location, latent_mean[:, kept], rtol=rtol, atol=rtol)
+    assert_allclose(forecast.latent.scale, np.sqrt(latent_variance[:, kept]), rtol=rtol)
+    # What was left out weighs too little to matter.
+    full = weights / weights.sum()
+    assert_allclose(forecast.mean(), mean[-1] @ full, atol=3e-3)
+
+
+PLACES = {
+    "contiguous": (20, np.arange(1, 9)),
+    "two points": (12, [1, 2]),
+    "one point": (12, [1]),
+    "gaps": (20, [1, 2, 5, 6, 11]),
+    "late start": (30, [7, 9, 10, 15, 16, 17]),
+    "one ahead": (9, np.arange(1, 9)),
+    "averaged": (300, np.arange(1, 91)),
+    "averaged, with a gap": (300, [*range(1, 30), *range(60, 90)]),
+}

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from brute_force import curve_of, dense_posterior
+from brute_force import PLACES, WORKING, assert_same_as_dense, curve_of, dense_posterior
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -13,7 +13,6 @@ from optuna_lcpruner.curves.scale import Scale
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
 
-WORKING = StudyKnowledge(Scale(0.0, 1.0, True))
 BEST = StudyKnowledge(Scale(0.0, 1.0, True), Target.BEST)
 ENGINE = ClosedForm()
 
@@ -24,53 +23,6 @@ def ar1(rng, n, rho):
     for k in range(1, n):
         noise[k] = rho * noise[k - 1] + np.sqrt(1 - rho**2) * noise[k]
     return noise
-
-
-def assert_same_as_dense(prior, families, horizon, positions, seed=0, rtol=1e-8):
-    rng = np.random.default_rng(seed)
-    curve = curve_of(
-        0.8 - 0.6 * np.asarray(positions, float) ** -0.5 + 0.03 * rng.normal(size=len(positions)),
-        horizon,
-        positions,
-    )
-    knots, z = curve.on_knots
-    grid = curve.knots.positions
-    ahead = np.unique(np.linspace(knots[-1] + 1, len(grid) - 1, 4).astype(int))
-    forecast = ClosedForm(prior, families)(curve, WORKING, grid[ahead])
-    weights, mean, variance, latent_mean, latent_variance = dense_posterior(
-        prior, families, horizon, knots, z, ahead, positions[-1] / horizon
-    )
-    kept = weights > 2e-4
-    # The engine leaves light components out; order (noise model, level, shape) is the same.
-    assert forecast.weights.size == np.count_nonzero(kept)
-    assert_allclose(forecast.weights, weights[kept] / weights[kept].sum(), rtol=1e-6)
-    assert_allclose(forecast.observed.location, mean[:, kept], rtol=rtol, atol=rtol)
-    assert_allclose(forecast.observed.scale, np.sqrt(variance[:, kept]), rtol=rtol)
-    assert_allclose(forecast.latent.location, latent_mean[:, kept], rtol=rtol, atol=rtol)
-    assert_allclose(forecast.latent.scale, np.sqrt(latent_variance[:, kept]), rtol=rtol)
-    # What was left out weighs too little to matter.
-    full = weights / weights.sum()
-    assert_allclose(forecast.mean(), mean[-1] @ full, atol=3e-3)
-
-
-PLACES = {
-    "contiguous": (20, np.arange(1, 9)),
-    "two points": (12, [1, 2]),
-    "one point": (12, [1]),
-    "gaps": (20, [1, 2, 5, 6, 11]),
-    "late start": (30, [7, 9, 10, 15, 16, 17]),
-    "one ahead": (9, np.arange(1, 9)),
-    "averaged": (300, np.arange(1, 91)),
-    "averaged, with a gap": (300, [*range(1, 30), *range(60, 90)]),
-}
-
-
-@pytest.mark.parametrize("kappa", [0.0, 0.5])
-@pytest.mark.parametrize("rho", [0.0, 0.7, 1.0])
-@pytest.mark.parametrize("place", PLACES)
-def test_against_dense_linear_algebra(place, rho, kappa):
-    prior = CurvePrior(sigma=(0.03,), rho=(rho,), kappa=(kappa,))
-    assert_same_as_dense(prior, ("pow3",), *PLACES[place])
 
 
 SEVERAL = CurvePrior(
@@ -142,7 +94,12 @@ def simulated(seed, n, rho, horizon=100):
     return truth, truth + sigma[:, None] * noise
 
 
-@pytest.mark.parametrize(("rho", "n"), [(0.0, 300), (0.6, 300)])
+# So many simulated curves by default, so many where time does not matter.
+N_CURVES = pytest.mark.parametrize("n", [120, pytest.param(300, marks=pytest.mark.slow)])
+
+
+@N_CURVES
+@pytest.mark.parametrize("rho", [0.0, 0.6])
 @pytest.mark.parametrize("seen", [20, 50, 80])
 def test_interval_holds_the_truth_as_often_as_it_says(seen, rho, n):
     truth, reported = simulated(1, n, rho)
@@ -490,10 +447,11 @@ def overfitting(rng, horizon=100):
     return rise - fall + rng.uniform(0.005, 0.03) * ar1(rng, horizon, rng.choice([0.0, 0.5]))
 
 
+@N_CURVES
 @pytest.mark.parametrize("seen", [20, 50, 80])
-def test_best_value_of_overfitting_curves(seen):
+def test_best_value_of_overfitting_curves(seen, n):
     rng = np.random.default_rng(14)
-    n, above, below = 300, 0, 0
+    above, below = 0, 0
     for _ in range(n):
         y = overfitting(rng)
         forecast = ENGINE(curve_of(y[:seen], 100), BEST)
@@ -510,14 +468,15 @@ def test_best_value_of_overfitting_curves(seen):
     assert below / n <= 0.25
 
 
+@N_CURVES
 @pytest.mark.parametrize("seen", [20, 50, 80])
-def test_best_value_of_rising_curves(seen):
-    _, reported = simulated(1, 300, 0.3)
+def test_best_value_of_rising_curves(seen, n):
+    _, reported = simulated(1, n, 0.3)
     inside = 0
     for y in reported:
         low, high = ENGINE(curve_of(y[:seen], 100), BEST).interval(0.9)
         inside += low - 1e-12 <= y.max() <= high
-    assert inside / 300 >= 0.9 - 4 * np.sqrt(0.9 * 0.1 / 300)
+    assert inside / n >= 0.9 - 4 * np.sqrt(0.9 * 0.1 / n)
 
 
 def test_best_is_not_worse_than_last():

@@ -21,13 +21,13 @@ from helpers import (
     Recording,
     SpyEngine,
     finished,
+    good_study,
     good_trials,
     judge,
     make_study,
     names,
     reports,
     saturating,
-    sqlite,
     watch,
 )
 from optuna.pruners import BasePruner, PatientPruner
@@ -1174,7 +1174,7 @@ class TestEnded:
         self, tmp_path: Path
     ) -> None:
         """What was decided in its time stays what is on record."""
-        study = make_study(good_trials(), storage=sqlite(f"sqlite:///{tmp_path}/study.db"))
+        study = good_study(f"sqlite:///{tmp_path}/study.db")
         study.pruner = make_pruner()
         study.optimize(lambda trial: train(trial, DOOMED), n_trials=1)
         assert ledger_writer.flush(20)
