@@ -53,8 +53,11 @@ class Look:
     won: bool
 
 
-def looks(path: Path, seed: int, n_trials: int) -> Iterator[Look]:
-    """All looks at one study in one order."""
+Question = tuple[LearningCurve, StudyKnowledge]
+
+
+def looks(path: Path, seed: int, n_trials: int) -> Iterator[tuple[Look, Question]]:
+    """All looks at one study in one order, each with what an engine would be asked."""
     curves, name = load(path)
     rng = np.random.default_rng(seed)
     curves = curves[rng.permutation(len(curves))][:n_trials]
@@ -80,7 +83,7 @@ def looks(path: Path, seed: int, n_trials: int) -> Iterator[Look]:
                     continue
                 part = LearningCurve(np.arange(1.0, n + 1.0), curve[:n], n_steps)
                 ahead = engine(part, knowledge)
-                yield Look(
+                look = Look(
                     path.name.split("_")[0],
                     name,
                     order,
@@ -94,6 +97,7 @@ def looks(path: Path, seed: int, n_trials: int) -> Iterator[Look]:
                     0.5 * np.log((1 + sum(2 * b >= number for b in bests)) / (1 + np.log(2))),
                     bool(curve[-1] > knowledge.best),
                 )
+                yield look, (part, knowledge)
                 threshold = rule.threshold_at(number + 1, part.seen)
                 if len(known) >= 3 and ahead.p_beats(knowledge.best) < threshold and not stopped:
                     stopped, stopped_at = True, n
@@ -132,7 +136,7 @@ def main() -> None:
         look
         for path in arguments.studies
         for seed in range(arguments.orders)
-        for look in looks(path, seed, arguments.trials)
+        for look, _ in looks(path, seed, arguments.trials)
     ]
     source, study, order = (
         np.array([getattr(r, key) for r in rows]) for key in ("source", "study", "order")
