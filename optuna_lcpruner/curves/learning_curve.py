@@ -71,12 +71,15 @@ class LearningCurve:
         values: Oriented values, shape (n,).
         horizon: Position of the last report of a full training.
         stride: The caller's steps from one position to the next.
+        p_by_ranks: P that it ends better than the study's completed trials, by where it stands
+            among all that came as far; None where that says nothing.
     """
 
     positions: Array
     values: Array
     horizon: int
     stride: float = 1.0
+    p_by_ranks: float | None = None
 
     def __post_init__(self) -> None:
         positions = np.array(self.positions, dtype=float)

@@ -13,6 +13,9 @@ from optuna_lcpruner.posterior.forecast import Forecast
 _LENIENCE = 20.0
 """A trial with more than this times sqrt(risk) times any trial's chance is not stopped."""
 
+_FEW_RIVALS = 8.0
+"""Among this many trials the threshold is that of forecasts."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -58,6 +61,22 @@ class Rule:
         if self.threshold is not None:
             return self.threshold
         return min(self.risk, _LENIENCE * math.sqrt(self.risk) / n_begun) * (1.0 - seen) * caution
+
+    def threshold_among(self, n_rivals: int, seen: float) -> float:
+        """The probability of ending best of all under way below which a trial is pruned.
+
+        It is what decides before forecasts can be made:
+
+            threshold = risk * min(1, 8 / (R + 1)) * (1 - n / T)
+
+        With R rivals any trial is the best with probability 1 / (R + 1), so among many of them the
+        threshold shrinks, as :attr:`risk` does in a long study.
+
+        Args:
+            n_rivals: R, other trials that are under way or have completed.
+            seen: Fraction of the training that is done, n / T.
+        """
+        return self.risk * min(1.0, _FEW_RIVALS / (n_rivals + 1.0)) * (1.0 - seen)
 
     def judge(
         self,

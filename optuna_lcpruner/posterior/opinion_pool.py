@@ -1,4 +1,4 @@
-"""The default posterior: base rate, similar trials and the trial's own curve in one distribution.
+"""The default posterior: base rate, similar trials, early ranks and the curve in one distribution.
 
 Glossary (f = n / T, the fraction of training seen; N completed trials; y* the study's best value):
     P_A   P(final > y*) by the analogues: what trials that looked like this one went on to gain
@@ -15,6 +15,10 @@ of another kind than the completed ones (1 - plausible, see
 this curve's own first value, and no more than eight trials count against it in N; below one half
 the ensemble does without the shapes learned from the others too. The same holds of a where the
 study's best value is that of a trial without a curve: that no curve got there says nothing.
+
+While few trials have completed there is one source more, the rank of the trial among all that came
+as far (:mod:`~optuna_lcpruner.posterior.early_ranks`): logit P goes 1 / (N + 1) of the way to what
+it says.
 
 How the final value lies on either side of y* is left to the mixture of both, in which the ensemble
 counts as one more neighbour: weight 1 / (k + 1), the analogues k / (k + 1). Pool and mixture are
@@ -124,8 +128,11 @@ class OpinionPool:
                 + similar * _logit(p_analogues)
                 + own * _logit(p_ensemble)
             )
+            if curve.p_by_ranks is not None:
+                share = 1.0 / (knowledge.final.size + 1.0)
+                log_odds += share * (_logit(curve.p_by_ranks) - log_odds)
             p_beat = 1.0 / (1.0 + math.exp(-log_odds))
-        return _Opinions(found, p_analogues, p_ensemble, p_beat)
+        return _Opinions(found, p_analogues, p_ensemble, p_beat, curve.p_by_ranks)
 
 
 _BEST = np.array([1.0])
@@ -134,12 +141,22 @@ _BEST = np.array([1.0])
 
 @dataclass(frozen=True)
 class _Opinions:
-    """What the two sources say of the best value, and what that makes together."""
+    """What the sources say of the best value, and what that makes together."""
 
     analogues: analogues.Analogues
     p_analogues: float
     p_ensemble: float
     p_beat: float
+    p_by_ranks: float | None
+
+    def by_name(self, base_rate: float) -> dict[str, float]:
+        """What each source says alone."""
+        said = {
+            "curve model": self.p_ensemble,
+            "similar trials": self.p_analogues,
+            "base rate": base_rate,
+        }
+        return said if self.p_by_ranks is None else {**said, "early ranks": self.p_by_ranks}
 
 
 def _peers(knowledge: StudyKnowledge) -> analogues.ComparisonCurves:
@@ -163,11 +180,7 @@ def _mixture(alone: Forecast, opinions: _Opinions, knowledge: StudyKnowledge) ->
         floor=alone.floor,
         shares={name: share * part for name, part in alone.shares.items()}
         | {"analogues": 1.0 - share},
-        opinions={
-            "curve model": opinions.p_ensemble,
-            "similar trials": opinions.p_analogues,
-            "base rate": knowledge.base_rate,
-        },
+        opinions=opinions.by_name(knowledge.base_rate),
     )
     if opinions.analogues.plausible < _PLAUSIBLE:
         mixture = replace(mixture, remark="unlike the completed trials, which therefore say little")

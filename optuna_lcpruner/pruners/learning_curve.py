@@ -5,20 +5,21 @@ from __future__ import annotations
 import copy
 import math
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, cast
 
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
+from optuna_lcpruner._util.arrays import IntArray
 from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
+from optuna_lcpruner._util.formatting import format_distinct, p_is
 from optuna_lcpruner._util.optuna_storage import study_id_of, trial_id_of
 from optuna_lcpruner._util.validation import boolean, choice, integer, real
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.curves.scale import oriented
-from optuna_lcpruner.decision import early_ranks
 from optuna_lcpruner.decision.control_group import in_control_group
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.decision.preconditions import Preconditions, Reports
@@ -33,7 +34,17 @@ from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked
 from optuna_lcpruner.study.reader import StudyReader
 from optuna_lcpruner.study.stand_in import is_made_up
+from optuna_lcpruner.study.standings import Standing
 from optuna_lcpruner.study.summary import StudySummary
+
+_FEW = 16  # heuristic
+"""Completed curves from which on early ranks are not asked: their share would be this small."""
+
+_MOST_STARTUP = 8  # heuristic
+"""Who wants more completed trials than this wants nothing to be stopped before."""
+
+_LEAST_RIVALS = 3  # heuristic
+"""Other trials under way, at least, to be compared with before there are forecasts."""
 
 
 class LearningCurvePruner(BasePruner):
@@ -160,7 +171,7 @@ class LearningCurvePruner(BasePruner):
             boolean("compare_running", compare_running)
             and self._rule.threshold is None
             and self._rule.risk > 0.0
-            and self._conditions.n_startup_trials <= early_ranks.UNTIL
+            and self._conditions.n_startup_trials <= _MOST_STARTUP
         )
         self._target = choice("target", target, ("auto", "last", "best"))
         self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
@@ -262,9 +273,11 @@ class LearningCurvePruner(BasePruner):
         curve = self._conditions.curve(reports, values, trial.user_attrs, summary, says)
         if isinstance(curve, Decision):
             return refusal or curve
-        decided = self._compare(study, trial, curve, int(steps[-1]), summary) or refusal
-        if decided is not None:
-            return decided
+        standing = self._standing(study, trial, curve, steps, reader, summary)
+        if refusal is not None:
+            return self._compare(trial, curve, standing) or refusal
+        if standing is not None:
+            curve = replace(curve, p_by_ranks=standing.p_beats_completed)
         target = summary.target if self._target == "auto" else Target(self._target)
         with lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
@@ -281,46 +294,38 @@ class LearningCurvePruner(BasePruner):
             ahead=reached > summary.incumbent,
         )
 
-    def _compare(
+    def _standing(
         self,
         study: Study,
         trial: FrozenTrial,
         curve: LearningCurve,
-        step: int,
+        steps: IntArray,
+        reader: StudyReader,
         summary: StudySummary,
-    ) -> Decision | None:
-        """Compare a trial with those beside it while many train and few have completed."""
+    ) -> Standing | None:
+        """Where a trial stands among the others, while few have completed."""
         # Where completed trials broke constraints, who is ahead may break them too.
-        few = summary.n_curves < early_ranks.UNTIL and summary.n_feasible == summary.n_completed
-        if not self._ranks_early or not few:
+        few = summary.n_curves < _FEW and summary.n_feasible == summary.n_completed
+        if not self._ranks_early or not few or is_made_up(trial):
             return None
-        bracket = early_ranks.bracket_of(study.study_name, trial.number, curve.horizon)
-        is_compared = early_ranks.is_compared(bracket, curve.positions[-1], curve.positions[-2])
-        if not is_compared and summary.n_curves < self._conditions.n_startup_trials:
-            return None  # it waits either way
-        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        if sum(t.state == TrialState.RUNNING for t in others) < early_ranks.MANY:
-            return None
-        waits = f"{summary.n_curves} of {early_ranks.UNTIL} trainings completed"
-        if not is_compared:
-            return abstain(Reason.STARTUP, waits, step)
-        standing = early_ranks.standing(
-            study.study_name,
-            trial,
-            others,
-            step,
-            curve.horizon,
-            study.direction == StudyDirection.MAXIMIZE,
-            check_metric=self._conditions.check_metric,
-            by_length=self._conditions.n_steps is None,
+        return reader.standing(
+            study, trial, curve, steps, self._memory.lock, self._conditions.check_metric
         )
-        if standing is None:
+
+    def _compare(
+        self, trial: FrozenTrial, curve: LearningCurve, standing: Standing | None
+    ) -> Decision | None:
+        """Stop a trial for where it stands, before there are forecasts."""
+        enough = max(self._conditions.n_startup_trials, _LEAST_RIVALS)
+        if standing is None or standing.n_rivals < enough or self._rule.patience > 1:
             return None
-        detail = f"{standing} at step {step}, {waits}"
-        if standing.rank <= standing.n_kept:
-            return abstain(Reason.STARTUP, detail, step)
+        threshold = self._rule.threshold_among(standing.n_rivals, curve.seen)
+        if not standing.p_best < threshold:
+            return None
+        p, below = format_distinct(standing.p_best, threshold)
+        detail = f"{standing}, {p_is(p)} < {below} to end best of {standing.n_rivals + 1}"
         spared = REQUEUED_ATTRIBUTE in trial.user_attrs
-        return abstain(Reason.REQUEUED if spared else Reason.BEHIND, detail, step)
+        return abstain(Reason.REQUEUED if spared else Reason.BEHIND, detail, standing.step)
 
     def _forecast(self, study: Study, trial: FrozenTrial, case: _Case) -> _Answers | Decision:
         """Ask the engine about the curves, here or in the background."""

@@ -12,18 +12,24 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_lcpruner._util.arrays import IntArray
 from optuna_lcpruner._util.fork_safety import LONGEST_WAIT
 from optuna_lcpruner._util.optuna_storage import change_token
 from optuna_lcpruner._util.recent import Recent
+from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.study.history import StudyRecord
 from optuna_lcpruner.study.stand_in import as_reported
+from optuna_lcpruner.study.standings import Standing, Standings, is_compared
 from optuna_lcpruner.study.summary import StudySummary
 
 _MAX_MADE_UP = 8  # heuristic
 """Studies made up by another pruner that are remembered, at least one a metric."""
+
+_MAX_STANDINGS = 512  # heuristic
+"""Trials of which it is remembered where they stood."""
 
 Mark = tuple[Any, ...]
 """Number, latest id and latest end of the completed trials."""
@@ -43,6 +49,8 @@ class StudyReader:
         self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
         self._reading = threading.Lock()
         self._made_up: Recent[Any, tuple[StudyRecord, StudySummary]] = Recent(_MAX_MADE_UP)
+        self._standings: Standings | None = None
+        self._stood: Recent[int, tuple[float, Standing | None]] = Recent(_MAX_STANDINGS)
 
     def read(
         self, study: Study, maximize: bool, guard: AbstractContextManager[Any]
@@ -95,6 +103,43 @@ class StudyReader:
                 record = StudyRecord(maximize, self._announced)
                 self._made_up[key] = record, record.update(whole)
             return self._made_up[key]
+
+    def standing(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        curve: LearningCurve,
+        steps: IntArray,
+        guard: AbstractContextManager[Any],
+        check_metric: bool,
+    ) -> Standing | None:
+        """Where a trial stands among the others, read anew ever more rarely as it goes on.
+
+        Args:
+            study: The study.
+            trial: The trial.
+            curve: Its curve.
+            steps: The steps of the curve's values, shape (n,).
+            guard: The lock under which reports are compared.
+            check_metric: See :meth:`~optuna_lcpruner.study.standings.Standings.standing`.
+
+        Returns:
+            As it was when it was compared last; None where that says nothing.
+        """
+        position = float(curve.positions[-1])
+        with guard:
+            before, standing = self._stood.get(trial.number, (0.0, None))
+        if before <= position and not is_compared(position, before):
+            return standing
+        trials = study.get_trials(deepcopy=False)
+        with guard:
+            if self._standings is None:
+                maximize = study.direction == StudyDirection.MAXIMIZE
+                self._standings = Standings(maximize, self._announced)
+            self._standings.update((*trials, trial))
+            standing = self._standings.standing(trial.number, curve, steps, check_metric)
+            self._stood[trial.number] = position, standing
+            return standing
 
     def _known(self, mark: Mark | None) -> tuple[StudyRecord, StudySummary] | None:
         read = self._read
