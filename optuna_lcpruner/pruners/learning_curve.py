@@ -90,9 +90,10 @@ class LearningCurvePruner(BasePruner):
         prune_infeasible: Whether to stop a trial as soon as one of its constraints is known to be
             broken (``trial.set_constraint``, Optuna 5). The best value is that of the best feasible
             trial either way.
-        compare_running: Whether trials are compared with those beside them while at least sixteen
-            others run and fewer than eight have completed: by Hyperband's rule, which stops those
-            that are behind at a step. Not with a ``threshold``, and not if ``n_startup_trials`` is
+        compare_running: Whether it counts, while few trials have completed, where a trial stands
+            among all that came as far. Before ``n_startup_trials`` have completed, one is stopped
+            that is unlikely to end best of all under way: if three others are at least, not with
+            ``patience`` above 1. Not at all with a ``threshold``, nor if ``n_startup_trials`` is
             above eight. False: nothing but divergence stops a trial before ``n_startup_trials``
             have completed.
         stop_below_std: Also prune once the forecast's standard deviation, in metric units, is below
