@@ -17,8 +17,8 @@ the ensemble does without the shapes learned from the others too. The same holds
 study's best value is that of a trial without a curve: that no curve got there says nothing.
 
 While few trials have completed there is one source more, the rank of the trial among all that came
-as far (:mod:`~optuna_lcpruner.posterior.early_ranks`): logit P goes 1 / (N + 1) of the way to what
-it says.
+as far (:mod:`~optuna_lcpruner.posterior.early_ranks`): logit P goes plausible / (N + 1) of the way
+to what it says.
 
 How the final value lies on either side of y* is left to the mixture of both, in which the ensemble
 counts as one more neighbour: weight 1 / (k + 1), the analogues k / (k + 1). Pool and mixture are
@@ -112,6 +112,7 @@ class OpinionPool:
         knowledge: StudyKnowledge,
     ) -> _Opinions:
         p_analogues = float(found.p_above(np.array([knowledge.best]))[0])
+        by_ranks = curve.p_by_ranks if knowledge.best_has_curve else None
         already = knowledge.target is Target.BEST and float(curve.values.max()) > knowledge.best
         if already:  # its best report is its value
             p_beat = 1.0
@@ -128,11 +129,12 @@ class OpinionPool:
                 + similar * _logit(p_analogues)
                 + own * _logit(p_ensemble)
             )
-            if curve.p_by_ranks is not None:
-                share = 1.0 / (knowledge.final.size + 1.0)
-                log_odds += share * (_logit(curve.p_by_ranks) - log_odds)
+            # Ranks say as little of another kind of curve, and of a value that no curve reached.
+            if by_ranks is not None:
+                share = found.plausible / (knowledge.final.size + 1.0)
+                log_odds += share * (_logit(by_ranks) - log_odds)
             p_beat = 1.0 / (1.0 + math.exp(-log_odds))
-        return _Opinions(found, p_analogues, p_ensemble, p_beat, curve.p_by_ranks)
+        return _Opinions(found, p_analogues, p_ensemble, p_beat, by_ranks)
 
 
 _BEST = np.array([1.0])

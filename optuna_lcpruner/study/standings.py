@@ -1,8 +1,9 @@
 """Where a trial stands among all that came as far: running, completed and stopped ones.
 
-Reports are compared step by step, as they were made. A trial that was stopped before a step counts
-as behind all that reached it. Those that break a constraint, that announce another length, or that
-began later are no measure.
+Reports are compared step by step, each as the better of itself and the one before: one report that
+is far off moves nobody to the end. A trial that was stopped before a step counts as behind all that
+reached it. Those that break a constraint, that announce another length, whose steps count down,
+that began later or that returned a value after a single report are no measure.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
@@ -22,6 +24,9 @@ from optuna_lcpruner.study.feasibility import is_feasible
 
 _RATIO = 1.3  # heuristic
 _MOST_WORSE = 0.8  # heuristic
+_ENOUGH = 8  # heuristic
+"""Others it takes for a rank to count beside forecasts."""
+
 _CROWD = 5  # heuristic
 """Trials it takes for a rank to say something."""
 
@@ -52,7 +57,8 @@ class Standing:
         step: The step.
         n_rivals: Others that are under way or have completed.
         p_best: P that it ends better than all of these.
-        p_beats_completed: P that it ends better than those of them that have completed.
+        p_beats_completed: P that it ends better than those of them that have completed; None where
+            none has, or few are compared.
     """
 
     n_ahead: int
@@ -60,7 +66,7 @@ class Standing:
     step: int
     n_rivals: int
     p_best: float
-    p_beats_completed: float
+    p_beats_completed: float | None
 
     def __str__(self) -> str:
         return f"{self.n_ahead} of {self.n} were better at step {self.step}"
@@ -78,6 +84,7 @@ class _Row:
         first: Its first step with a finite report.
         last: Its last step with a finite report.
         start: Its first finite report, larger is better.
+        counts_down: Whether its steps count down, so that its curve runs backwards.
     """
 
     n_reports: int
@@ -87,6 +94,7 @@ class _Row:
     first: int | None = None
     last: int | None = None
     start: float = math.nan
+    counts_down: bool = False
 
     @property
     def under_way(self) -> bool:
@@ -124,13 +132,17 @@ class Standings:
             self._add(trial, row)
 
     def _add(self, trial: FrozenTrial, row: _Row) -> None:
-        for step, report in trial.intermediate_values.items():
-            if math.isfinite(report):
-                value = self._sign * report
-                self._columns.setdefault(step, {})[trial.number] = value
-                if row.first is None or step < row.first:
-                    row.first, row.start = step, value
-                row.last = step if row.last is None else max(row.last, step)
+        steps = list(trial.intermediate_values)
+        row.counts_down = len(steps) > 1 and all(b < a for a, b in pairwise(steps))
+        before = -math.inf
+        for step in sorted(steps):
+            value = self._sign * trial.intermediate_values[step]
+            if not math.isfinite(value):
+                continue
+            self._columns.setdefault(step, {})[trial.number] = max(value, before)
+            if before == -math.inf:
+                row.first, row.start = step, value
+            row.last, before = step, value
 
     def standing(
         self, number: int, curve: LearningCurve, steps: IntArray, check_metric: bool
@@ -153,6 +165,8 @@ class Standings:
             for other, row in self._rows.items()
             if row.first is not None
             and row.feasible
+            and not row.counts_down
+            and not (row.state is TrialState.COMPLETE and row.first == row.last)
             and not (self._by_length and row.length != length)
         }
         if number not in rows:
@@ -171,13 +185,14 @@ class Standings:
             step = self._newest_crowded(rival, rows, places)
             scores[i] = places[step].z(places[step].column[rival])
             position = max(curve.positions[-1] + (step - steps[-1]) / curve.stride, 1.0)
-            ended = rows[rival].state is TrialState.COMPLETE and step == rows[rival].last
-            seen[i] = 1.0 if ended else min(position / curve.horizon, 1.0)
+            seen[i] = min(position / curve.horizon, 1.0)
         completed = np.array([rows[k].state is TrialState.COMPLETE for k in rivals], dtype=bool)
         p = early_ranks.p_best(z, curve.seen, scores, seen, weights)
-        of_completed = early_ranks.p_best(
-            z, curve.seen, scores[completed], seen[completed], weights
-        )
+        of_completed = None
+        if completed.any() and at.n > _ENOUGH:
+            of_completed = early_ranks.p_best(
+                z, curve.seen, scores[completed], seen[completed], weights
+            )
         n_ahead = sum(value > own for value in at.column.values())
         return Standing(n_ahead, at.n - 1, int(steps[-1]), len(rivals), p, of_completed)
 

@@ -82,7 +82,7 @@ class TestStanding:
         seen = 3 / N_STEPS
         expected = p_best(z[0], seen, z[1:], np.full(6, seen), weights)
         assert found.p_best == pytest.approx(expected)
-        assert found.p_beats_completed == pytest.approx(1.0)  # there are none
+        assert found.p_beats_completed is None
 
     def test_a_stopped_trial_counts_as_behind_but_is_no_rival(self):
         running = [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
@@ -104,8 +104,21 @@ class TestStanding:
         whole = trial_of(7, np.linspace(0, 3, N_STEPS), COMPLETE)
         found = standing_of([own, *running, whole])
         assert found.n_rivals == 7
-        assert found.p_best < found.p_beats_completed < 1.0
+        assert found.p_beats_completed is None  # too few are compared
         assert found.p_best < standing_of([own, *running]).p_best
+
+    def test_against_the_completed_ones_where_enough_are_compared(self):
+        own = trial_of(0, [0.0, 0.25, 0.5])
+        others = [trial_of(i, r) for i, r in enumerate([*OTHERS, [0.0, 0.1, 0.2, 0.3]], 1)]
+        whole = trial_of(8, np.linspace(0, 3, N_STEPS), COMPLETE)
+        assert standing_of([own, *others[:6], whole]).p_beats_completed is None
+        found = standing_of([own, *others, whole])
+        assert found.p_best < found.p_beats_completed < 1.0
+
+    def test_one_report_far_off_counts_as_the_one_before(self):
+        others = [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
+        off, on = (trial_of(0, [0.0, 0.35, v, 1.05][:n]) for n, v in ((3, -99.0), (3, 0.35)))
+        assert standing_of([off, *others]) == standing_of([on, *others])
 
     def test_one_that_is_far_ahead_of_all_is_where_it_stood_among_them(self):
         own = trial_of(0, [0.0, 0.25, 0.5])
@@ -122,8 +135,10 @@ class TestStanding:
             trial_of(7, [math.nan, math.nan, math.nan]),
             trial_of(7, [0.0, 1.0], TrialState.FAIL),
             trial_of(7, {7: 0.1}, PRUNED),
+            trial_of(7, {2: 1.0, 1: 0.5, 0: 0.0}),
+            trial_of(7, {2: 9.0}, COMPLETE),
         ],
-        ids=["infeasible", "length", "no report", "nan", "failed", "began later"],
+        ids=["infeasible", "length", "none", "nan", "failed", "later", "counts down", "no curve"],
     )
     def test_no_measure(self, other):
         trials = [trial_of(0, [0.0, 0.25, 0.5])]
