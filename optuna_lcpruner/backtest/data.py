@@ -3,8 +3,8 @@
 Every way in ends in a `RecordedStudy`. Whatever cannot be used is an `InputError` whose message is
 one line for the person who gave it::
 
-    Optuna study    its COMPLETE trials, with their constraint values; pruned ones are censored and
-                    left out
+    Optuna study    its COMPLETE trials, with their constraint values and how long they took; pruned
+                    ones are censored and left out
     .npz            ``curves`` (n_trials, n_steps), ``maximize``, ``name``; NaN: diverged
     .csv, .parquet  long: columns ``trial``, ``step``, ``value``, or
                     wide: a row a trial, a column a step, named by the step: ``0``, ``1``, ...;
