@@ -3,8 +3,8 @@
 Every way in ends in a `RecordedStudy`. Whatever cannot be used is an `InputError` whose message is
 one line for the person who gave it::
 
-    Optuna study    its COMPLETE trials, with their constraint values; pruned ones are censored and
-                    left out
+    Optuna study    its COMPLETE trials, with their constraint values and how long they took; pruned
+                    ones are censored and left out
     .npz            ``curves`` (n_trials, n_steps), ``maximize``, ``name``; NaN: diverged
     .csv, .parquet  long: columns ``trial``, ``step``, ``value``, or
                     wide: a row a trial, a column a step, named by the step: ``0``, ``1``, ...;
@@ -53,6 +53,7 @@ class RecordedTrial:
         value: What its objective returned; not finite if the training diverged.
         n_steps: The horizon it announced, None without.
         constraints: The values of the study's constraints, zero or less where it keeps them.
+        seconds: How long it took, None where that is unknown.
     """
 
     number: int
@@ -61,6 +62,7 @@ class RecordedTrial:
     value: float
     n_steps: float | None = None
     constraints: tuple[float, ...] = ()
+    seconds: float | None = None
 
     @property
     def diverged(self) -> bool:
@@ -100,6 +102,26 @@ class RecordedStudy:
     def n_reports(self) -> int:
         """Reports of a full training, the unit of a budget."""
         return max(1, round(self.n_steps / self.stride))
+
+    @property
+    def in_hours(self) -> bool:
+        """Whether it is known how long trainings took."""
+        return any(trial.seconds is not None for trial in self.trials)
+
+    @property
+    def step_times(self) -> tuple[float, ...]:
+        """How long a training took from report to report, one a training.
+
+        In hours, where a training whose time is unknown takes as long as the median of the others;
+        in full trainings, all alike, where no time is known.
+        """
+        known = [
+            None if trial.seconds is None else trial.seconds / 3600.0 / len(trial.steps)
+            for trial in self.trials
+        ]
+        hours = [time for time in known if time is not None]
+        usual = float(np.median(hours)) if hours else 1.0 / self.n_reports
+        return tuple(usual if time is None else time for time in known)
 
 
 def recorded(
@@ -196,6 +218,7 @@ def from_study(study: Study, n_steps: float | None = None) -> RecordedStudy:
 
 def _trial(trial: FrozenTrial) -> RecordedTrial:
     steps, values = ordered(trial.intermediate_values)
+    took = trial.duration
     return RecordedTrial(
         trial.number,
         tuple(steps.tolist()),
@@ -203,6 +226,8 @@ def _trial(trial: FrozenTrial) -> RecordedTrial:
         float("nan") if trial.value is None else float(trial.value),
         announced_n_steps(trial.user_attrs),
         tuple(float(value) for value in constraint_values(trial.system_attrs)),
+        # A trial that was only added took no time, and a clock may have been set back.
+        seconds if (seconds := took.total_seconds() if took else 0.0) > 0.0 else None,
     )
 
 

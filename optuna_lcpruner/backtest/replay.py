@@ -3,11 +3,13 @@
 A replay asks a real ``optuna.Study`` in memory for trials, reports what the recorded trainings
 reported, in any order of the trainings, and stops each where the pruner stops it. A training that
 is left alone ends as it was recorded: with its objective's value and its constraints, or failed if
-the value is not finite.
+the value is not finite. Several workers train at once, each the next training as soon as it is
+free, and what they report comes in the order of the time it takes.
 """
 
 from __future__ import annotations
 
+import heapq
 import inspect
 import time
 import warnings
@@ -164,18 +166,22 @@ def _value(text: str) -> int | float | bool | str | None:
 
 @dataclass(frozen=True)
 class Replay:
-    """What became of the trainings, in the order they ran.
+    """What became of the trainings, in the order they began.
 
     Attributes:
         trials: Indices into the study's trials, shape (n,).
         spent: Reports made by each.
         pruned: Whether it was stopped.
+        before: Reports that all had made when it began.
+        ended: When it ended, in the unit of the study's ``step_times``.
         seconds: Time that all decisions took.
     """
 
     trials: tuple[int, ...]
     spent: tuple[int, ...]
     pruned: tuple[bool, ...]
+    before: tuple[int, ...]
+    ended: tuple[float, ...]
     seconds: float
 
     @property
@@ -191,9 +197,10 @@ def replay(
     *,
     n_trials: int | None = None,
     n_reports: float = 0.0,
+    n_workers: int = 1,
     study_name: str = "backtest",
 ) -> Replay:
-    """Run the trainings through a pruner, one after the other.
+    """Run the trainings through a pruner, one after the other or several at once.
 
     Args:
         study: The trainings.
@@ -201,6 +208,7 @@ def replay(
         pruner: Is copied, so that nothing it remembers reaches another replay.
         n_trials: Trainings to run, by default all of the order.
         n_reports: Go on, as far as the order goes, until this many reports are spent as well.
+        n_workers: Trainings under way at once, as long as there are more to begin.
         study_name: Name of the study; HyperbandPruner draws its brackets from it.
 
     Raises:
@@ -208,8 +216,10 @@ def replay(
     """
     pruner = deepcopy(pruner)
     n_trials = len(order) if n_trials is None else n_trials
-    ran: list[tuple[int, int, bool]] = []
-    total, seconds = 0, 0.0
+    ran: list[_Training] = []
+    under_way: list[tuple[float, int]] = []  # when it reports next, its place in those that ran
+    step_times = study.step_times
+    total, seconds, now = 0, 0.0, 0.0
     with quiet():
         target = optuna.create_study(
             direction="maximize" if study.maximize else "minimize",
@@ -217,47 +227,87 @@ def replay(
             pruner=pruner,
             study_name=study_name,
         )
-        for index in order:
-            if len(ran) >= n_trials and total >= n_reports:
+        while True:
+            while (
+                len(under_way) < n_workers
+                and len(ran) < len(order)
+                and (len(ran) < n_trials or total < n_reports)
+            ):
+                index = order[len(ran)]
+                heapq.heappush(under_way, (now + step_times[index], len(ran)))
+                ran.append(_begin(target, index, study.trials[index], total))
+            if not under_way:
                 break
-            recorded = study.trials[index]
-            trial = target.ask()
-            spent, stop, took = _train(trial, recorded, pruner)
-            if stop:
-                target.tell(trial, state=TrialState.PRUNED)
-            elif recorded.diverged:
-                target.tell(trial, state=TrialState.FAIL)
+            now, place = heapq.heappop(under_way)
+            training = ran[place]
+            seconds += _report(training, pruner)
+            total += 1
+            if training.under_way:
+                heapq.heappush(under_way, (now + step_times[training.index], place))
             else:
-                _constrain(target, trial, recorded)
-                target.tell(trial, recorded.value)
-            seconds += took
-            total += spent
-            ran.append((index, spent, stop))
-    trials, reports, pruned = zip(*ran, strict=True) if ran else ((), (), ())
-    return Replay(tuple(trials), tuple(reports), tuple(pruned), seconds)
+                training.ended = now
+                _end(target, training)
+    return Replay(
+        tuple(training.index for training in ran),
+        tuple(training.spent for training in ran),
+        tuple(training.pruned for training in ran),
+        tuple(training.before for training in ran),
+        tuple(training.ended for training in ran),
+        seconds,
+    )
 
 
-def _train(trial: Trial, recorded: RecordedTrial, pruner: BasePruner) -> tuple[int, bool, float]:
-    """Report what was recorded until the pruner stops it: reports, stopped, seconds to decide."""
+@dataclass
+class _Training:
+    """A training that a worker has begun; see Replay."""
+
+    index: int
+    recorded: RecordedTrial
+    trial: Trial
+    before: int
+    spent: int = 0
+    pruned: bool = False
+    ended: float = 0.0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it has more to report."""
+        return not self.pruned and self.spent < len(self.recorded.steps)
+
+
+def _begin(study: Study, index: int, recorded: RecordedTrial, before: int) -> _Training:
+    trial = study.ask()
     if recorded.n_steps is not None:
         trial.set_user_attr(N_STEPS_ATTRIBUTE, recorded.n_steps)
-    spent, seconds = 0, 0.0
-    for step, value in zip(recorded.steps, recorded.values, strict=True):
-        trial.report(value, step)
-        spent += 1
-        start = time.perf_counter()
-        try:
-            with decisions_to(keep_nothing):  # neither attributes nor a ledger of the user's
-                stop = bool(trial.should_prune())
-        except Exception as error:
-            raise InputError(
-                f"{type(pruner).__name__} failed at step {step} of trial {recorded.number}: "
-                f"{first_line(error)}"
-            ) from error
-        seconds += time.perf_counter() - start
-        if stop:
-            return spent, True, seconds
-    return spent, False, seconds
+    return _Training(index, recorded, trial, before)
+
+
+def _report(training: _Training, pruner: BasePruner) -> float:
+    """Report what was recorded next and ask the pruner: seconds to decide."""
+    recorded, trial = training.recorded, training.trial
+    step = recorded.steps[training.spent]
+    trial.report(recorded.values[training.spent], step)
+    training.spent += 1
+    start = time.perf_counter()
+    try:
+        with decisions_to(keep_nothing):  # neither attributes nor a ledger of the user's
+            training.pruned = bool(trial.should_prune())
+    except Exception as error:
+        raise InputError(
+            f"{type(pruner).__name__} failed at step {step} of trial {recorded.number}: "
+            f"{first_line(error)}"
+        ) from error
+    return time.perf_counter() - start
+
+
+def _end(study: Study, training: _Training) -> None:
+    if training.pruned:
+        study.tell(training.trial, state=TrialState.PRUNED)
+    elif training.recorded.diverged:
+        study.tell(training.trial, state=TrialState.FAIL)
+    else:
+        _constrain(study, training.trial, training.recorded)
+        study.tell(training.trial, training.recorded.value)
 
 
 def _constrain(study: Study, trial: Trial, recorded: RecordedTrial) -> None:

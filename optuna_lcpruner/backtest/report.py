@@ -8,9 +8,9 @@ Symbols, over the trials that a replay is about, larger being better:
 
 Finals are those of feasible trials: an infeasible one is never the best, whatever its value. The
 symbols are given for a number of trials (all, unless told) and for a budget: a trial is begun as
-long as fewer than ``budget`` full trainings' worth of reports are spent, and regret is against the
-best of the whole study. An interval [a, b] is what nine in ten random orders lie in; that of a
-share of the orders is Wilson's 95 % confidence interval.
+long as fewer than ``budget`` full trainings' worth of reports are spent, by all workers together,
+and regret is against the best of the whole study. An interval [a, b] is what nine in ten random
+orders lie in; that of a share of the orders is Wilson's 95 % confidence interval.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from optuna_lcpruner._util.formatting import table
+from optuna_lcpruner._util.formatting import number, table
 from optuna_lcpruner._util.validation import missing
 from optuna_lcpruner.backtest.data import RecordedStudy
 
@@ -48,6 +48,8 @@ class Outcome:
         stopped: For each of the study's top trials the reports it had made when it was stopped;
             None if it ran to its end, 0 if it was not run.
         ms: Mean time of a decision, milliseconds.
+        duration: When the last of the trials would have ended, in hours or, where the study does
+            not tell how long its trials took, in full trainings.
     """
 
     order: int
@@ -60,6 +62,7 @@ class Outcome:
     ran_out: bool
     stopped: tuple[int | None, ...]
     ms: float
+    duration: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ class BacktestReport:
         budget: Full trainings' worth of reports in the budget.
         top: Indices of the study's best feasible trials, best first.
         results: One a pruner.
+        n_workers: Trials that run at once.
     """
 
     study: RecordedStudy
@@ -151,6 +155,7 @@ class BacktestReport:
     budget: float
     top: tuple[int, ...]
     results: tuple[PrunerResult, ...]
+    n_workers: int = 1
 
     @property
     def advice(self) -> str:
@@ -203,9 +208,21 @@ class BacktestReport:
         n_orders = len(self.results[0].orders)
         which = f"the first {self.n_trials}" if self.n_trials < n else "all"
         yield (
-            f"replayed in {n_orders} random orders, {which} trials of each, and in the original one"
+            f"replayed{self._by} in {n_orders} random orders, {which} trials of each, and in the "
+            "original one"
         )
+        if self.n_workers > 1:
+            alike = "" if study.in_hours else ", all steps lasting alike"
+            yield f"time: until the last of these trials has ended, in {self._unit}{alike}"
         yield "in brackets: nine in ten orders; of best kept and best found, 95 % interval in %"
+
+    @property
+    def _by(self) -> str:
+        return f" by {self.n_workers} workers" if self.n_workers > 1 else ""
+
+    @property
+    def _unit(self) -> str:
+        return "hours" if self.study.in_hours else "full trainings"
 
     @property
     def _n_infeasible(self) -> int:
@@ -214,10 +231,12 @@ class BacktestReport:
     def _measures(self) -> Iterator[str]:
         tail = ("regret", "ms/decision")
         whole, part = f"{self.n_trials} trials", f"{self.budget:g} full trainings"
+        several = self.n_workers > 1
         rows = [
-            ("", whole, "", "", "", part, "", ""),
-            ("pruner", "steps spent", "pruned", "best kept", "regret", "best found", *tail),
-        ]
+            ("", whole, *[""] * several, "", "", "", part, "", ""),
+            ("pruner", "steps spent", *["time"] * several, "pruned", "best kept", "regret",
+             "best found", *tail),
+        ]  # fmt: skip
         ran_out = False
         for r in self.results:
             cost = r.interval("cost")
@@ -227,6 +246,7 @@ class BacktestReport:
                 (
                     r.pruner,
                     f"{cost.mean:.0%} [{100 * cost.low:.0f}, {100 * cost.high:.0f}]",
+                    *[number(r.interval("duration").mean)] * several,
                     f"{r.interval('n_pruned').mean:.0f}",
                     _share_cell(r.share("kept")),
                     _regret_cell(r.interval("regret")),
@@ -270,6 +290,8 @@ class BacktestReport:
             "n_steps": study.n_steps,
             "n_trials": self.n_trials,
             "budget": self.budget,
+            "n_workers": self.n_workers,
+            "duration_unit": self._unit,
             "top_trials": [
                 {"number": study.trials[i].number, "value": study.trials[i].value} for i in self.top
             ],
@@ -298,7 +320,7 @@ class BacktestReport:
         return _draw(self)
 
 
-_NUMBERS = ("cost", "regret", "n_pruned", "budget_regret", "ms")
+_NUMBERS = ("cost", "regret", "n_pruned", "budget_regret", "ms", "duration")
 _TRUTHS = ("kept", "budget_kept", "ran_out")
 
 
@@ -377,7 +399,7 @@ def _draw(report: BacktestReport) -> Any:
         axes.spines[["top", "right"]].set_visible(False)
     orders = len(report.results[0].orders)
     figure.suptitle(
-        f"{report.study.name}: mean and 5 %-95 % range over {orders} random orders",
+        f"{report.study.name}: mean and 5 %-95 % range over {orders} random orders{report._by}",
         fontsize="medium",
     )
     return figure

@@ -46,6 +46,7 @@ def backtest(
     budget: float | None = None,
     top: int = 3,
     jobs: int = 1,
+    n_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> BacktestReport:
     """Replay a finished study's completed trials through pruners, in its and in random orders.
@@ -66,12 +67,14 @@ def backtest(
         top: The best feasible trials whose fate is reported.
         jobs: Processes. Above 1 pruners of one's own must be picklable, and a script needs
             ``if __name__ == "__main__":``.
+        n_workers: Trials at once, as that many workers of a study would have run them.
         progress: Called with the replays done and their number.
 
     Raises:
         InputError: If an argument, the study or a file cannot be used.
     """
-    for name, value in (("n_orders", n_orders), ("top", top), ("jobs", jobs)):
+    positive = {"n_orders": n_orders, "top": top, "jobs": jobs, "n_workers": n_workers}
+    for name, value in positive.items():
         if value < 1:
             raise InputError(f"{name} must be at least 1, but got {value}.")
     if seed < 0:
@@ -86,7 +89,7 @@ def backtest(
         raise InputError(f"budget must be above 0, but got {budget}.")
     asked = _pruners(pruners, study)
 
-    work = _Work(study, asked, n_trials, budget * study.n_reports, seed)
+    work = _Work(study, asked, n_trials, budget * study.n_reports, seed, n_workers)
     tasks = [(order, name) for order in range(n_orders + 1) for name in asked]
     replays: dict[tuple[int, str], Replay] = {}
     for task, result in _run(work, tasks, jobs):
@@ -105,7 +108,7 @@ def backtest(
         ]
         ours = isinstance(pruner, LearningCurvePruner)
         results.append(PrunerResult(name, ours, outcomes[0], tuple(outcomes[1:])))
-    return BacktestReport(study, n_trials, budget, best, tuple(results))
+    return BacktestReport(study, n_trials, budget, best, tuple(results), n_workers)
 
 
 def _read(source: Curves, direction: str | None, n_steps: float | None) -> RecordedStudy:
@@ -152,6 +155,7 @@ class _Work:
     n_trials: int
     n_reports: float
     seed: int
+    n_workers: int
 
     def run(self, order: int, name: str) -> Replay:
         n = len(self.study.trials)
@@ -164,6 +168,7 @@ class _Work:
             self.pruners[name],
             n_trials=self.n_trials,
             n_reports=self.n_reports,
+            n_workers=self.n_workers,
             study_name=f"backtest-{self.seed}-{order}",
         )
 
@@ -209,7 +214,7 @@ def _outcome(
     recorded = np.array([len(study.trials[i].steps) for i in trials])
     first = slice(work.n_trials)
     regret, kept = _regret(finals[trials[first]], found[first])
-    began = np.cumsum(spent) - spent < work.n_reports
+    began = np.array(replayed.before) < work.n_reports
     budget_regret, budget_kept = _regret(finals, found[began])
     fate = {
         int(i): int(n) if stop else None for i, n, stop in zip(trials, spent, pruned, strict=True)
@@ -225,6 +230,7 @@ def _outcome(
         bool(spent.sum() < work.n_reports),
         tuple(fate.get(i, 0) for i in top),
         replayed.ms_per_decision,
+        max(replayed.ended[first]),
     )
 
 

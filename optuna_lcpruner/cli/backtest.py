@@ -62,6 +62,9 @@ def add_backtest(commands: Any) -> None:
         help="full trainings (a fifth of the trials, at most 20)",
     )
     how.add_argument("--top", type=int, default=3, metavar="K", help="best trials to follow (3)")
+    how.add_argument(
+        "--workers", type=int, default=1, metavar="W", help="trials under way at once (1)"
+    )
     how.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (1)")
     out = parser.add_argument_group("output")
     out.add_argument(
@@ -101,6 +104,7 @@ def _backtest(arguments: argparse.Namespace) -> None:
             budget=arguments.budget,
             top=arguments.top,
             jobs=arguments.jobs,
+            n_workers=arguments.workers,
             progress=progress,
         )
     _write(report, arguments.json, arguments.figure)

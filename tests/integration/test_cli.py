@@ -132,6 +132,20 @@ def test_backtest_of_a_journal_and_of_a_file(
     assert without_times(of_file) == without_times(of_journal)
 
 
+def test_backtest_by_workers(
+    database: Path, errors: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["backtest", "--storage", str(database), "--study", "good", *FAST, "--workers"]
+    assert main([*argv, "3"]) == 0
+    assert "replayed by 3 workers in 2 random orders" in capsys.readouterr().out
+    assert main([*argv, "12", "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert read["n_workers"] == 12
+    assert read["pruners"][0]["cost"]["mean"] == 1.0  # all complete with their last reports
+    assert "n_workers must be at least 1, but got 0" in errors(*argv, "0")
+    assert "--workers: invalid int value: 'x'" in errors(*argv, "x")
+
+
 def test_the_only_study_needs_no_name(tmp_path: Path) -> None:
     storage = sqlite(f"sqlite:///{tmp_path}/one.db")
     optuna.create_study(storage=storage, study_name="it")
