@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -170,7 +170,8 @@ class Standings:
         }
         if number not in rows:
             return None
-        at = self._at(int(steps[-1]), rows)
+        compared = _Compared.of(rows, self._columns)
+        at = compared.at(int(steps[-1]))
         worse = [value < rows[other].start for other, value in at.column.items()]
         if check_metric and sum(worse) > _MOST_WORSE * len(worse):
             return None
@@ -178,11 +179,11 @@ class Standings:
         own = float(max(curve.values[-2:]))
         z = at.with_report(number, own).z(own)
         rivals = [k for k, row in rows.items() if row.under_way and k != number]
-        places: dict[int, _AtStep] = {}
         scores, seen = np.empty(len(rivals)), np.empty(len(rivals))
         for i, rival in enumerate(rivals):
-            step = self._newest_crowded(rival, rows, places)
-            scores[i] = places[step].z(places[step].column[rival])
+            step = self._newest_crowded(rival, int(rows[rival].last or 0), compared)
+            place = compared.at(step)
+            scores[i] = place.z(place.column[rival])
             position = max(curve.positions[-1] + (step - steps[-1]) / curve.stride, 1.0)
             seen[i] = min(position / curve.horizon, 1.0)
         completed = np.array([rows[k].state is TrialState.COMPLETE for k in rivals], dtype=bool)
@@ -195,36 +196,20 @@ class Standings:
         n_ahead = sum(value > own for value in at.column.values())
         return Standing(n_ahead, at.n - 1, int(steps[-1]), len(rivals), p, of_completed)
 
-    def _at(self, step: int, rows: dict[int, _Row]) -> _AtStep:
-        """Return the trials compared at a step."""
-        column = {k: value for k, value in self._columns.get(step, {}).items() if k in rows}
-        n_stopped = sum(
-            row.state is TrialState.PRUNED
-            and (row.last or 0) < step
-            and (row.first or 0) <= step
-            and k not in column
-            for k, row in rows.items()
-        )
-        return _AtStep.of(column, n_stopped)
-
-    def _newest_crowded(
-        self, number: int, rows: dict[int, _Row], places: dict[int, _AtStep]
-    ) -> int:
+    def _newest_crowded(self, number: int, last: int, compared: _Compared) -> int:
         """Return the last step at which a trial stands among enough others to have a rank.
 
         Args:
             number: The trial's number.
-            rows: The trials compared.
-            places: Those at the steps looked at; more are put in.
+            last: Its last step.
+            compared: The trials compared.
         """
-        reported = [step for step, column in self._columns.items() if number in column]
-        reported.sort(reverse=True)
-        for step in reported:
-            if step not in places:
-                places[step] = self._at(step, rows)
-            if places[step].n >= _CROWD:
-                return step
-        return reported[0]
+        if compared.at(last).n >= _CROWD:
+            return last
+        reported = sorted(
+            (s for s, column in self._columns.items() if number in column), reverse=True
+        )
+        return next((step for step in reported if compared.at(step).n >= _CROWD), last)
 
     def _moves(
         self, curve: LearningCurve, steps: IntArray, rows: dict[int, _Row]
@@ -246,6 +231,39 @@ class Standings:
                 np.array([after[k] for k in both]),
             )
             later = earlier
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The trials compared with one, step by step.
+
+    Attributes:
+        rows: What is known of them.
+        columns: Reports by step and number, also of others.
+        stopped: First and last steps of those that were stopped, shape (2, n).
+    """
+
+    rows: dict[int, _Row]
+    columns: dict[int, dict[int, float]]
+    stopped: IntArray
+    _at: dict[int, _AtStep] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: dict[int, _Row], columns: dict[int, dict[int, float]]) -> _Compared:
+        """From what is known of the trials, and all reports."""
+        ends = [(r.first, r.last) for r in rows.values() if r.state is TrialState.PRUNED]
+        return cls(rows, columns, np.array(ends, dtype=np.int64).reshape(-1, 2).T)
+
+    def at(self, step: int) -> _AtStep:
+        """Return them at a step."""
+        if step not in self._at:
+            column = self.columns.get(step, {})
+            if not column.keys() <= self.rows.keys():
+                column = {k: value for k, value in column.items() if k in self.rows}
+            first, last = self.stopped
+            n_stopped = int(np.count_nonzero((first <= step) & (last < step)))
+            self._at[step] = _AtStep.of(column, n_stopped)
+        return self._at[step]
 
 
 @dataclass(frozen=True)
