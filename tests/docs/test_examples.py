@@ -152,5 +152,5 @@ def test_the_pages_show_what_the_quick_start_prints(tmp_path: Path) -> None:
     )
     page = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
     story, part = re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert str(explain(study, 48)) == story.rstrip()
+    assert str(explain(study, 28)) == story.rstrip()
     assert part.rstrip() in str(report(study))
