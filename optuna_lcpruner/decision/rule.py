@@ -13,7 +13,7 @@ from optuna_lcpruner.posterior.forecast import Forecast
 _LENIENCE = 20.0
 """A trial with more than this times sqrt(risk) times any trial's chance is not stopped."""
 
-_FEW_RIVALS = 4.0
+_FEW_RIVALS = 6.0
 """Among this many trials the threshold is that of forecasts."""
 
 
@@ -67,7 +67,7 @@ class Rule:
 
         It is what decides before forecasts can be made:
 
-            threshold = risk * min(1, 4 / (R + 1)) * (1 - n / T)
+            threshold = risk * min(1, 6 / (R + 1)) * (1 - n / T)
 
         With R rivals any trial is the best with probability 1 / (R + 1), so among many of them the
         threshold shrinks, as :attr:`risk` does in a long study.

@@ -16,7 +16,12 @@ normal error.
 A training at rank z_n ends at z_T ~ N(rho z_n, 1 - rho^2), rho = (n / T)^kappa, and it ends best if
 none of its rivals, each from where it is now, ends above:
 
-    P = E_kappa int N(z; rho z_n, 1 - rho^2)  prod_j Phi((z - rho_j z_j) / sqrt(1 - rho_j^2)) dz.
+    Q = E_kappa int N(z; rho z_n, 1 - rho^2)  prod_j Phi((z - rho_j z_j) / sqrt(1 - rho_j^2)) dz.
+
+Some trainings are of another kind than those beside them, slow at first for instance, and of these
+ranks tell nothing. So, of R rivals,
+
+    P = 0.9 Q + 0.1 / (R + 1).
 
 Source: a Gaussian copula of ranks whose correlation is that of an Ornstein-Uhlenbeck process in log
 time; Fisher 1921, "On the probable error of a coefficient of correlation deduced from a small
@@ -48,8 +53,13 @@ _LEAST = 4
 _MOST_CORRELATED = 0.98  # heuristic
 _CERTAIN = 0.9999  # heuristic
 
-_END, _STEP = np.linspace(-4.0, 6.0, 61, retstep=True)
-"""Points z over which the end is integrated, shape (G,)."""
+_OTHERWISE = 0.1
+"""Share of the trainings of which ranks tell nothing."""
+
+_NODES, _GAP = np.linspace(-4.0, 6.0, 61, retstep=True)
+"""Where the end is looked at, in standard deviations from its mean, shape (G,)."""
+
+_DENSITY = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
 
 
 def normal_score(n_below: float, n: int) -> float:
@@ -94,7 +104,7 @@ def weights_of_kappa(moves: Sequence[tuple[float, Array, Array]]) -> Array:
 
 
 def p_best(z: float, seen: float, rivals: Array, rivals_seen: Array, weights: Array) -> float:
-    """Return P that a training ends best.
+    """Return P that a training ends best of all, itself and its rivals.
 
     Args:
         z: Normal score of its rank.
@@ -104,11 +114,13 @@ def p_best(z: float, seen: float, rivals: Array, rivals_seen: Array, weights: Ar
         weights: Probability of each kappa, shape (K,).
     """
     rho, rho_of_rivals = seen**KAPPA, rivals_seen[:, None] ** KAPPA
-    spread = np.sqrt(1.0 - np.minimum(rho, _CERTAIN) ** 2)
-    density = np.exp(-0.5 * ((_END[:, None] - rho * z) / spread) ** 2) / spread
-    spread = np.sqrt(1.0 - np.minimum(rho_of_rivals, _CERTAIN) ** 2)
-    ahead = ndtr((_END[:, None, None] - rho_of_rivals * rivals[:, None]) / spread).prod(axis=1)
-    return float(weights @ ((density * ahead).sum(axis=0) / density.sum(axis=0)))
+    own = np.sqrt(1.0 - np.minimum(rho, _CERTAIN) ** 2)
+    end = rho * z + own * _NODES[:, None]
+    # Where a rival's end is known there is a step: so wide that the nodes do not miss it.
+    spread = np.sqrt(1.0 - np.minimum(rho_of_rivals, 1.0) ** 2 + (0.5 * _GAP * own) ** 2)
+    ahead = ndtr((end[:, None] - rho_of_rivals * rivals[:, None]) / spread).prod(axis=1)
+    by_rank = float(weights @ (_DENSITY @ ahead))
+    return (1.0 - _OTHERWISE) * by_rank + _OTHERWISE / (rivals.size + 1.0)
 
 
 def _transition() -> Array:

@@ -227,7 +227,7 @@ def test_who_is_behind_the_others_is_stopped_before_any_has_completed(direction)
     assert (
         float(p.strip("=< "))
         <= float(threshold)
-        == pytest.approx(0.04 * 4 / 21 * (1 - 3 / N_STEPS), rel=0.01)
+        == pytest.approx(0.04 * 6 / 21 * (1 - 3 / N_STEPS), rel=0.01)
     )
 
 
