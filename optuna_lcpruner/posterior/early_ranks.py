@@ -117,7 +117,7 @@ def p_best(z: float, seen: float, rivals: Array, rivals_seen: Array, weights: Ar
     own = np.sqrt(1.0 - np.minimum(rho, _CERTAIN) ** 2)
     end = rho * z + own * _NODES[:, None]
     # Where a rival's end is known there is a step: so wide that the nodes do not miss it.
-    spread = np.sqrt(1.0 - np.minimum(rho_of_rivals, 1.0) ** 2 + (0.5 * _GAP * own) ** 2)
+    spread = np.sqrt(1.0 - np.minimum(rho_of_rivals, 1.0) ** 2 + (0.4 * _GAP * own) ** 2)
     ahead = ndtr((end[:, None] - rho_of_rivals * rivals[:, None]) / spread).prod(axis=1)
     by_rank = float(weights @ (_DENSITY @ ahead))
     return (1.0 - _OTHERWISE) * by_rank + _OTHERWISE / (rivals.size + 1.0)

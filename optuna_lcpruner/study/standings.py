@@ -240,7 +240,7 @@ class _Compared:
     Attributes:
         rows: What is known of them.
         columns: Reports by step and number, also of others.
-        stopped: First and last steps of those that were stopped, shape (2, n).
+        stopped: Last steps of those that were stopped, shape (n,).
     """
 
     rows: dict[int, _Row]
@@ -251,8 +251,8 @@ class _Compared:
     @classmethod
     def of(cls, rows: dict[int, _Row], columns: dict[int, dict[int, float]]) -> _Compared:
         """From what is known of the trials, and all reports."""
-        ends = [(r.first, r.last) for r in rows.values() if r.state is TrialState.PRUNED]
-        return cls(rows, columns, np.array(ends, dtype=np.int64).reshape(-1, 2).T)
+        ends = [row.last for row in rows.values() if row.state is TrialState.PRUNED]
+        return cls(rows, columns, np.array(ends, dtype=np.int64))
 
     def at(self, step: int) -> _AtStep:
         """Return them at a step."""
@@ -260,9 +260,7 @@ class _Compared:
             column = self.columns.get(step, {})
             if not column.keys() <= self.rows.keys():
                 column = {k: value for k, value in column.items() if k in self.rows}
-            first, last = self.stopped
-            n_stopped = int(np.count_nonzero((first <= step) & (last < step)))
-            self._at[step] = _AtStep.of(column, n_stopped)
+            self._at[step] = _AtStep.of(column, int(np.count_nonzero(self.stopped < step)))
         return self._at[step]
 
 

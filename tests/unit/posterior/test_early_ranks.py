@@ -58,6 +58,17 @@ class TestHowFarRanksPersist:
         mean = np.exp(np.mean(weights, axis=0) @ np.log(KAPPA))
         assert 0.6 * kappa < mean < 1.25 * kappa
 
+    def test_how_much_a_correlation_counts(self):
+        """Of m trainings as one observation of atanh r with variance 1 / (m - 3)."""
+        x, y = np.arange(4.0), np.array([0.0, 2.0, 1.0, 3.0])
+        z = [stats.norm.ppf((v + 0.5) / 4) for v in (x, y)]
+        r = np.corrcoef(*z)[0, 1]
+        so_far = stats.norm(np.log(0.2), 1.0).pdf(np.log(KAPPA))
+        so_far *= stats.norm(np.arctanh(np.minimum(0.5**KAPPA, 0.995)), 1.0).pdf(np.arctanh(r))
+        moves_on = stats.norm(np.log(KAPPA)[:, None] - 0.2, 0.65).pdf(np.log(KAPPA))
+        expected = so_far / so_far.sum() @ (moves_on / moves_on.sum(axis=1, keepdims=True))
+        np.testing.assert_allclose(weights_of_kappa([(0.5, x, y)]), expected)
+
     def test_nothing_seen_is_the_prior(self):
         weights = weights_of_kappa([])
         np.testing.assert_allclose(weights.sum(), 1.0)

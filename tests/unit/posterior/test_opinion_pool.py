@@ -162,3 +162,36 @@ def test_it_learns_from_trial_to_trial():
             score.append(np.log(float(ahead.pdf(curve[-1]))))
         scores.append(np.mean(score))
     assert scores[0] < scores[1] < scores[2], scores
+
+
+def log_odds(part, knowledge, p_by_ranks=None):
+    part = replace(part, p_by_ranks=p_by_ranks)
+    return logit(OpinionPool().p_and_forecast(part, knowledge)[0])
+
+
+@pytest.mark.parametrize("n", [2, 12])
+@pytest.mark.parametrize("p", [1e-9, 0.003, 0.4])
+def test_ranks_count_as_one_trial_in_all(n, p):
+    """The log odds go 1 / (N + 1) of the way to those of ranks; none is surer than 1e-5."""
+    knowledge, curve = study(n, seed=n)
+    curve = np.maximum(curve, knowledge.completed.min(axis=0))  # of their kind
+    part = seen(curve, 10)
+    without = log_odds(part, knowledge)
+    by_ranks = logit(max(p, 1e-5))
+    expected = without + (by_ranks - without) / (n + 1)
+    assert_allclose(log_odds(part, knowledge, p), expected, rtol=1e-9)
+
+
+def test_ranks_say_nothing_of_another_kind_of_curve():
+    knowledge, curve = study(12)
+    part = seen(curve - 50.0, 10)
+    without = log_odds(part, knowledge)
+    assert_allclose(log_odds(part, knowledge, 1e-5), without, atol=1e-3)
+
+
+def test_ranks_say_nothing_of_a_best_value_without_a_curve():
+    knowledge, curve = study(12)
+    beyond = spanning(knowledge.scale.location, knowledge.best + 0.3, True)
+    knowledge = replace(knowledge, scale=beyond)
+    part = seen(curve, 10)
+    assert log_odds(part, knowledge, 1e-5) == log_odds(part, knowledge)

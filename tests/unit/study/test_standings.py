@@ -252,8 +252,14 @@ def test_not_where_it_is_not_wanted(settings):
     assert train(trial, sign) is None
 
 
-def test_not_among_few():
-    _, trial, sign = crowd(LearningCurvePruner(N_STEPS), n_others=2)
+@pytest.mark.parametrize("settings", [{}, {"risk": 0.5}, {"risk": 0.5, "n_startup_trials": 2}])
+def test_not_among_few(settings):
+    _, trial, sign = crowd(LearningCurvePruner(N_STEPS, **settings), n_others=2)
+    assert train(trial, sign) is None
+
+
+def test_not_among_fewer_than_the_trials_that_are_to_complete_first():
+    _, trial, sign = crowd(LearningCurvePruner(N_STEPS, risk=0.5, n_startup_trials=8), n_others=7)
     assert train(trial, sign) is None
 
 
