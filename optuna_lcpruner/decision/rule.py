@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from optuna_lcpruner._util.formatting import format_distinct, number, p_is, probability
-from optuna_lcpruner.decision.decision import Decision, Description, Reason, sentence
+from optuna_lcpruner.decision.decision import Decision, Description, Reason, abstain, sentence
 from optuna_lcpruner.posterior.forecast import Forecast
+from optuna_lcpruner.study.standings import Standing
 
 _LENIENCE = 20.0
 """A trial with more than this times sqrt(risk) times any trial's chance is not stopped."""
 
 _FEW_RIVALS = 6.0
-"""Among this many trials the threshold is that of forecasts."""
+"""Among this many trials the threshold is that of forecasts. See docs/benchmarks.md."""
+
+_LEAST_RIVALS = 3  # heuristic
 
 
 @dataclass(frozen=True)
@@ -62,21 +65,36 @@ class Rule:
             return self.threshold
         return min(self.risk, _LENIENCE * math.sqrt(self.risk) / n_begun) * (1.0 - seen) * caution
 
-    def threshold_among(self, n_rivals: int, seen: float) -> float:
-        """The probability of ending best of all under way below which a trial is pruned.
+    def judge_among(
+        self, standing: Standing, seen: float, n_startup_trials: int, requeued: bool
+    ) -> Decision | None:
+        """Judge a trial by where it stands, before forecasts can be made.
 
-        It is what decides before forecasts can be made:
+        It is pruned when P(it ends best of all under way) is below
 
-            threshold = risk * min(1, 6 / (R + 1)) * (1 - n / T)
+            threshold = risk * min(1, 6 / (R + 1)) * (1 - n / T).
 
         With R rivals any trial is the best with probability 1 / (R + 1), so among many of them the
-        threshold shrinks, as :attr:`risk` does in a long study.
+        threshold shrinks, as that of forecasts does in a long study.
 
         Args:
-            n_rivals: R, other trials that are under way or have completed.
+            standing: Where it stands.
             seen: Fraction of the training that is done, n / T.
+            n_startup_trials: Rivals that it takes, three at least.
+            requeued: Whether the trial has been requeued and runs on all the same.
+
+        Returns:
+            None where it says nothing: with ``patience`` above 1, too.
         """
-        return self.risk * min(1.0, _FEW_RIVALS / (n_rivals + 1.0)) * (1.0 - seen)
+        n_rivals = standing.n_rivals
+        if n_rivals < max(n_startup_trials, _LEAST_RIVALS) or self.patience > 1:
+            return None
+        threshold = self.risk * min(1.0, _FEW_RIVALS / (n_rivals + 1.0)) * (1.0 - seen)
+        if not standing.p_best < threshold:
+            return None
+        p, below = format_distinct(standing.p_best, threshold)
+        detail = f"{standing}, {p_is(p)} < {below} to end best of {n_rivals + 1}"
+        return abstain(Reason.REQUEUED if requeued else Reason.BEHIND, detail, standing.step)
 
     def judge(
         self,

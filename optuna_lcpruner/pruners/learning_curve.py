@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.arrays import IntArray
 from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
-from optuna_lcpruner._util.formatting import format_distinct, p_is
 from optuna_lcpruner._util.optuna_storage import study_id_of, trial_id_of
 from optuna_lcpruner._util.validation import boolean, choice, integer, real
 from optuna_lcpruner.curves.learning_curve import LearningCurve
@@ -42,9 +41,6 @@ _FEW = 16  # heuristic
 
 _MOST_STARTUP = 8  # heuristic
 """Who wants more completed trials than this wants nothing to be stopped before."""
-
-_LEAST_RIVALS = 3  # heuristic
-"""Other trials under way, at least, to be compared with before there are forecasts."""
 
 
 class LearningCurvePruner(BasePruner):
@@ -276,7 +272,11 @@ class LearningCurvePruner(BasePruner):
             return refusal or curve
         standing = self._standing(study, trial, curve, steps, reader, summary)
         if refusal is not None:
-            return self._compare(trial, curve, standing) or refusal
+            if standing is None:
+                return refusal
+            requeued = REQUEUED_ATTRIBUTE in trial.user_attrs
+            n = self._conditions.n_startup_trials
+            return self._rule.judge_among(standing, curve.seen, n, requeued) or refusal
         if standing is not None:
             curve = replace(curve, p_by_ranks=standing.p_beats_completed)
         target = summary.target if self._target == "auto" else Target(self._target)
@@ -312,21 +312,6 @@ class LearningCurvePruner(BasePruner):
         return reader.standing(
             study, trial, curve, steps, self._memory.lock, self._conditions.check_metric
         )
-
-    def _compare(
-        self, trial: FrozenTrial, curve: LearningCurve, standing: Standing | None
-    ) -> Decision | None:
-        """Stop a trial for where it stands, before there are forecasts."""
-        enough = max(self._conditions.n_startup_trials, _LEAST_RIVALS)
-        if standing is None or standing.n_rivals < enough or self._rule.patience > 1:
-            return None
-        threshold = self._rule.threshold_among(standing.n_rivals, curve.seen)
-        if not standing.p_best < threshold:
-            return None
-        p, below = format_distinct(standing.p_best, threshold)
-        detail = f"{standing}, {p_is(p)} < {below} to end best of {standing.n_rivals + 1}"
-        spared = REQUEUED_ATTRIBUTE in trial.user_attrs
-        return abstain(Reason.REQUEUED if spared else Reason.BEHIND, detail, standing.step)
 
     def _forecast(self, study: Study, trial: FrozenTrial, case: _Case) -> _Answers | Decision:
         """Ask the engine about the curves, here or in the background."""
