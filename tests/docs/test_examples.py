@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from helpers import ROOT, numbers, refused, run_example
+from helpers import numbers, refused, run_example
 from matplotlib import image
 from optuna.trial import TrialState
-
-from optuna_lcpruner import explain, report
 
 pytest.importorskip("sklearn")
 
@@ -134,23 +132,3 @@ def test_quickstart_exits_without_a_traceback(tmp_path: Path) -> None:
     result = run_example("quickstart.py", "--storage", "study.db", folder=tmp_path)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-
-
-def test_the_pages_show_what_the_quick_start_prints(tmp_path: Path) -> None:
-    """Reasons, `explain` and `report` as the README and the pages quote them; times apart."""
-    ran = run_example("quickstart.py", folder=tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    for page in ("README.md", "docs/quickstart.md", "docs/quickstart_ko.md", "docs/reasons.md"):
-        text = (ROOT / page).read_text(encoding="utf-8")
-        quoted = re.findall(r"^ +trial \d+ pruned: P = .*$", text, re.MULTILINE)
-        if page in ("README.md", "docs/reasons.md"):
-            quoted = re.findall(r"^pruned: P = .*$", text, re.MULTILINE)
-        assert quoted, page
-        assert [line for line in quoted if line not in ran.stdout] == []
-    study = optuna.load_study(
-        study_name="quickstart-1", storage=f"sqlite:///{tmp_path / 'quickstart.db'}"
-    )
-    page = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
-    story, part = re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert str(explain(study, 28)) == story.rstrip()
-    assert part.rstrip() in str(report(study))

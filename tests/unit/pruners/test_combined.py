@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import re
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -19,7 +16,6 @@ from forecasting import Watching
 from helpers import (
     BAD,
     N_STEPS,
-    environment,
     good_study,
     good_trials,
     make_study,
@@ -534,24 +530,3 @@ class TestWithOptunasPruners:
         assert trial.user_attrs["lcpruner_reason"].startswith(
             "pruned by LearningCurvePruner and MedianPruner ("
         )
-
-
-@pytest.mark.slow
-def test_the_page_about_it() -> None:
-    """Its code runs and prints what it says, but for the last digits."""
-    page = (Path(__file__).parents[3] / "docs" / "combining.md").read_text()
-    code = re.findall(r"<!-- run -->\n```python\n(.*?)```", page, re.DOTALL)
-    shown = "\n".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL))
-    assert len(code) == 2
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(code)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    number = r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?"
-    texts = [" ".join(text.split()) for text in (shown, ran.stdout)]
-    assert re.sub(number, "#", texts[0]) == re.sub(number, "#", texts[1])
-    printed, found = (np.array(re.findall(number, text), dtype=float) for text in texts)
-    np.testing.assert_allclose(found, printed, rtol=0.05, atol=2e-3)
