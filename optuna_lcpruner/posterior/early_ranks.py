@@ -34,6 +34,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
 from optuna_lcpruner._util.arrays import Array
@@ -62,22 +63,21 @@ _NODES, _GAP = np.linspace(-4.0, 6.0, 61, retstep=True)
 _DENSITY = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
 
 
-def normal_score(n_below: float, n: int) -> float:
-    """Return z of a rank.
+def normal_score(n_below: ArrayLike, n: ArrayLike) -> Array:
+    """Return z of ranks.
 
     Args:
-        n_below: Trainings that are worse, half of those that are equal counted in.
-        n: Trainings compared, itself not counted in.
+        n_below: Trainings that are worse, half of those that are equal counted in, shape (m,).
+        n: Trainings compared, itself not counted in, shape (m,).
     """
-    return float(ndtri((n_below + 0.5) / (n + 1.0)))
+    return np.asarray(ndtri((np.asarray(n_below) + 0.5) / (np.asarray(n) + 1.0)))
 
 
 def normal_scores(values: Array) -> Array:
     """Return z of the rank of each value, shape (m,); equal values share a rank."""
-    ordered = np.sort(values)
-    below = np.searchsorted(ordered, values, "left")
-    not_above = np.searchsorted(ordered, values, "right")
-    return np.asarray(ndtri(0.5 * (below + not_above) / values.size))
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    middle = counts.cumsum() - 0.5 * counts
+    return np.asarray(ndtri(middle[which] / values.size))
 
 
 def weights_of_kappa(moves: Sequence[tuple[float, Array, Array]]) -> Array:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner._util.arrays import Array, IntArray
+from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
 from optuna_lcpruner.curves.horizon import announced_n_steps
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior import early_ranks
@@ -72,34 +73,47 @@ class Standing:
         return f"{self.n_ahead} of {self.n} were better at step {self.step}"
 
 
-@dataclass
-class _Row:
-    """What is kept of a trial.
+_ROW = np.dtype(
+    [
+        ("state", np.int64),
+        ("length", np.float64),  # the steps that it announces, NaN if it does not
+        ("counts", np.bool_),  # as a measure for others
+        ("last", np.int64),  # last step with a finite report
+        ("start", np.float64),  # first finite report, larger is better
+    ]
+)
+"""What is kept of a trial."""
 
-    Attributes:
-        n_reports: How many of its reports are in the columns.
-        state: Its state.
-        length: The steps that it announces, if it does.
-        feasible: Whether it keeps the constraints.
-        first: Its first step with a finite report.
-        last: Its last step with a finite report.
-        start: Its first finite report, larger is better.
-        counts_down: Whether its steps count down, so that its curve runs backwards.
-    """
 
-    n_reports: int
-    state: TrialState
-    length: float | None
-    feasible: bool
-    first: int | None = None
-    last: int | None = None
-    start: float = math.nan
-    counts_down: bool = False
+class _Column:
+    """The finite reports at a step, larger is better."""
 
-    @property
-    def under_way(self) -> bool:
-        """Whether it may end best, or has."""
-        return self.state in (TrialState.RUNNING, TrialState.COMPLETE)
+    def __init__(self) -> None:
+        self._by_number: dict[int, float] = {}
+        self._arrays: tuple[IntArray, Array] | None = None
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._by_number
+
+    def put(self, number: int, value: float) -> None:
+        """Add the report of a trial."""
+        if self._by_number.get(number) != value:
+            self._by_number[number] = value
+            self._arrays = None
+
+    def by_number(self, counts: BoolArray) -> Array:
+        """Return the reports of those trials that count, NaN for the others, by number."""
+        if self._arrays is None:
+            n = len(self._by_number)
+            self._arrays = (
+                np.fromiter(self._by_number, np.int64, n),
+                np.fromiter(self._by_number.values(), float, n),
+            )
+        numbers, values = self._arrays
+        every = np.full(counts.size, math.nan)
+        every[numbers] = values
+        every[~counts] = math.nan
+        return every
 
 
 class Standings:
@@ -113,35 +127,39 @@ class Standings:
     def __init__(self, maximize: bool, by_length: bool) -> None:
         self._sign = 1.0 if maximize else -1.0
         self._by_length = by_length
-        self._rows: dict[int, _Row] = {}
-        self._columns: dict[int, dict[int, float]] = {}
+        self._taken: dict[int, tuple[int, TrialState]] = {}  # number -> reports, state
+        self._rows = np.zeros(0, _ROW)  # by number
+        self._columns: dict[int, _Column] = {}
 
     def update(self, trials: Iterable[FrozenTrial]) -> None:
         """Take in what trials have reported since they were taken in last."""
         for trial in trials:
-            row = self._rows.get(trial.number)
-            n_reports = len(trial.intermediate_values)
-            if row is None or row.n_reports > n_reports:
-                row = self._rows[trial.number] = _Row(
-                    0, trial.state, announced_n_steps(trial.user_attrs), is_feasible(trial)
-                )
-            if row.n_reports == n_reports and row.state is trial.state:
-                continue
-            row.n_reports, row.state = n_reports, trial.state
-            row.length, row.feasible = announced_n_steps(trial.user_attrs), is_feasible(trial)
-            self._add(trial, row)
+            now = len(trial.intermediate_values), trial.state
+            if self._taken.get(trial.number) != now:
+                self._taken[trial.number] = now
+                self._add(trial)
 
-    def _add(self, trial: FrozenTrial, row: _Row) -> None:
-        steps = list(trial.intermediate_values)
-        row.counts_down = len(steps) > 1 and all(b < a for a, b in pairwise(steps))
+    def _add(self, trial: FrozenTrial) -> None:
+        number, steps = trial.number, list(trial.intermediate_values)
+        if number >= self._rows.size:
+            more = np.zeros(max(number + 1 - self._rows.size, self._rows.size), _ROW)
+            self._rows = np.concatenate([self._rows, more])
+        finite = []
         for step in sorted(steps):
             value = self._sign * trial.intermediate_values[step]
-            if not math.isfinite(value):
-                continue
-            self._columns.setdefault(step, {})[trial.number] = value
-            if row.first is None or step <= row.first:
-                row.first, row.start = step, value
-            row.last = step
+            if math.isfinite(value):
+                finite.append(step)
+                self._columns.setdefault(step, _Column()).put(number, value)
+        length = announced_n_steps(trial.user_attrs)
+        counts_down = len(steps) > 1 and all(b < a for a, b in pairwise(steps))
+        only_ended = trial.state is TrialState.COMPLETE and len(finite) == 1
+        self._rows[number] = (
+            trial.state.value,
+            math.nan if length is None else length,
+            bool(finite) and not counts_down and not only_ended and is_feasible(trial),
+            finite[-1] if finite else 0,
+            self._sign * trial.intermediate_values[finite[0]] if finite else math.nan,
+        )
 
     def standing(
         self, number: int, curve: LearningCurve, steps: IntArray, check_metric: bool
@@ -158,110 +176,106 @@ class Standings:
         Returns:
             None where comparing says nothing.
         """
-        length = self._rows[number].length
-        rows = {
-            other: row
-            for other, row in self._rows.items()
-            if row.first is not None
-            and row.feasible
-            and not row.counts_down
-            and not (row.state is TrialState.COMPLETE and row.first == row.last)
-            and not (self._by_length and row.length != length)
-        }
-        if number not in rows:
+        rows = self._rows
+        counts = rows["counts"].copy()
+        if self._by_length:
+            length = rows["length"]
+            counts &= (length == length[number]) | (np.isnan(length) & np.isnan(length[number]))
+        if not counts[number]:
             return None
-        compared = _Compared.of(rows, self._columns)
-        at = compared.at(int(steps[-1]))
-        worse = [value < rows[other].start for other, value in at.column.items()]
-        if check_metric and sum(worse) > _MOST_WORSE * len(worse):
+        compared = _Compared(rows, counts, self._columns)
+        step = int(steps[-1])
+        at = compared.at(step)
+        worse = int(np.count_nonzero(at.values < rows["start"]))
+        if check_metric and worse > _MOST_WORSE * at.n_reported:
             return None
-        weights = early_ranks.weights_of_kappa(list(self._moves(curve, steps, rows)))
+        weights = early_ranks.weights_of_kappa(list(self._moves(curve, steps, counts)))
         own = float(max(curve.values[-2:]))
-        z = at.with_report(number, own).z(own)
-        rivals = [k for k, row in rows.items() if row.under_way and k != number]
-        scores, seen = np.empty(len(rivals)), np.empty(len(rivals))
-        for i, rival in enumerate(rivals):
-            step = self._newest_crowded(rival, int(rows[rival].last or 0), compared)
-            place = compared.at(step)
-            scores[i] = place.z(place.column[rival])
-            position = max(curve.positions[-1] + (step - steps[-1]) / curve.stride, 1.0)
-            seen[i] = min(position / curve.horizon, 1.0)
-        completed = np.array([rows[k].state is TrialState.COMPLETE for k in rivals], dtype=bool)
+        others = np.delete(at.values, number)
+        below = np.count_nonzero(others < own) + 0.5 * np.count_nonzero(others == own)
+        z = float(early_ranks.normal_score(at.n_stopped + below, at.n - 1))
+        completed = rows["state"] == TrialState.COMPLETE.value
+        under_way = counts & (completed | (rows["state"] == TrialState.RUNNING.value))
+        under_way[number] = False
+        rivals = np.flatnonzero(under_way)
+        scores, at_steps = compared.newest_ranks(rivals)
+        positions = curve.positions[-1] + (at_steps - step) / curve.stride
+        seen = np.clip(positions, 1.0, curve.horizon) / curve.horizon
         p = early_ranks.p_best(z, curve.seen, scores, seen, weights)
-        of_completed = None
-        if completed.any() and at.n > _ENOUGH:
+        have_completed, of_completed = completed[rivals], None
+        if have_completed.any() and at.n > _ENOUGH:
             of_completed = early_ranks.p_best(
-                z, curve.seen, scores[completed], seen[completed], weights
+                z, curve.seen, scores[have_completed], seen[have_completed], weights
             )
-        n_ahead = sum(value > own for value in at.column.values())
-        return Standing(n_ahead, at.n - 1, int(steps[-1]), len(rivals), p, of_completed)
-
-    def _newest_crowded(self, number: int, last: int, compared: _Compared) -> int:
-        """Return the last step at which a trial stands among enough others to have a rank.
-
-        Args:
-            number: The trial's number.
-            last: Its last step.
-            compared: The trials compared.
-        """
-        if compared.at(last).n >= _CROWD:
-            return last
-        reported = sorted(
-            (s for s, column in self._columns.items() if number in column), reverse=True
-        )
-        return next((step for step in reported if compared.at(step).n >= _CROWD), last)
+        n_ahead = int(np.count_nonzero(at.values > own))
+        return Standing(n_ahead, at.n - 1, step, rivals.size, p, of_completed)
 
     def _moves(
-        self, curve: LearningCurve, steps: IntArray, rows: dict[int, _Row]
+        self, curve: LearningCurve, steps: IntArray, counts: BoolArray
     ) -> Iterable[tuple[float, Array, Array]]:
         """Yield how ranks moved over each halving of the training, newest first."""
         later = curve.n_points - 1
+        none = _Column()
         while curve.positions[later] > 2.0:
             middle = 0.5 * curve.positions[later]
             nearest = int(np.argmin(np.abs(curve.positions - middle)))
             earlier = min(max(nearest, _FIRST), later - 1)
             if earlier < _FIRST:
                 return
-            before = self._columns.get(int(steps[earlier]), {})
-            after = self._columns.get(int(steps[later]), {})
-            both = [k for k in after if k in before and k in rows]
+            before = self._columns.get(int(steps[earlier]), none).by_number(counts)
+            after = self._columns.get(int(steps[later]), none).by_number(counts)
+            both = ~np.isnan(before + after)
             yield (
                 float(curve.positions[earlier] / curve.positions[later]),
-                np.array([before[k] for k in both]),
-                np.array([after[k] for k in both]),
+                before[both],
+                after[both],
             )
             later = earlier
 
 
-@dataclass(frozen=True)
 class _Compared:
     """The trials compared with one, step by step.
 
-    Attributes:
-        rows: What is known of them.
-        columns: Reports by step and number, also of others.
-        stopped: Last steps of those that were stopped, shape (n,).
+    Args:
+        rows: What is known of all trials, by number.
+        counts: Which of them are compared, by number.
+        columns: Reports by step, also of others.
     """
 
-    rows: dict[int, _Row]
-    columns: dict[int, dict[int, float]]
-    stopped: IntArray
-    _at: dict[int, _AtStep] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, rows: dict[int, _Row], columns: dict[int, dict[int, float]]) -> _Compared:
-        """From what is known of the trials, and all reports."""
-        ends = [row.last for row in rows.values() if row.state is TrialState.PRUNED]
-        return cls(rows, columns, np.array(ends, dtype=np.int64))
+    def __init__(self, rows: Any, counts: BoolArray, columns: dict[int, _Column]) -> None:
+        self._last, self._counts, self._columns = rows["last"], counts, columns
+        # Steps at which they were stopped.
+        self._stopped = rows["last"][counts & (rows["state"] == TrialState.PRUNED.value)]
+        self._at: dict[int, _AtStep] = {}
 
     def at(self, step: int) -> _AtStep:
         """Return them at a step."""
         if step not in self._at:
-            column = self.columns.get(step, {})
-            if not column.keys() <= self.rows.keys():
-                column = {k: value for k, value in column.items() if k in self.rows}
-            self._at[step] = _AtStep.of(column, int(np.count_nonzero(self.stopped < step)))
+            values = self._columns[step].by_number(self._counts)
+            n_stopped = int(np.count_nonzero(self._stopped < step))
+            self._at[step] = _AtStep(values, n_stopped, int(np.count_nonzero(values == values)))
         return self._at[step]
+
+    def newest_ranks(self, numbers: IntArray) -> tuple[Array, IntArray]:
+        """Return the normal scores of trials' newest ranks, and their steps, each of shape (m,)."""
+        if not numbers.size:
+            return np.empty(0), np.empty(0, dtype=np.int64)
+        steps = [self._newest_crowded(number) for number in numbers.tolist()]
+        at = [self.at(step) for step in steps]
+        values = np.stack([one.values for one in at])  # shape (m, trials)
+        own = values[np.arange(numbers.size), numbers, None]
+        below = (values < own).sum(axis=1) + 0.5 * ((values == own).sum(axis=1) - 1)
+        below = below + [one.n_stopped for one in at]
+        n = np.array([one.n for one in at])
+        return early_ranks.normal_score(below, n - 1), np.array(steps, dtype=np.int64)
+
+    def _newest_crowded(self, number: int) -> int:
+        """Return the last step at which a trial stands among enough others to have a rank."""
+        last = int(self._last[number])
+        if self.at(last).n >= _CROWD:
+            return last
+        steps = sorted((s for s, column in self._columns.items() if number in column), reverse=True)
+        return next((step for step in steps if self.at(step).n >= _CROWD), last)
 
 
 @dataclass(frozen=True)
@@ -269,33 +283,16 @@ class _AtStep:
     """The trials compared at a step.
 
     Attributes:
-        column: Their reports, larger is better, by number.
-        ordered: The same in increasing order.
+        values: Their reports, larger is better, by number; NaN where there is none.
         n_stopped: Trials that had been stopped before.
+        n_reported: Trials that have reported.
     """
 
-    column: dict[int, float]
-    ordered: Array
+    values: Array
     n_stopped: int
-
-    @classmethod
-    def of(cls, column: dict[int, float], n_stopped: int) -> _AtStep:
-        """From their reports and how many had been stopped."""
-        return cls(column, np.sort(np.fromiter(column.values(), float)), n_stopped)
-
-    def with_report(self, number: int, value: float) -> _AtStep:
-        """Return the same with another report of one of them."""
-        return _AtStep.of({**self.column, number: value}, self.n_stopped)
+    n_reported: int
 
     @property
     def n(self) -> int:
         """Trials compared."""
-        return len(self.column) + self.n_stopped
-
-    def z(self, value: float) -> float:
-        """Normal score of the rank of one of these reports."""
-        low = int(np.searchsorted(self.ordered, value, "left"))
-        high = int(np.searchsorted(self.ordered, value, "right"))
-        # Itself is among the equal ones.
-        below = self.n_stopped + 0.5 * (low + high - 1)
-        return early_ranks.normal_score(below, self.n - 1)
+        return self.n_reported + self.n_stopped

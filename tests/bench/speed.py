@@ -98,6 +98,41 @@ def computing(repeats: int) -> None:
     print()
 
 
+def many_running(n_steps: int = 100) -> None:
+    """Computing of all decisions about one training, 64 others running."""
+    print("computing of the decisions about one training of 100 reports, 64 others running:")
+    print(f"{'finished':>9s} {'completed':>10s} {'median ms':>10s} {'mean ms':>8s} {'most ms':>8s}")
+    for n_finished, n_complete in ((0, 0), (1_000, 10), (1_000, 250)):
+        rng = np.random.default_rng(0)
+        study = optuna.create_study()
+        trials = filled(rng, 4 * n_finished, n_steps)
+        complete = [t for t in trials if t.state == optuna.trial.TrialState.COMPLETE]
+        pruned = [t for t in trials if t.state == optuna.trial.TrialState.PRUNED]
+        study.add_trials(complete[:n_complete] + pruned[: n_finished - n_complete])
+        for _ in range(64):
+            other = study.ask()
+            for step, value in enumerate(curve(rng, n_steps)[: rng.integers(2, n_steps)].tolist()):
+                other.report(value, step)
+        times = np.empty((5, n_steps))
+        # Hardly any risk: trials are timed to their end, so none may be pruned on the way.
+        pruner = LearningCurvePruner(n_steps=n_steps, risk=1e-9, publish=False, ledger=False)
+        for k in range(len(times)):
+            asked = study.ask()
+            for step, value in enumerate(curve(rng, n_steps).tolist()):
+                asked.report(value, step)
+                trial = study.get_trials(deepcopy=False)[-1]
+                start = time.perf_counter()
+                pruner.prune(study, trial)
+                times[k, step] = 1e3 * (time.perf_counter() - start)
+            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        of_step = np.median(times, axis=0)[2:]
+        print(
+            f"{n_finished:9d} {n_complete:10d} {np.median(of_step):10.2f} {of_step.mean():8.2f} "
+            f"{of_step.max():8.2f}"
+        )
+    print()
+
+
 def memory() -> None:
     """Memory that a pruner holds after a decision in a study of 10 000 finished trials."""
     study = optuna.create_study()
@@ -233,6 +268,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=100)
     arguments = parser.parse_args()
     computing(arguments.repeats)
+    many_running()
     memory()
     should_prune(arguments.finished, arguments.reports, arguments.trials)
 
