@@ -9,6 +9,7 @@ that name a trial of the quick start name the last of those it shows.
 from __future__ import annotations
 
 import io
+import math
 import re
 import sys
 from contextlib import redirect_stdout
@@ -16,9 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
+import numpy as np
 import optuna
 
-from optuna_lcpruner import explain, report
+from optuna_lcpruner import LearningCurvePruner, explain, report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers import ROOT, run_example
@@ -63,6 +65,19 @@ def benchmarks() -> dict[str, str]:
     }
 
 
+def side_by_side() -> str:
+    """The first reason by which one of 16 trainings side by side, epoch by epoch, is stopped."""
+    rates = np.random.default_rng(0).permutation(np.geomspace(0.01, 0.5, 16))
+    study = optuna.create_study(pruner=LearningCurvePruner(n_steps=40))
+    trials = [study.ask() for _ in rates]
+    for epoch in range(40):
+        for trial, rate in zip(trials, rates, strict=True):
+            trial.report(0.1 / rate**0.3 + math.exp(-rate * (epoch + 1)), epoch)
+            if trial.should_prune():
+                return study.trials[trial.number].user_attrs["lcpruner_reason"]
+    raise AssertionError("none is stopped")
+
+
 def examples(folder: Path) -> tuple[dict[str, str], str]:
     """Blocks by name, and the trial that commands name; the quick start runs in ``folder``."""
     ran = run_example("quickstart.py", folder=folder)
@@ -86,6 +101,7 @@ def examples(folder: Path) -> tuple[dict[str, str], str]:
         "explain": str(explain(study, int(trial))),
         "report": calibration,
         "own objective": own,
+        "behind": side_by_side(),
         "either": either,
         "both": both,
         "family": family,

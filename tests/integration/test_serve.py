@@ -373,7 +373,7 @@ def command_of(where: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "where", ["examples/forecaster.service", "examples/Containerfile", "docs/scaling_out.md"]
+    "where", ["examples/forecaster.service", "examples/Containerfile", "docs/many_workers.md"]
 )
 def test_the_examples_call_it_rightly(
     where: str, url: str, monkeypatch: pytest.MonkeyPatch
