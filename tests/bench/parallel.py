@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +55,7 @@ def search(
     budget: float,
     hours: float,
     seed: int,
+    watch: Callable[[optuna.Study, optuna.Trial], None] | None = None,
 ) -> Search:
     """Let the workers train until the budget or the time is spent.
 
@@ -65,6 +67,7 @@ def search(
         budget: Full trainings' worth of steps.
         hours: Times of a typical full training.
         seed: Of the durations.
+        watch: Is shown each trial after each report.
     """
     study = optuna.create_study(
         study_name=f"order {seed}",  # brackets follow from the name
@@ -94,7 +97,10 @@ def search(
         left -= 1
         value = float(curves[i, step])
         trial.report(value, step)
-        if trial.should_prune():
+        stopped = trial.should_prune()
+        if watch is not None:
+            watch(study, trial)
+        if stopped:
             study.tell(trial, state=TrialState.PRUNED)
         elif step + 1 < n_steps:
             heapq.heappush(queue, (now + seconds[i], i, step + 1, trial))
