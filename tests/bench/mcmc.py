@@ -10,11 +10,9 @@ curve   One curve f(t) = 0.86 - 0.62 exp(-0.28 t^0.62) with noise of 0.004, 50 o
         what each engine says of its end, under several seeds of the noise.
 prior   The protocol of LC-PFN (Adriaensen et al. 2023): curves from its prior, m = 100, cut at
         10 / 20 / 40 / 80 %; mean log predictive density per unseen point, +- its standard error.
-        Rows: the sampled posterior under that prior; the same without the range, and with Gaussians
-        of the same moments for the uniform priors; the closed-form engine with its own prior fitted
-        to the same curves (families one at a time instead of added up); the same engine with its
-        default prior and all families; the sum of families with Gaussians for the uniform priors in
-        closed form, on 1 024 and on 4 096 points instead of a chain.
+        Rows: the sampled posterior under that prior; the same without the range; the closed-form
+        engine with its own prior fitted to the same curves (families one at a time instead of added
+        up); the same engine with its default prior and all families.
 real    Recorded studies as for ``replay.py``: 20 completed runs of a study are known, others are
         forecast, by each of ``--engines``; ``pool`` is the pruner's default, which learns from the
         known runs. On the working scale: mean log density of the final value (no curve counts below
@@ -51,7 +49,6 @@ from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.posterior.weighted_sum.fixed_points import ClosedSum, gaussian
 from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import sample_curves
 from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
 from optuna_lcpruner.posterior.weighted_sum.priors import lcpfn_prior
@@ -63,7 +60,6 @@ SEEN = (0.1, 0.2, 0.4, 0.8)
 T = 100
 REAL: dict[str, Callable[[], Engine]] = {
     "mcmc": MCMC,
-    "closed_sum": ClosedSum,
     "closed_form": ClosedForm,
     "pool": OpinionPool,
 }
@@ -88,7 +84,6 @@ def curve_part(sampler: MCMC, n_seeds: int) -> None:
     print(f"{'engine':12s} {'mean':>7s} {'sd':>7s} {'bias':>18s} {'|z| < 1.645':>12s}")
     for name, engine in (
         ("mcmc", sampler),
-        ("closed_sum", ClosedSum()),
         ("closed_form", ClosedForm()),
     ):
         rows = []
@@ -131,11 +126,8 @@ def prior_part(sampler: MCMC, n_curves: int, n_ablated: int, seed: int, rows: li
     engines: dict[str, tuple[Engine, int]] = {
         "closed form": (fitted(prior), n_curves),
         "closed, default": (ClosedForm(), n_curves),
-        "closed, sum": (ClosedSum(gaussian(prior)), n_curves),
-        "sum, 4096 points": (ClosedSum(gaussian(prior), 4096), n_curves),
         "mcmc": (sampler, n_curves),
         "mcmc, no range": (replace(sampler, prior=replace(prior, within=None)), n_ablated),
-        "mcmc, Gaussian": (replace(sampler, prior=gaussian(prior)), n_ablated),
     }
     print("log predictive density per unseen point, curves from LC-PFN's prior")
     print(f"{'engine':16s} {'seen':>5s} {'curves':>7s} {'log density':>18s} ", end="")

@@ -36,10 +36,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
 from optuna_lcpruner._util.arrays import Array, IntArray
@@ -60,12 +58,6 @@ class LinearDesign:
     x: Array
     offset: Array
     sigma: Array
-
-    def at(self, rows: NDArray[Any], positions: IntArray) -> LinearDesign:
-        """The curves of some coordinates at some of the positions."""
-        return LinearDesign(
-            self.x[rows][:, :, positions], self.offset[rows][:, positions], self.sigma[rows]
-        )
 
 
 def design(prior: WeightedCurves, horizon: int, v: Array, t: Array) -> LinearDesign:
@@ -133,12 +125,6 @@ class Regression:
     end_mean: Array
     end_variance: Array
 
-    def at(self, rows: NDArray[Any]) -> Regression:
-        """That of some coordinates; of the design nothing but the rows is needed any more."""
-        nowhere = np.arange(0)
-        parts = {key: part[rows] for key, part in vars(self).items() if key != "design"}
-        return Regression(design=self.design.at(rows, nowhere), **parts)
-
 
 @dataclass(frozen=True)
 class Data:
@@ -181,18 +167,7 @@ def marginalize(
         positions: ``data.ends`` or ``data.path``: where the curves are worked out.
     """
     at, observed = positions
-    return integrate(design(prior, data.horizon, v, at), v, data.z, observed)
-
-
-def integrate(found: LinearDesign, v: Array, z: Array, observed: IntArray) -> Regression:
-    """Integrate the linear parameters.
-
-    Args:
-        found: The curves of the coordinates, at the first position, the last and those observed.
-        v: Coordinates, (W, D).
-        z: Observed values, (n,).
-        observed: Which of the positions they belong to, (n,).
-    """
+    found, z = design(prior, data.horizon, v, at), data.z
     x, offset, sigma = found.x, found.offset, found.sigma
     n, p = z.size, x.shape[1]
     without_gaps = slice(observed[0], observed[0] + n)  # a view, where it will do

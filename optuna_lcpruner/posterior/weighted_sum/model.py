@@ -119,12 +119,12 @@ class WeightedCurves:
             values[:, where] = prior.quantile(v[:, where])
         return values
 
-    def shares(self, v: Array, mass: Array) -> dict[str, float]:
-        """Mean, with this mass on each row, of each family's weight over the sum of weights."""
+    def shares(self, v: Array) -> dict[str, float]:
+        """Mean of each family's weight over the sum of weights."""
         values = self.parameters(v)
         weights = np.ones((len(v), len(self.members)))
         for k, member in enumerate(self.members):
             if member.weight is not None:
                 weights[:, k] = values[:, int(np.argmax(self.blocks == k))]
-        mean = mass @ (weights / weights.sum(axis=1, keepdims=True))
+        mean = np.mean(weights / weights.sum(axis=1, keepdims=True), axis=0)
         return {m.resolved.name: float(share) for m, share in zip(self.members, mean, strict=True)}

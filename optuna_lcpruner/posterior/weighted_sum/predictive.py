@@ -1,4 +1,4 @@
-"""From draws of the weighted combination to a forecast, shared by the engines that make such draws.
+"""From draws of the weighted combination to a forecast.
 
 Glossary:
     v    coordinates of draws, see :mod:`~optuna_lcpruner.posterior.weighted_sum.model`
@@ -20,8 +20,6 @@ from optuna_lcpruner.posterior.normalization import FAR, floor_of, normalize
 from optuna_lcpruner.posterior.weighted_sum.convergence import Diagnostics
 from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import (
     Data,
-    LinearDesign,
-    Regression,
     curves_of,
     design,
     linear_part,
@@ -35,10 +33,9 @@ _LEAST_DEVIATION = 1e-9  # heuristic
 
 @dataclass(frozen=True)
 class Draws:
-    """Weighted draws of a curve.
+    """Equally weighted draws of a curve.
 
     Attributes:
-        weights: Sum 1, (C,).
         mean: Of the curve at the positions ahead given the draw, (P, C).
         variance: Its variance, (P, C).
         sigma: Noise, (C,).
@@ -47,7 +44,6 @@ class Draws:
             smoothed by the normal reference rule.
     """
 
-    weights: Array
     mean: Array
     variance: Array
     sigma: Array
@@ -72,16 +68,9 @@ class Draws:
 
 
 def draws_of(prior: WeightedCurves, data: Data, v: Array, ahead: Array) -> Draws:
-    """Equally weighted draws from coordinates."""
+    """Draws from coordinates."""
     found = marginalize(prior, v, data, data.ends)
     there = design(prior, data.horizon, v, ahead)
-    return draws_from(prior, v, found, there, np.full(len(v), 1.0 / len(v)))
-
-
-def draws_from(
-    prior: WeightedCurves, v: Array, found: Regression, there: LinearDesign, weights: Array
-) -> Draws:
-    """Draws from coordinates, their regressions and curves ahead, with these weights."""
     if prior.is_gaussian:
         mean, variance = moments(found, there)
         smoothing = np.full(there.offset.shape[1], _LEAST_DEVIATION)
@@ -89,8 +78,7 @@ def draws_from(
         mean = np.clip(np.nan_to_num(curves_of(there, linear_part(prior, v, found))), -FAR, FAR)
         variance = np.zeros_like(mean)
         smoothing = np.maximum(1.06 * len(v) ** -0.2 * mean.std(axis=0), _LEAST_DEVIATION)
-    shares = prior.shares(v, weights)
-    return Draws(weights, mean.T, variance.T, there.sigma, shares, smoothing[:, None])
+    return Draws(mean.T, variance.T, there.sigma, prior.shares(v), smoothing[:, None])
 
 
 @dataclass(frozen=True)
@@ -147,7 +135,7 @@ class Setting:
         location = draws.mean * self.stretch + self.shift
         return Forecast(
             positions=self.wanted,
-            weights=draws.weights,
+            weights=np.full(draws.sigma.size, 1.0 / draws.sigma.size),
             observed=Component(location, observed * self.stretch),
             latent=Component(location, latent * self.stretch),
             df=np.inf,
