@@ -7,7 +7,7 @@ from optuna_lcpruner.posterior.interface import Engine, FastEngine, StudyKnowled
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.posterior.weighted_sum.convergence import Diagnostics
 from optuna_lcpruner.posterior.weighted_sum.model import Member, WeightedCurves
-from optuna_lcpruner.posterior.weighted_sum.priors import free_member, lcpfn_prior, paper_prior
+from optuna_lcpruner.posterior.weighted_sum.priors import free_member, paper_prior
 from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
 
 __all__ = [
@@ -26,6 +26,5 @@ __all__ = [
     "Target",
     "WeightedCurves",
     "free_member",
-    "lcpfn_prior",
     "paper_prior",
 ]

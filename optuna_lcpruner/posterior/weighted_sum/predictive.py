@@ -16,13 +16,11 @@ from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.forecast import Component, Forecast
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.posterior.normalization import FAR, floor_of, normalize
+from optuna_lcpruner.posterior.normalization import floor_of, normalize
 from optuna_lcpruner.posterior.weighted_sum.convergence import Diagnostics
 from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import (
     Data,
-    curves_of,
     design,
-    linear_part,
     marginalize,
     moments,
 )
@@ -40,15 +38,12 @@ class Draws:
         variance: Its variance, (P, C).
         sigma: Noise, (C,).
         shares: The families' mean shares of the weights.
-        smoothing: Least deviation of a curve, (P, 1): draws without a variance of their own are
-            smoothed by the normal reference rule.
     """
 
     mean: Array
     variance: Array
     sigma: Array
     shares: dict[str, float]
-    smoothing: Array
 
     def best_by(self, ahead: IntArray) -> Draws:
         """The best value from the first position to each of ``ahead``.
@@ -63,22 +58,15 @@ class Draws:
             self,
             mean=self.mean[highest, every] + blom * self.sigma,
             variance=self.variance[highest, every],
-            smoothing=self.smoothing[ahead],
         )
 
 
 def draws_of(prior: WeightedCurves, data: Data, v: Array, ahead: Array) -> Draws:
     """Draws from coordinates."""
-    found = marginalize(prior, v, data, data.ends)
+    found = marginalize(prior, v, data)
     there = design(prior, data.horizon, v, ahead)
-    if prior.is_gaussian:
-        mean, variance = moments(found, there)
-        smoothing = np.full(there.offset.shape[1], _LEAST_DEVIATION)
-    else:
-        mean = np.clip(np.nan_to_num(curves_of(there, linear_part(prior, v, found))), -FAR, FAR)
-        variance = np.zeros_like(mean)
-        smoothing = np.maximum(1.06 * len(v) ** -0.2 * mean.std(axis=0), _LEAST_DEVIATION)
-    return Draws(mean.T, variance.T, there.sigma, prior.shares(v), smoothing[:, None])
+    mean, variance = moments(found, there)
+    return Draws(mean.T, variance.T, there.sigma, prior.shares(v))
 
 
 @dataclass(frozen=True)
@@ -130,7 +118,7 @@ class Setting:
             draws = draws.best_by(
                 np.clip(knots.nearest(self.wanted) - first, 0, knots.size - 1 - first)
             )
-        latent = np.maximum(np.sqrt(draws.variance), draws.smoothing)
+        latent = np.maximum(np.sqrt(draws.variance), _LEAST_DEVIATION)
         observed = np.sqrt(draws.variance + draws.sigma**2)
         location = draws.mean * self.stretch + self.shift
         return Forecast(
