@@ -160,7 +160,7 @@ def test_the_metadata(built: Built) -> None:
     required = found.get_all("Requires-Dist", [])
     always = {re.split(r"[^\w-]", line)[0] for line in required if "extra ==" not in line}
     assert always == {"optuna", "numpy", "scipy", "sqlalchemy", "emcee"}
-    extras = {"figures", "tables", "dashboard", "examples", "test"}
+    extras = {"figures", "dashboard", "examples", "test"}
     assert extras <= set(found.get_all("Provides-Extra", []))
 
 
