@@ -35,6 +35,9 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from optuna_lcpruner._util.arrays import Array
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior.normalization import normalize
 from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
 
 
@@ -118,17 +121,28 @@ class Regression:
 
 @dataclass(frozen=True)
 class Data:
-    """A curve as it was observed.
+    """A curve on its knots, on the scale that its prior is made for.
 
     Attributes:
         horizon: T.
         t: Observed positions, (n,).
         z: Observed values, (n,).
+        stretch: The working value is ``stretch * z + shift``.
+        shift: See ``stretch``.
     """
 
     horizon: int
     t: Array
     z: Array
+    stretch: float = 1.0
+    shift: float = 0.0
+
+    @classmethod
+    def of(cls, curve: LearningCurve, scale: Scale) -> Data:
+        """Bring a curve into the range of its prior, see :func:`normalize`."""
+        observed, values = curve.on_knots
+        at = curve.knots.positions[observed]
+        return cls(max(curve.horizon, 2), at, *normalize(values, scale))
 
     @cached_property
     def ends(self) -> Array:
