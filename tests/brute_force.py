@@ -9,6 +9,7 @@ from optuna_lcpruner.curves.scale import Scale
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.closed_form.shapes import shape_grid
 from optuna_lcpruner.posterior.interface import StudyKnowledge
+from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import design
 
 
 def curve_of(values, horizon, positions=None):
@@ -107,3 +108,20 @@ PLACES = {
     "averaged": (300, np.arange(1, 91)),
     "averaged, with a gap": (300, [*range(1, 30), *range(60, 90)]),
 }
+
+
+def sample_curves(prior, horizon, n, rng):
+    """Curves from a prior of weighted sums at positions 1 to the horizon, by rejection.
+
+    Returns the curves without noise, (n, horizon), and sigma, (n,).
+    """
+    t = np.arange(1.0, horizon + 1)
+    curves, sigmas = np.empty((0, horizon)), np.empty(0)
+    while len(curves) < n:
+        found = design(prior, horizon, rng.normal(size=(2 * n + 16, prior.n_coordinates)), t)
+        b = rng.normal(size=found.x.shape[:2])
+        with np.errstate(all="ignore"):
+            path = found.offset + np.einsum("wp,wpn->wn", b, found.x)
+            good = np.all(np.isfinite(path), axis=1) & (path[:, -1] > path[:, 0])
+        curves, sigmas = np.vstack([curves, path[good]]), np.r_[sigmas, found.sigma[good]]
+    return curves[:n], sigmas[:n]

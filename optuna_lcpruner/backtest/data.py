@@ -3,20 +3,19 @@
 Every way in ends in a `RecordedStudy`. Whatever cannot be used is an `InputError` whose message is
 one line for the person who gave it::
 
-    Optuna study    its COMPLETE trials, with their constraint values and how long they took; pruned
-                    ones are censored and left out
-    .npz            ``curves`` (n_trials, n_steps), ``maximize``, ``name``; NaN: diverged
-    .csv, .parquet  long: columns ``trial``, ``step``, ``value``, or
-                    wide: a row a trial, a column a step, named by the step: ``0``, ``1``, ...;
-                    in both, a column ``final`` is the objective's value where it is not the last
-                    report; an empty cell was not reported, ``nan`` was reported as NaN
-    lists           one sequence of values a trial, of any lengths; steps are 0, 1, ...
+    Optuna study  its COMPLETE trials, with their constraint values and how long they took; pruned
+                  ones are censored and left out
+    .npz          ``curves`` (n_trials, n_steps), ``maximize``, ``name``; NaN: diverged
+    .csv          columns ``trial``, ``step``, ``value``, a row a report; a column ``final`` has the
+                  objective's value where it is not the last report
+    lists         one sequence of values a trial, of any lengths; steps are 0, 1, ...
 
 A trial's reports are taken in the order of their steps, which may have gaps and start anywhere.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 import tokenize
 import zipfile
@@ -25,13 +24,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner._util.validation import InputError, missing
+from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.curves.horizon import announced_n_steps, shown_n_steps
 from optuna_lcpruner.curves.learning_curve import ordered, typical_gap, usable
 from optuna_lcpruner.study.feasibility import constraint_values
@@ -275,7 +273,7 @@ def maximizes(direction: str | None) -> bool:
 def read_file(
     path: str | Path, direction: str | None = None, n_steps: float | None = None
 ) -> RecordedStudy:
-    """Curves in a ``.npz``, ``.csv`` or ``.parquet`` file, laid out as this module's head says.
+    """Curves in a ``.npz`` or ``.csv`` file, laid out as this module's head says.
 
     Args:
         path: The file.
@@ -291,12 +289,11 @@ def read_file(
     try:
         if path.suffix == ".npz":
             return _read_npz(path, direction, n_steps)
-        if path.suffix in (".csv", ".parquet"):
-            maximize = maximizes(direction)
-            return recorded(path.stem, maximize, _trials(_table(path), path), n_steps=n_steps)
-    except OSError as error:
+        if path.suffix == ".csv":
+            return recorded(path.stem, maximizes(direction), _read_csv(path), n_steps=n_steps)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)}).") from error
-    raise InputError(f"{path}: must end in .npz, .csv or .parquet.")
+    raise InputError(f"{path}: must end in .npz or .csv.")
 
 
 def _read_npz(path: Path, direction: str | None, n_steps: float | None) -> RecordedStudy:
@@ -325,81 +322,42 @@ def _read_npz(path: Path, direction: str | None, n_steps: float | None) -> Recor
     return from_curves(curves.tolist(), DIRECTIONS[maximize], name, n_steps)
 
 
-def _table(path: Path) -> Any:
-    """The cells of a file as a data frame, its column names in lower case, its index the lines."""
-    is_csv = path.suffix == ".csv"
-    try:
-        import pandas
-
-        if is_csv:
-            # The Python parser tells a cell that is missing (NaN) from an empty one ('').
-            cells = pandas.read_csv(
-                path, header=None, dtype=str, keep_default_na=False, skip_blank_lines=False,
-                encoding="utf-8-sig", engine="python",
-            )  # fmt: skip
-            table = cells.iloc[1:].set_axis(cells.head(1).to_numpy().ravel(), axis="columns")
-            table = table.dropna(how="all")  # blank lines
-        else:  # as Arrow has it: an empty cell (NA) is not a NaN
-            table = pandas.read_parquet(path, dtype_backend="pyarrow").reset_index()
-    except ImportError as error:
-        raise missing(f"reading {path}", "pandas", *([] if is_csv else ["pyarrow"])) from error
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read ({first_line(error)}).") from error
-    table.index += 1
-    lengths, width = table.count(axis="columns"), table.shape[1]
-    if is_csv and (lengths < width).any():
-        line = lengths.index[lengths < width][0]
-        raise InputError(f"{path}, line {line}: {lengths[line]} cells, but the header has {width}.")
-    return table.rename(columns=lambda name: str(name).strip().lower())
-
-
-def _trials(table: Any, path: Path) -> list[RecordedTrial]:
-    used = {"trial", "step", "value"}
-    if not used <= set(table):
-        used = {name for name in table if name.isdecimal()}
-    if not used:
-        raise InputError(
-            f"{path}: needs columns trial, step, value, or one column a step named 0, 1, ...; "
-            f"it has {', '.join(map(repr, table)) or 'nothing'}."
-        )
-    table = table.loc[:, table.columns.isin([*used, "final"])]
-    if table.columns.has_duplicates:
-        twice = table.columns[table.columns.duplicated()][0]
-        raise InputError(f"{path}: column {twice!r} is there twice.")
-    if "trial" not in table:  # wide
-        keys = ["trial", *(["final"] if "final" in table else [])]
-        table = table.assign(trial=table.index).melt(keys, var_name="step", ignore_index=False)
-    reports: dict[Any, dict[int, float]] = {}  # by trial, then step
-    finals: dict[Any, float] = {}
-    for line, row in zip(table.index, table.to_dict("records"), strict=True):
-        where = f"{path}, line {line}"
-        curve = reports.setdefault(row["trial"], {})
-        value, final = _number(row["value"], where), _number(row.get("final"), where)
-        if final is not None:
-            finals[row["trial"]] = final
-        if value is None:
-            continue
-        step = _number(row["step"], where)
-        if step is None or not (0 <= step < 2**53 and step % 1 == 0):
-            raise InputError(f"{where}: step must be 0, 1, 2, ..., but got {row['step']!r}.")
-        if int(step) in curve:
-            raise InputError(f"{where}: step {int(step)} of trial {row['trial']} is there twice.")
-        curve[int(step)] = value
+def _read_csv(path: Path) -> list[RecordedTrial]:
+    reports: dict[str, dict[int, float]] = {}  # by trial, then step
+    finals: dict[str, float] = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        table = csv.DictReader(file)
+        table.fieldnames = names = [name.strip().lower() for name in table.fieldnames or ()]
+        if not {"trial", "step", "value"} <= set(names):
+            raise InputError(
+                f"{path}: needs columns trial, step, value; "
+                f"it has {', '.join(map(repr, names)) or 'nothing'}."
+            )
+        for row in table:
+            where = f"{path}, line {table.line_num}"
+            if None in row or None in row.values():
+                raise InputError(f"{where}: not {len(names)} cells, as the header has.")
+            trial, step = row["trial"], _number(row["step"], where)
+            if not (0 <= step < 2**53 and step % 1 == 0):
+                raise InputError(f"{where}: step must be 0, 1, 2, ..., but got {row['step']!r}.")
+            curve = reports.setdefault(trial, {})
+            if int(step) in curve:
+                raise InputError(f"{where}: step {int(step)} of trial {trial} is there twice.")
+            curve[int(step)] = _number(row["value"], where)
+            if row.get("final", "").strip():
+                finals[trial] = _number(row["final"], where)
     trials = []
     for number, (trial, curve) in enumerate(reports.items()):
         steps, values = ordered(curve)
-        final = finals.get(trial, float(values[-1]) if curve else float("nan"))
+        final = finals.get(trial, float(values[-1]))
         trials.append(RecordedTrial(number, tuple(steps.tolist()), tuple(values.tolist()), final))
     return trials
 
 
-def _number(cell: Any, where: str) -> float | None:
-    """The number in a cell, None if the cell is empty."""
-    if cell is None or str(cell).strip() in ("", "<NA>"):  # the latter is pandas.NA
-        return None
+def _number(cell: str, where: str) -> float:
     try:
         return float(cell)
-    except (TypeError, ValueError):
+    except ValueError:
         raise InputError(f"{where}: {cell!r} is not a number.") from None
 
 

@@ -41,9 +41,7 @@ def add_backtest(commands: Any) -> None:
         "--storage", metavar="URL", help="database URL, or an SQLite or journal file"
     )
     source.add_argument("--study", metavar="NAME", help="needed if the storage has several studies")
-    source.add_argument(
-        "--curves", metavar="FILE", help=".npz, .csv or .parquet of learning curves instead"
-    )
+    source.add_argument("--curves", metavar="FILE", help=".npz or .csv of learning curves instead")
     source.add_argument("--direction", choices=DIRECTIONS, help="of curves whose file does not say")
     source.add_argument(
         "--n-steps", type=float, metavar="N", help="steps of a full training (default: as seen)"

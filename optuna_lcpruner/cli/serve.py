@@ -39,7 +39,7 @@ _SETTINGS: tuple[tuple[str, Any, str], ...] = (
     ("n-steps", int, "steps of a full training (default: as announced or seen)"),
     ("risk", float, "accepted chance that a stopped trial would have become the best (0.04)"),
     ("threshold", float, "prune below this fixed probability instead"),
-    ("engine", ("pool", "closed_form", "weighted_sum", "mcmc"), "the posterior (pool)"),
+    ("engine", ("pool", "closed_form", "mcmc"), "the posterior (pool)"),
     ("n-startup-trials", int, "completed trials before anything is pruned by forecast (3)"),
     ("n-warmup-steps", int, "no pruning before this step (0)"),
     ("patience", int, "looks below the threshold in a row (1)"),

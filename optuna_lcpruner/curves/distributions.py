@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr
+from scipy.special import log_ndtr
 
 from optuna_lcpruner._util.arrays import Array
 
@@ -26,10 +26,6 @@ class Normal:
     def quantile(self, v: Array) -> Array:
         """Values at the levels Phi(v), shape of ``v``."""
         return self.mean + self.deviation * v
-
-    def log_ratio(self, x: Array) -> Array:
-        """Log of this density over the Gaussian of the same moments: 0."""
-        return np.zeros_like(x)
 
 
 @dataclass(frozen=True)
@@ -55,32 +51,4 @@ class Exponential:
         return np.asarray(-self.mean * log_ndtr(-v))
 
 
-@dataclass(frozen=True)
-class Uniform:
-    """Uniform between two bounds."""
-
-    low: Parameter
-    high: Parameter
-
-    @property
-    def mean(self) -> Parameter:
-        """Its mean."""
-        return 0.5 * (self.low + self.high)
-
-    @property
-    def deviation(self) -> Parameter:
-        """Its standard deviation."""
-        return (self.high - self.low) / float(np.sqrt(12.0))
-
-    def quantile(self, v: Array) -> Array:
-        """Values at the levels Phi(v), shape of ``v``."""
-        return np.asarray(self.low + (self.high - self.low) * ndtr(v))
-
-    def log_ratio(self, x: Array) -> Array:
-        """Log of this density over the Gaussian of the same moments, any shape."""
-        u = (x - self.mean) / self.deviation
-        ratio = 0.5 * u**2 + 0.5 * np.log(2.0 * np.pi / 12.0)
-        return np.where((x >= self.low) & (x <= self.high), ratio, -np.inf)
-
-
-Distribution = Normal | LogNormal | Exponential | Uniform
+Distribution = Normal | LogNormal | Exponential

@@ -6,15 +6,13 @@ from optuna_lcpruner.posterior.forecast import Component, Forecast, Recalibratio
 from optuna_lcpruner.posterior.interface import Engine, FastEngine, StudyKnowledge, Target
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.posterior.weighted_sum.convergence import Diagnostics
-from optuna_lcpruner.posterior.weighted_sum.fixed_points import ClosedSum
 from optuna_lcpruner.posterior.weighted_sum.model import Member, WeightedCurves
-from optuna_lcpruner.posterior.weighted_sum.priors import free_member, lcpfn_prior, paper_prior
+from optuna_lcpruner.posterior.weighted_sum.priors import free_member, paper_prior
 from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
 
 __all__ = [
     "MCMC",
     "ClosedForm",
-    "ClosedSum",
     "Component",
     "CurvePrior",
     "Diagnostics",
@@ -28,6 +26,5 @@ __all__ = [
     "Target",
     "WeightedCurves",
     "free_member",
-    "lcpfn_prior",
     "paper_prior",
 ]

@@ -8,13 +8,11 @@ from optuna_lcpruner._util.validation import choice
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import Engine
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.posterior.weighted_sum.fixed_points import ClosedSum
 from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
 
 _ENGINES: Mapping[str, Callable[[], Engine]] = {
     "pool": OpinionPool,
     "closed_form": ClosedForm,
-    "weighted_sum": ClosedSum,
     "mcmc": MCMC,
 }
 

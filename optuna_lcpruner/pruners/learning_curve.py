@@ -108,8 +108,7 @@ class LearningCurvePruner(BasePruner):
             one in memory or in a journal nowhere. False: nowhere.
         engine: The posterior: ``"pool"`` as above, ``"closed_form"`` for the ensemble of curves
             without similar trials, ``"mcmc"`` for the paper's weighted combination (a second or two
-            a look), ``"weighted_sum"`` for the same on fixed points (some milliseconds), or any
-            callable like :class:`~optuna_lcpruner.posterior.Engine`.
+            a look), or any callable like :class:`~optuna_lcpruner.posterior.Engine`.
         executor: Makes the forecasts while training goes on, a ``concurrent.futures.Executor``: a
             check hands over the curve and judges the newest forecast that is ready. By default a
             check waits for its forecast. A copy made by pickle has no executor.

@@ -2,19 +2,11 @@
 
     python tests/bench/mcmc.py                                  all but the recorded curves
     python tests/bench/mcmc.py STUDY.npz ... --parts real       300 recorded curves
-    python tests/bench/mcmc.py --parts prior --curves 1000
 
 The parts:
 
 curve   One curve f(t) = 0.86 - 0.62 exp(-0.28 t^0.62) with noise of 0.004, 50 of 100 steps seen:
         what each engine says of its end, under several seeds of the noise.
-prior   The protocol of LC-PFN (Adriaensen et al. 2023): curves from its prior, m = 100, cut at
-        10 / 20 / 40 / 80 %; mean log predictive density per unseen point, +- its standard error.
-        Rows: the sampled posterior under that prior; the same without the range, and with Gaussians
-        of the same moments for the uniform priors; the closed-form engine with its own prior fitted
-        to the same curves (families one at a time instead of added up); the same engine with its
-        default prior and all families; the sum of families with Gaussians for the uniform priors in
-        closed form, on 1 024 and on 4 096 points instead of a chain.
 real    Recorded studies as for ``replay.py``: 20 completed runs of a study are known, others are
         forecast, by each of ``--engines``; ``pool`` is the pruner's default, which learns from the
         known runs. On the working scale: mean log density of the final value (no curve counts below
@@ -34,7 +26,6 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -47,14 +38,10 @@ from scipy import stats
 from optuna_lcpruner import LearningCurvePruner
 from optuna_lcpruner.curves.learning_curve import LearningCurve, PositionGrid
 from optuna_lcpruner.curves.scale import Scale
-from optuna_lcpruner.posterior.closed_form.engine import ClosedForm, CurvePrior
+from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.posterior.weighted_sum.fixed_points import ClosedSum, gaussian
-from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import sample_curves
-from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
-from optuna_lcpruner.posterior.weighted_sum.priors import lcpfn_prior
 from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
 from optuna_lcpruner.pruners.executor import worker_processes
 
@@ -63,18 +50,16 @@ SEEN = (0.1, 0.2, 0.4, 0.8)
 T = 100
 REAL: dict[str, Callable[[], Engine]] = {
     "mcmc": MCMC,
-    "closed_sum": ClosedSum,
     "closed_form": ClosedForm,
     "pool": OpinionPool,
 }
 """Engines asked about recorded curves."""
-PARTS = ("curve", "prior", "real", "time", "loop")
+PARTS = ("curve", "real", "time", "loop")
 
 
-def ask(engine: Engine, values: np.ndarray, n: int, every: bool = False) -> Forecast:
+def ask(engine: Engine, values: np.ndarray, n: int) -> Forecast:
     """Forecast a curve in [0, 1] after n of T reports."""
-    curve = LearningCurve(np.arange(1.0, n + 1), values[:n], T)
-    return engine(curve, UNIT, np.arange(n + 1.0, T + 1) if every else None)
+    return engine(LearningCurve(np.arange(1.0, n + 1), values[:n], T), UNIT)
 
 
 def plus_minus(x: np.ndarray, digits: int = 3) -> str:
@@ -88,7 +73,6 @@ def curve_part(sampler: MCMC, n_seeds: int) -> None:
     print(f"{'engine':12s} {'mean':>7s} {'sd':>7s} {'bias':>18s} {'|z| < 1.645':>12s}")
     for name, engine in (
         ("mcmc", sampler),
-        ("closed_sum", ClosedSum()),
         ("closed_form", ClosedForm()),
     ):
         rows = []
@@ -103,67 +87,6 @@ def curve_part(sampler: MCMC, n_seeds: int) -> None:
             f"{plus_minus(mean - truth[-1], 4):>18s} {covered:12.2f}"
         )
     print()
-
-
-def fitted(prior: WeightedCurves) -> ClosedForm:
-    """The closed form for the same families, its prior fitted to 20 000 curves of the other."""
-    curves, _ = sample_curves(prior, T, 20_000, np.random.default_rng(1))
-    rise = curves[:, -1] - curves[:, 0]
-    own = CurvePrior(
-        asymptote=(float(curves[:, -1].mean()), float(curves[:, -1].std())),
-        rise=(float(rise.mean()), float(rise.std())),
-        sigma=tuple(np.geomspace(0.001, 0.25, 16)),
-        log_sigma=(-4.0, 1.0),
-        rho=(0.0,),
-        kappa=(0.0,),
-        df=np.inf,
-        model_error=(1e-6, 1e-6),
-    )
-    return ClosedForm(own, tuple(member.family for member in prior.members))
-
-
-def prior_part(sampler: MCMC, n_curves: int, n_ablated: int, seed: int, rows: list[str]) -> None:
-    prior = lcpfn_prior()
-    rng = np.random.default_rng(seed)
-    curves, sigma = sample_curves(prior, T, n_curves, rng)
-    reported = curves + sigma[:, None] * rng.normal(size=curves.shape)
-    sampler = replace(sampler, prior=prior, n_components=1024)
-    engines: dict[str, tuple[Engine, int]] = {
-        "closed form": (fitted(prior), n_curves),
-        "closed, default": (ClosedForm(), n_curves),
-        "closed, sum": (ClosedSum(gaussian(prior)), n_curves),
-        "sum, 4096 points": (ClosedSum(gaussian(prior), 4096), n_curves),
-        "mcmc": (sampler, n_curves),
-        "mcmc, no range": (replace(sampler, prior=replace(prior, within=None)), n_ablated),
-        "mcmc, Gaussian": (replace(sampler, prior=gaussian(prior)), n_ablated),
-    }
-    print("log predictive density per unseen point, curves from LC-PFN's prior")
-    print(f"{'engine':16s} {'seen':>5s} {'curves':>7s} {'log density':>18s} ", end="")
-    print(f"{'minus mcmc':>18s} {'s/curve':>8s} {'converged':>10s}")
-    scores: dict[str, np.ndarray] = {}
-    for fraction in SEEN:
-        n = round(fraction * T)
-        for name in rows or sorted(engines, key=lambda name: name != "mcmc"):
-            engine, count = engines[name]
-            found = [score(engine, values, n) for values in reported[:count]]
-            scores[name], seconds, converged = np.array(found).T
-            gap = scores[name] - scores.get("mcmc", np.full(n_curves, np.nan))[:count]
-            print(
-                f"{name:16s} {fraction:5.0%} {count:7d} {plus_minus(scores[name]):>18s} "
-                f"{plus_minus(gap):>18s} {np.median(seconds):8.4f} {np.mean(converged):10.3f}",
-                flush=True,
-            )
-    print()
-
-
-def score(engine: Engine, values: np.ndarray, n: int) -> tuple[float, float, bool]:
-    """Mean log density of the unseen points, processor seconds, and whether the run converged."""
-    start = time.process_time()
-    ahead = ask(engine, values, n, every=True)
-    seconds = time.process_time() - start
-    densities = [ahead.pdf(values[int(p) - 1], at=p) for p in ahead.positions]
-    converged = ahead.diagnostics is None or ahead.diagnostics.converged
-    return float(np.mean(np.log(np.maximum(densities, 1e-300)))), seconds, converged
 
 
 def recorded(paths: list[Path], n_curves: int) -> Iterator[tuple[np.ndarray, StudyKnowledge, int]]:
@@ -355,11 +278,7 @@ def main() -> None:
     )
     parser.add_argument("studies", type=Path, nargs="*")
     parser.add_argument("--parts", nargs="+", choices=PARTS)
-    parser.add_argument("--curves", type=int, default=100, help="curves from LC-PFN's prior")
-    parser.add_argument("--ablated", type=int, default=50, help="of these, for the ablations")
     parser.add_argument("--effective", type=float, default=200.0, help="effective draws wanted")
-    parser.add_argument("--seed", type=int, default=0, help="of these curves")
-    parser.add_argument("--rows", nargs="+", default=[], help="of the part prior; default all")
     parser.add_argument("--recorded", type=int, default=300, help="recorded curves")
     parser.add_argument("--engines", nargs="+", choices=REAL, default=list(REAL), metavar="NAME")
     parser.add_argument("--jobs", type=int, default=1, help="processes for recorded curves")
@@ -370,9 +289,6 @@ def main() -> None:
     sampler = MCMC(effective_sample_size=arguments.effective)
     parts: dict[str, Callable[[], None]] = {
         "curve": lambda: curve_part(sampler, arguments.repeats),
-        "prior": lambda: prior_part(
-            sampler, arguments.curves, arguments.ablated, arguments.seed, arguments.rows
-        ),
         "time": lambda: time_part(sampler, arguments.repeats),
         "loop": lambda: loop_part(arguments.trials, arguments.reports, 0.02),
     }

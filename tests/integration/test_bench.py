@@ -259,13 +259,6 @@ def test_fit_pool(recorded: list[str]) -> None:
     assert re.search(r"^  alpha +\[", output, re.MULTILINE)
 
 
-def test_weighted_sum(recorded: list[str]) -> None:
-    output = run("weighted_sum.py", *recorded, "--orders", "2", "--trials", "20")
-    for sources in ("similar, closed", "similar, sum", "similar, closed, sum", "sum"):
-        assert re.search(rf"^{sources}  +\d+\.\d{{4}} +[+-]\d+\.\d{{4}} \+- ", output, re.MULTILINE)
-    assert re.search(r"^0.3 <= f < 0.6 +\d", output, re.MULTILINE)
-
-
 def test_speed() -> None:
     output = run("speed.py", "--finished", "4", "--reports", "5", "--trials", "1", "--repeats", "2")
     for storage in ("memory", "SQLite", "journal"):
@@ -307,12 +300,10 @@ def test_load(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_mcmc(recorded: list[str]) -> None:
     output = run(
-        "mcmc.py", *recorded, "--curves", "2", "--ablated", "1", "--effective", "50",
-        "--recorded", "1", "--repeats", "1", "--parts", "curve", "prior", "real", "time",
+        "mcmc.py", *recorded, "--effective", "50",
+        "--recorded", "1", "--repeats", "1", "--parts", "curve", "real", "time",
     )  # fmt: skip
     for seen in (10, 20, 40, 80):
-        for engine in ("mcmc", "closed form", "mcmc, no range", "mcmc, Gaussian"):
-            assert re.search(rf"^{engine} +{seen}% ", output, re.MULTILINE)
         for engine in ("mcmc", "closed_form", "last", "gain"):
             assert re.search(rf"^{engine} +{seen}% .* \d\.\d+$", output, re.MULTILINE)
     assert re.search(r"^median \d", output, re.MULTILINE)

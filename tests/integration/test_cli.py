@@ -115,11 +115,12 @@ def test_backtest_of_a_journal_and_of_a_file(
     of_journal = capsys.readouterr().out
     study = open_study(str(journal), "good")
     rows = [
-        ",".join(map(str, trial.intermediate_values.values()))
+        f"{trial.number},{step},{value}"
         for trial in study.get_trials(states=(TrialState.COMPLETE,))
+        for step, value in trial.intermediate_values.items()
     ]
     curves = tmp_path / "good.csv"
-    curves.write_text("\n".join([",".join(map(str, range(8))), *rows]))
+    curves.write_text("\n".join(["trial,step,value", *rows]))
     argv = ["backtest", "--curves", str(curves), "--direction", "maximize", *FAST]
     assert main(argv) == 0
     of_file = capsys.readouterr().out

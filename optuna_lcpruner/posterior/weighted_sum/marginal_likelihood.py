@@ -9,24 +9,18 @@ Glossary (W coordinate vectors at once, D coordinates, K families, p columns):
             the quantile of its prior at Phi(v)
     beta    linear parameters of all families; a priori independent with mean m and deviation s,
             standardised  b = (beta - m) / s
-    X       design, columns  s_j w_k B_j(t), so that f = o + X b; kept transposed, (W, p, n); where
-            all of beta is Gaussian, the families' constants are one column, of deviation
-            sqrt(sum_k (s_k w_k)^2)
+    X       design, columns  s_j w_k B_j(t), so that f = o + X b; kept transposed, (W, p, n); the
+            families' constants are one column, of deviation  sqrt(sum_k (s_k w_k)^2)
     o       what is not linear in a parameter, and the prior mean of what is, shape (W, n)
     M       I + X' X / sigma^2, the posterior precision of b, M = L L'
     rise    r = f(T) - f(1), given v a Gaussian with mean mu_r and deviation s_r
 
-Given v the model is a linear regression. With a Gaussian prior of beta, b is integrated out:
+Given v the model is a linear regression, in which b is integrated out:
 
     log p(v | z) = -|v|^2 / 2 - n log sigma - log det M / 2
                    - (|z - o|^2 / sigma^2 - |L^-1 X' (z - o)|^2 / sigma^4) / 2 + log Phi(mu_r / s_r)
 
-the last term being the chance that the curve rises. With another prior of beta, or a range that the
-curve must not leave, the coordinates get a part u that says where b is, in units of what the data
-leave of it under the Gaussian of the same moments, b = L'^-1 (L^-1 X' (z - o) / sigma^2 + u), and
-
-    log p(v, u | z) = log p(v | z) without the last term - |u|^2 / 2
-                      + sum_j (log p(beta_j) - log N(beta_j; m_j, s_j^2)), -inf for forbidden curves
+the last term being the chance that the curve rises.
 
 Source: Domhan et al. 2015, eq. 3-6; Bayesian linear regression, e.g. Bishop 2006, section 3.5; the
 truncated Gaussian's moments: Johnson, Kotz & Balakrishnan 1994, section 13.10.1.
@@ -36,14 +30,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from optuna_lcpruner._util.arrays import Array, IntArray
-from optuna_lcpruner.curves.learning_curve import PositionGrid
+from optuna_lcpruner._util.arrays import Array
+from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.curves.scale import Scale
+from optuna_lcpruner.posterior.normalization import normalize
 from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
 
 
@@ -61,18 +55,12 @@ class LinearDesign:
     offset: Array
     sigma: Array
 
-    def at(self, rows: NDArray[Any], positions: IntArray) -> LinearDesign:
-        """The curves of some coordinates at some of the positions."""
-        return LinearDesign(
-            self.x[rows][:, :, positions], self.offset[rows][:, positions], self.sigma[rows]
-        )
-
 
 def design(prior: WeightedCurves, horizon: int, v: Array, t: Array) -> LinearDesign:
     """The curves of coordinates ``v`` at positions ``t``; not finite where a formula has no value.
 
-    Columns come in the order of the families and their linear parameters; with a Gaussian prior
-    the first one is all constants together.
+    The first column is all constants together, the others come in the order of the families and
+    their linear parameters.
     """
     every = np.r_[1.0, float(horizon), t]
     parameters = prior.parameters(v)
@@ -95,12 +83,11 @@ def design(prior: WeightedCurves, horizon: int, v: Array, t: Array) -> LinearDes
             for linear, basis in zip(member.linear, bases, strict=True):
                 part = w * basis
                 offset += linear.mean * part
-                if prior.is_gaussian and isinstance(basis, float):
+                if isinstance(basis, float):
                     constant += (linear.deviation * part) ** 2
                 else:
                     columns.append(linear.deviation * part)
-        if prior.is_gaussian:
-            columns.insert(0, np.sqrt(constant))
+        columns.insert(0, np.sqrt(constant))
     x = np.empty((len(v), len(columns), t.size))
     for j, column in enumerate(columns):
         x[:, j] = column
@@ -109,10 +96,9 @@ def design(prior: WeightedCurves, horizon: int, v: Array, t: Array) -> LinearDes
 
 @dataclass(frozen=True)
 class Regression:
-    """What the data leave of b given the coordinates, under a Gaussian prior.
+    """What the data leave of b given the coordinates.
 
     Attributes:
-        design: The curves, at the positions given.
         log_evidence: log p(v | z) up to a constant, without the rise; -inf out of support, (W,).
         lower: L, (W, p, p).
         half: L^-1 X' (z - o) / sigma^2; the mean of b is L'^-1 of it, (W, p).
@@ -123,7 +109,6 @@ class Regression:
         end_variance: Its variance, (W,).
     """
 
-    design: LinearDesign
     log_evidence: Array
     lower: Array
     half: Array
@@ -133,72 +118,51 @@ class Regression:
     end_mean: Array
     end_variance: Array
 
-    def at(self, rows: NDArray[Any]) -> Regression:
-        """That of some coordinates; of the design nothing but the rows is needed any more."""
-        nowhere = np.arange(0)
-        parts = {key: part[rows] for key, part in vars(self).items() if key != "design"}
-        return Regression(design=self.design.at(rows, nowhere), **parts)
-
 
 @dataclass(frozen=True)
 class Data:
-    """A curve as it was observed.
+    """A curve on its knots, on the scale that its prior is made for.
 
     Attributes:
         horizon: T.
         t: Observed positions, (n,).
         z: Observed values, (n,).
+        stretch: The working value is ``stretch * z + shift``.
+        shift: See ``stretch``.
     """
 
     horizon: int
     t: Array
     z: Array
+    stretch: float = 1.0
+    shift: float = 0.0
+
+    @classmethod
+    def of(cls, curve: LearningCurve, scale: Scale) -> Data:
+        """Bring a curve into the range of its prior, see :func:`normalize`."""
+        observed, values = curve.on_knots
+        at = curve.knots.positions[observed]
+        return cls(max(curve.horizon, 2), at, *normalize(values, scale))
 
     @cached_property
-    def ends(self) -> tuple[Array, IntArray]:
-        """Position 1, those observed and the horizon; and where the observed ones are."""
-        return np.r_[1.0, self.t, float(self.horizon)], np.arange(1, self.t.size + 1)
-
-    @cached_property
-    def path(self) -> tuple[Array, IntArray]:
-        """All knots, or all whole positions; and where the observed ones are."""
-        positions = np.union1d(PositionGrid(self.horizon).positions, self.t)
-        return positions, np.searchsorted(positions, self.t)
+    def ends(self) -> Array:
+        """Position 1, those observed and the horizon."""
+        return np.asarray(np.r_[1.0, self.t, float(self.horizon)])
 
 
-def marginalize(
-    prior: WeightedCurves,
-    v: Array,
-    data: Data,
-    positions: tuple[Array, IntArray],
-) -> Regression:
+def marginalize(prior: WeightedCurves, v: Array, data: Data) -> Regression:
     """Integrate the linear parameters.
 
     Args:
         prior: The prior.
         v: Coordinates, (W, D).
         data: The curve.
-        positions: ``data.ends`` or ``data.path``: where the curves are worked out.
     """
-    at, observed = positions
-    return integrate(design(prior, data.horizon, v, at), v, data.z, observed)
-
-
-def integrate(found: LinearDesign, v: Array, z: Array, observed: IntArray) -> Regression:
-    """Integrate the linear parameters.
-
-    Args:
-        found: The curves of the coordinates, at the first position, the last and those observed.
-        v: Coordinates, (W, D).
-        z: Observed values, (n,).
-        observed: Which of the positions they belong to, (n,).
-    """
+    found, z = design(prior, data.horizon, v, data.ends), data.z
     x, offset, sigma = found.x, found.offset, found.sigma
     n, p = z.size, x.shape[1]
-    without_gaps = slice(observed[0], observed[0] + n)  # a view, where it will do
-    here = without_gaps if observed[-1] + 1 == without_gaps.stop else observed
-    seen = x[:, :, here]
-    residual = (z - offset[:, here]) / sigma[:, None]
+    seen = x[:, :, 1:-1]
+    residual = (z - offset[:, 1:-1]) / sigma[:, None]
     precision = (seen @ np.swapaxes(seen, 1, 2)) / sigma[:, None, None] ** 2
     projected = (seen @ (residual / sigma[:, None])[:, :, None])[:, :, 0]
     square = np.sum(residual**2, axis=1)
@@ -232,7 +196,7 @@ def integrate(found: LinearDesign, v: Array, z: Array, observed: IntArray) -> Re
         rise_mean,
         rise_deviation,
     )
-    return Regression(found, log_evidence, lower, half, toward, rise_mean, rise_deviation, *at_end)
+    return Regression(log_evidence, lower, half, toward, rise_mean, rise_deviation, *at_end)
 
 
 _WILD = 1e20  # heuristic
@@ -275,65 +239,8 @@ def moments(found: Regression, ahead: LinearDesign) -> tuple[Array, Array]:
     )
 
 
-def curves_of(there: LinearDesign, b: Array) -> Array:
-    """The curves, o + X b, (W, n)."""
-    return there.offset + (b[:, None, :] @ there.x)[:, 0]
-
-
-def linear_part(prior: WeightedCurves, v: Array, found: Regression) -> Array:
-    """The b that the coordinates' part u stands for, (W, p)."""
-    u = v[:, prior.blocks > len(prior.members)]
-    upper = np.swapaxes(found.lower, 1, 2)
-    return np.asarray(np.linalg.solve(upper, (found.half + u)[:, :, None])[:, :, 0])
-
-
-def log_posterior(found: Regression) -> Array:
-    """Log p(v | z, the curve rises) up to a constant, linear parameters integrated out, (W,)."""
-    log_p = found.log_evidence + log_ndtr(found.rise_mean / found.rise_deviation)
-    return np.where(np.isnan(log_p), -np.inf, log_p)
-
-
 def log_density(prior: WeightedCurves, v: Array, data: Data) -> tuple[Array, Array, Array]:
     """The density that is sampled, and mean and variance of the curve's end; shapes (W,)."""
-    if prior.is_gaussian:
-        found = marginalize(prior, v, data, data.ends)
-        return log_posterior(found), found.end_mean, found.end_variance
-    found = marginalize(prior, v, data, data.path)
-    b = linear_part(prior, v, found)
-    path = curves_of(found.design, b)
-    allowed = path[:, -1] > path[:, 0]
-    if prior.within is not None:
-        low, high = prior.within
-        allowed &= (path.min(axis=1) >= low) & (path.max(axis=1) <= high)
-    ratios = [
-        linear.log_ratio(linear.mean + linear.deviation * column)
-        for linear, column in zip(prior.linear, b.T, strict=True)
-    ]
-    log_p = np.where(allowed, found.log_evidence + np.sum(ratios, axis=0), -np.inf)
-    return log_p, path[:, -1], np.zeros(len(v))
-
-
-def sample_curves(
-    prior: WeightedCurves, horizon: int, n: int, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """Curves from the prior at positions 1 to the horizon, by rejection.
-
-    Returns:
-        The curves without noise, shape (n, horizon), and sigma, shape (n,).
-    """
-    t = np.arange(1.0, horizon + 1)
-    curves, sigmas = np.empty((0, horizon)), np.empty(0)
-    while len(curves) < n:
-        found = design(prior, horizon, rng.normal(size=(2 * n + 16, prior.n_coordinates)), t)
-        b = rng.normal(size=found.x.shape[:2])
-        if not prior.is_gaussian:  # else the columns are standard normal, the constants together
-            for j, linear in enumerate(prior.linear):
-                b[:, j] = (linear.quantile(b[:, j]) - linear.mean) / linear.deviation
-        with np.errstate(all="ignore"):
-            path = curves_of(found, b)
-            good = np.all(np.isfinite(path), axis=1) & (path[:, -1] > path[:, 0])
-            if prior.within is not None:
-                low, high = prior.within
-                good &= np.all((path >= low) & (path <= high), axis=1)
-        curves, sigmas = np.vstack([curves, path[good]]), np.r_[sigmas, found.sigma[good]]
-    return curves[:n], sigmas[:n]
+    found = marginalize(prior, v, data)
+    log_p = found.log_evidence + log_ndtr(found.rise_mean / found.rise_deviation)
+    return np.where(np.isnan(log_p), -np.inf, log_p), found.end_mean, found.end_variance

@@ -4,8 +4,7 @@
 
 Glossary (W coordinate vectors at once, D coordinates):
     v       coordinates, a priori N(0, I), shape (W, D): each weight, shape parameter and sigma is
-            the quantile of its prior at Phi(v); where the linear parameters cannot be integrated
-            out, a part u of v says where they are
+            the quantile of its prior at Phi(v)
 What the data say of them is in :mod:`~optuna_lcpruner.posterior.weighted_sum.marginal_likelihood`.
 
 Source: Domhan et al. 2015, eq. 3-6.
@@ -20,13 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from optuna_lcpruner._util.arrays import Array, IntArray
-from optuna_lcpruner.curves.distributions import (
-    Distribution,
-    Exponential,
-    LogNormal,
-    Normal,
-    Uniform,
-)
+from optuna_lcpruner.curves.distributions import Distribution, Exponential, LogNormal, Normal
 from optuna_lcpruner.curves.families import FAMILIES, Family
 
 Parts = tuple[tuple[Array | float, ...], Array | float]
@@ -50,7 +43,7 @@ class Member:
     family: str | Family
     nonlinear: tuple[Distribution, ...]
     shape: Callable[..., tuple[Array, ...]]
-    linear: tuple[Normal | Uniform, ...]
+    linear: tuple[Normal, ...]
     basis: Callable[..., Parts]
     weight: Distribution | None = None
 
@@ -67,29 +60,15 @@ class WeightedCurves:
     Attributes:
         members: The families.
         sigma: Prior of the noise's standard deviation.
-        within: Range that the curve cannot leave at positions 1, 2, ... to the horizon, or None.
     """
 
     members: tuple[Member, ...]
     sigma: Distribution
-    within: tuple[float, float] | None = None
-
-    @cached_property
-    def linear(self) -> tuple[Normal | Uniform, ...]:
-        """Priors of all linear parameters, in order."""
-        return tuple(prior for member in self.members for prior in member.linear)
-
-    @cached_property
-    def is_gaussian(self) -> bool:
-        """Whether the linear parameters can be integrated out."""
-        return self.within is None and all(isinstance(prior, Normal) for prior in self.linear)
 
     @cached_property
     def blocks(self) -> IntArray:
-        """Which member each coordinate belongs to; K is sigma, and K + 1 is u. Shape (D,)."""
+        """Which member each coordinate belongs to; K is sigma. Shape (D,)."""
         sizes = [(m.weight is not None) + len(m.nonlinear) for m in self.members] + [1]
-        if not self.is_gaussian:
-            sizes.append(len(self.linear))
         return np.repeat(np.arange(len(sizes)), sizes)
 
     @property
@@ -105,7 +84,7 @@ class WeightedCurves:
             priors += ([] if member.weight is None else [member.weight]) + list(member.nonlinear)
         priors.append(self.sigma)
         groups = []
-        for kind in (Normal, LogNormal, Exponential, Uniform):
+        for kind in (Normal, LogNormal, Exponential):
             where = [i for i, prior in enumerate(priors) if type(prior) is kind]
             if where:
                 fields = [np.array(list(vars(priors[i]).values())) for i in where]
@@ -113,18 +92,18 @@ class WeightedCurves:
         return groups
 
     def parameters(self, v: Array) -> Array:
-        """Weights, shape parameters and sigma of coordinates, (W, D), u left out."""
-        values = np.empty((len(v), np.count_nonzero(self.blocks <= len(self.members))))
+        """Weights, shape parameters and sigma of coordinates, (W, D)."""
+        values = np.empty(v.shape)
         for where, prior in self._by_kind:
             values[:, where] = prior.quantile(v[:, where])
         return values
 
-    def shares(self, v: Array, mass: Array) -> dict[str, float]:
-        """Mean, with this mass on each row, of each family's weight over the sum of weights."""
+    def shares(self, v: Array) -> dict[str, float]:
+        """Mean of each family's weight over the sum of weights."""
         values = self.parameters(v)
         weights = np.ones((len(v), len(self.members)))
         for k, member in enumerate(self.members):
             if member.weight is not None:
                 weights[:, k] = values[:, int(np.argmax(self.blocks == k))]
-        mean = mass @ (weights / weights.sum(axis=1, keepdims=True))
+        mean = np.mean(weights / weights.sum(axis=1, keepdims=True), axis=0)
         return {m.resolved.name: float(share) for m, share in zip(self.members, mean, strict=True)}

@@ -1,4 +1,4 @@
-"""From draws of the weighted combination to a forecast, shared by the engines that make such draws.
+"""From draws of the weighted combination to a forecast.
 
 Glossary:
     v    coordinates of draws, see :mod:`~optuna_lcpruner.posterior.weighted_sum.model`
@@ -7,8 +7,6 @@ Glossary:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 from scipy.special import ndtri
 
@@ -16,15 +14,11 @@ from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.forecast import Component, Forecast
 from optuna_lcpruner.posterior.interface import StudyKnowledge, Target
-from optuna_lcpruner.posterior.normalization import FAR, floor_of, normalize
+from optuna_lcpruner.posterior.normalization import floor_of
 from optuna_lcpruner.posterior.weighted_sum.convergence import Diagnostics
 from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import (
     Data,
-    LinearDesign,
-    Regression,
-    curves_of,
     design,
-    linear_part,
     marginalize,
     moments,
 )
@@ -33,126 +27,64 @@ from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
 _LEAST_DEVIATION = 1e-9  # heuristic
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Weighted draws of a curve.
+def forecast_of(
+    prior: WeightedCurves,
+    data: Data,
+    v: Array,
+    diagnostics: Diagnostics,
+    curve: LearningCurve,
+    knowledge: StudyKnowledge,
+    positions: Array | None,
+) -> Forecast:
+    """The mixture of equally weighted draws, on the study's working scale.
 
-    Attributes:
-        weights: Sum 1, (C,).
-        mean: Of the curve at the positions ahead given the draw, (P, C).
-        variance: Its variance, (P, C).
-        sigma: Noise, (C,).
-        shares: The families' mean shares of the weights.
-        smoothing: Least deviation of a curve, (P, 1): draws without a variance of their own are
-            smoothed by the normal reference rule.
+    Args:
+        prior: The prior.
+        data: The curve as the draws were made for it.
+        v: Their coordinates, (C, D).
+        diagnostics: Of the draws.
+        curve: What the engine was asked, see :class:`~optuna_lcpruner.posterior.Engine`.
+        knowledge: Likewise.
+        positions: Likewise.
     """
-
-    weights: Array
-    mean: Array
-    variance: Array
-    sigma: Array
-    shares: dict[str, float]
-    smoothing: Array
-
-    def best_by(self, ahead: IntArray) -> Draws:
-        """The best value from the first position to each of ``ahead``.
-
-        The highest expected point on the way, plus the expected maximum of m draws of the noise,
-        sigma Phi^-1((m - 3/8) / (m + 1/4)) (Blom 1958).
-        """
-        highest = np.array([np.argmax(self.mean[: i + 1], axis=0) for i in ahead])
-        blom = np.maximum(ndtri((ahead + 0.625) / (ahead + 1.25)), 0.0)[:, None]
-        every = np.arange(self.sigma.size)
-        return replace(
-            self,
-            mean=self.mean[highest, every] + blom * self.sigma,
-            variance=self.variance[highest, every],
-            smoothing=self.smoothing[ahead],
-        )
-
-
-def draws_of(prior: WeightedCurves, data: Data, v: Array, ahead: Array) -> Draws:
-    """Equally weighted draws from coordinates."""
-    found = marginalize(prior, v, data, data.ends)
-    there = design(prior, data.horizon, v, ahead)
-    return draws_from(prior, v, found, there, np.full(len(v), 1.0 / len(v)))
-
-
-def draws_from(
-    prior: WeightedCurves, v: Array, found: Regression, there: LinearDesign, weights: Array
-) -> Draws:
-    """Draws from coordinates, their regressions and curves ahead, with these weights."""
-    if prior.is_gaussian:
+    knots, floor = curve.knots, -np.inf
+    wanted = np.asarray([curve.horizon] if positions is None else positions, dtype=float)
+    at = knots.nearest(wanted)
+    found = marginalize(prior, v, data)
+    if knowledge.target is Target.LAST:
+        there = design(prior, data.horizon, v, knots.positions[at])
         mean, variance = moments(found, there)
-        smoothing = np.full(there.offset.shape[1], _LEAST_DEVIATION)
     else:
-        mean = np.clip(np.nan_to_num(curves_of(there, linear_part(prior, v, found))), -FAR, FAR)
-        variance = np.zeros_like(mean)
-        smoothing = np.maximum(1.06 * len(v) ** -0.2 * mean.std(axis=0), _LEAST_DEVIATION)
-    shares = prior.shares(v, weights)
-    return Draws(weights, mean.T, variance.T, there.sigma, shares, smoothing[:, None])
+        floor = floor_of(curve.values, knowledge.scale)
+        last_seen = int(knots.nearest(curve.positions[-1]))
+        first = min(last_seen + 1, knots.size - 1)
+        there = design(prior, data.horizon, v, knots.positions[first:])
+        mean, variance = _best_by(np.maximum(at - first, 0), *moments(found, there), there.sigma)
+    location = (mean * data.stretch + data.shift).T
+    observed = np.sqrt(variance.T + there.sigma**2)
+    latent = np.maximum(np.sqrt(variance.T), _LEAST_DEVIATION)
+    return Forecast(
+        positions=wanted,
+        weights=np.full(len(v), 1.0 / len(v)),
+        observed=Component(location, observed * data.stretch),
+        latent=Component(location, latent * data.stretch),
+        df=np.inf,
+        scale=knowledge.scale,
+        floor=floor,
+        shares=prior.shares(v),
+        diagnostics=diagnostics,
+    )
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A curve on the scale that its prior is made for, and the way back to a forecast.
+def _best_by(ahead: IntArray, mean: Array, variance: Array, sigma: Array) -> tuple[Array, Array]:
+    """Mean and variance of the best value from the first position to each of ``ahead``, (C, P).
 
-    Attributes:
-        data: The curve on its knots.
-        ahead: Positions at which draws are wanted, (P,).
+    The highest expected point on the way, plus the expected maximum of m draws of the noise,
+    sigma Phi^-1((m - 3/8) / (m + 1/4)) (Blom 1958).
     """
-
-    curve: LearningCurve
-    knowledge: StudyKnowledge
-    wanted: Array
-    data: Data
-    ahead: Array
-    stretch: float
-    shift: float
-
-    @classmethod
-    def of(
-        cls, curve: LearningCurve, knowledge: StudyKnowledge, positions: Array | None
-    ) -> Setting:
-        """Prepare what an engine is asked, see :class:`Engine`."""
-        knots, scale = curve.knots, knowledge.scale
-        wanted = np.asarray([curve.horizon] if positions is None else positions, dtype=float)
-        observed, values = curve.on_knots
-        z, stretch, shift = normalize(values, scale)
-        if knowledge.target is Target.BEST:
-            ahead = knots.positions[cls._first_ahead(curve) :]
-        else:
-            ahead = knots.positions[knots.nearest(wanted)]
-        data = Data(max(curve.horizon, 2), knots.positions[observed], z)
-        return cls(curve, knowledge, wanted, data, ahead, stretch, shift)
-
-    @staticmethod
-    def _first_ahead(curve: LearningCurve) -> int:
-        """The knot after the last one seen, or the last one."""
-        last = int(curve.knots.nearest(curve.positions[-1:])[0])
-        return min(last + 1, curve.knots.size - 1)
-
-    def forecast(self, draws: Draws, diagnostics: Diagnostics | None = None) -> Forecast:
-        """The mixture of draws on the study's working scale."""
-        scale, floor = self.knowledge.scale, -np.inf
-        if self.knowledge.target is Target.BEST:
-            floor = floor_of(self.curve.values, scale)
-            first = self._first_ahead(self.curve)
-            knots = self.curve.knots
-            draws = draws.best_by(
-                np.clip(knots.nearest(self.wanted) - first, 0, knots.size - 1 - first)
-            )
-        latent = np.maximum(np.sqrt(draws.variance), draws.smoothing)
-        observed = np.sqrt(draws.variance + draws.sigma**2)
-        location = draws.mean * self.stretch + self.shift
-        return Forecast(
-            positions=self.wanted,
-            weights=draws.weights,
-            observed=Component(location, observed * self.stretch),
-            latent=Component(location, latent * self.stretch),
-            df=np.inf,
-            scale=scale,
-            floor=floor,
-            shares=draws.shares,
-            diagnostics=diagnostics,
-        )
+    highest = np.stack([np.argmax(mean[:, : i + 1], axis=1) for i in ahead], axis=1)
+    blom = np.maximum(ndtri((ahead + 0.625) / (ahead + 1.25)), 0.0)
+    return (
+        np.take_along_axis(mean, highest, axis=1) + blom * sigma[:, None],
+        np.take_along_axis(variance, highest, axis=1),
+    )

@@ -1,4 +1,4 @@
-"""The two ready-made priors of the weighted combination: the paper's, made proper, and LC-PFN's.
+"""The prior of the weighted combination: the paper's, made proper.
 
 Glossary:
     T     the horizon
@@ -18,7 +18,7 @@ is vague on the working scale (0 a typical start, 1 the study's best value):
 A member with one parameter only, or one whose sign is fixed, keeps that: these are the families of
 the table, not generalisations of them.
 
-Source: Domhan et al. 2015, table 1 and eq. 4-5; Adriaensen et al. 2023 (LC-PFN), section 3.
+Source: Domhan et al. 2015, table 1 and eq. 4-5.
 """
 
 from __future__ import annotations
@@ -30,13 +30,7 @@ from types import MappingProxyType
 import numpy as np
 
 from optuna_lcpruner._util.arrays import Array
-from optuna_lcpruner.curves.distributions import (
-    Distribution,
-    Exponential,
-    LogNormal,
-    Normal,
-    Uniform,
-)
+from optuna_lcpruner.curves.distributions import Distribution, Exponential, LogNormal, Normal
 from optuna_lcpruner.curves.families import FAMILIES, Family, families_of
 from optuna_lcpruner.posterior.weighted_sum.model import Member, Parts, WeightedCurves
 
@@ -98,14 +92,6 @@ def _end_and_own_rise(first: Array, last: Array, phi: Array, *_: Array) -> Parts
 
 def _end(first: Array, last: Array, phi: Array, *_: Array) -> Parts:
     return (phi / last,), 0.0
-
-
-def _asymptote_and_drop(first: Array, last: Array, phi: Array, *_: Array) -> Parts:
-    return (1.0, -phi), 0.0
-
-
-def _asymptote_and_start(first: Array, last: Array, phi: Array, *_: Array) -> Parts:
-    return (1.0 - phi, phi), 0.0
 
 
 def _given_end(first: Array, last: Array, phi: Array, *sampled: Array) -> Parts:
@@ -231,43 +217,3 @@ def paper_prior(families: Iterable[str | Member] = tuple(FAMILIES)) -> WeightedC
     weight = Exponential(1.0 / len(given)) if len(given) > 1 else None
     members = (_PAPER[f] if isinstance(f, str) else f for f in given)
     return WeightedCurves(tuple(replace(member, weight=weight) for member in members), SIGMA)
-
-
-def lcpfn_prior() -> WeightedCurves:
-    """The three-family prior of LC-PFN, for accuracies: curves that rise and stay in [0, 1].
-
-    w_k ~ U(0, 1); pow3: c ~ U(0, 1.25), a ~ U(-0.6, 0.6), ln alpha ~ N(0, 2^2); Janoschek:
-    alpha ~ U(0, 1), beta ~ U(0, 2), ln kappa ~ N(-2, 1), ln delta ~ N(0, 0.5^2);
-    ilog2: c ~ U(0, 1), a ~ U(-0.5, 0.5); ln sigma ~ N(-4, 1).
-    """
-    weight = Uniform(0.0, 1.0)
-    return WeightedCurves(
-        (
-            Member(
-                "pow3",
-                (LogNormal(0.0, 2.0),),
-                _as_they_are,
-                (Uniform(0.0, 1.25), Uniform(-0.6, 0.6)),
-                _asymptote_and_drop,
-                weight,
-            ),
-            Member(
-                "Janoschek",
-                (LogNormal(-2.0, 1.0), LogNormal(0.0, 0.5)),
-                _as_they_are,
-                (Uniform(0.0, 1.0), Uniform(0.0, 2.0)),
-                _asymptote_and_start,
-                weight,
-            ),
-            Member(
-                "ilog2",
-                (),
-                _as_they_are,
-                (Uniform(0.0, 1.0), Uniform(-0.5, 0.5)),
-                _asymptote_and_drop,
-                weight,
-            ),
-        ),
-        LogNormal(-4.0, 1.0),
-        within=(0.0, 1.0),
-    )

@@ -37,7 +37,7 @@ from optuna_lcpruner.posterior.weighted_sum.convergence import (
 )
 from optuna_lcpruner.posterior.weighted_sum.marginal_likelihood import Data, log_density
 from optuna_lcpruner.posterior.weighted_sum.model import WeightedCurves
-from optuna_lcpruner.posterior.weighted_sum.predictive import Draws, Setting, draws_of
+from optuna_lcpruner.posterior.weighted_sum.predictive import forecast_of
 from optuna_lcpruner.posterior.weighted_sum.priors import paper_prior
 
 LARGEST_R_HAT = 1.05  # heuristic
@@ -101,18 +101,17 @@ class MCMC:
         The forecast's ``diagnostics`` say whether the run has converged; decisions abstain on one
         that has not.
         """
-        setting = Setting.of(curve, knowledge, positions)
-        data = setting.data
-        seed = _seed(self.seed, data.horizon, data.t, data.z)
+        data = Data.of(curve, knowledge.scale)
         with np.errstate(all="ignore"):
-            draws, diagnostics = self._sample(data, setting.ahead, seed)
-        return setting.forecast(draws, diagnostics)
+            v, diagnostics = self._sample(data)
+            return forecast_of(self.prior, data, v, diagnostics, curve, knowledge, positions)
 
-    def _sample(self, data: Data, ahead: Array, seed: int) -> tuple[Draws, Diagnostics]:
-        """Run until the draws are good enough or the budget is spent."""
+    def _sample(self, data: Data) -> tuple[Array, Diagnostics]:
+        """Run until the draws are good enough or the budget is spent; their coordinates, (C, D)."""
         from optuna_lcpruner.posterior.weighted_sum.moves import ensemble_sampler, state_of
 
         deadline = time.monotonic() + self.max_seconds
+        seed = _seed(self.seed, data.horizon, data.t, data.z)
         rng = np.random.default_rng(seed)
         n_walkers = self.n_walkers or max(2 * self.prior.n_coordinates, 100)
 
@@ -123,10 +122,8 @@ class MCMC:
         sampler = ensemble_sampler(n_walkers, self.prior.blocks, density)
         start = _dispersed(self.prior, data, n_walkers, rng)
         if len(start) < n_walkers:
-            draws = draws_of(
-                self.prior, data, rng.normal(size=(n_walkers, self.prior.n_coordinates)), ahead
-            )
-            return draws, _unfit(n_walkers)
+            guess = rng.normal(size=(n_walkers, self.prior.n_coordinates))
+            return guess, _unfit(n_walkers)
         state = state_of(start, seed)
         n, next_check = 0, float(_FIRST_CHECK)
         while True:
@@ -144,9 +141,7 @@ class MCMC:
             if diagnostics.converged or spent:
                 kept = sampler.get_chain(discard=n // 2, flat=True)
                 size = min(self.n_components, len(kept))
-                return draws_of(
-                    self.prior, data, rng.choice(kept, size, replace=False), ahead
-                ), diagnostics
+                return rng.choice(kept, size, replace=False), diagnostics
 
 
 def _seed(*parts: ArrayLike) -> int:

@@ -1,4 +1,4 @@
-"""Distributions of parameters: quantiles and densities, against scipy."""
+"""Distributions of parameters: their quantiles, against scipy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from optuna_lcpruner.curves.distributions import Exponential, LogNormal, Normal, Uniform
+from optuna_lcpruner.curves.distributions import Exponential, LogNormal, Normal
 
 
 @pytest.mark.parametrize(
@@ -16,20 +16,9 @@ from optuna_lcpruner.curves.distributions import Exponential, LogNormal, Normal,
         (Normal(0.3, 2.0), stats.norm(0.3, 2.0)),
         (LogNormal(-1.0, 0.5), stats.lognorm(0.5, scale=np.exp(-1.0))),
         (Exponential(0.2), stats.expon(scale=0.2)),
-        (Uniform(-0.5, 1.5), stats.uniform(-0.5, 2.0)),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_quantiles(prior, scipys):
     levels = np.array([1e-6, 0.05, 0.5, 0.8, 1.0 - 1e-6])
     assert_allclose(prior.quantile(stats.norm.ppf(levels)), scipys.ppf(levels), rtol=1e-7)
-
-
-def test_ratio_of_densities():
-    uniform = Uniform(-0.5, 1.5)
-    x = np.array([-0.6, -0.4, 0.5, 1.4, 1.6])
-    gaussian = stats.norm(uniform.mean, uniform.deviation).logpdf(x)
-    with np.errstate(divide="ignore"):
-        wanted = stats.uniform(-0.5, 2.0).logpdf(x) - gaussian
-    assert_allclose(uniform.log_ratio(x), wanted)
-    assert np.all(Normal(1.0, 2.0).log_ratio(x) == 0.0)

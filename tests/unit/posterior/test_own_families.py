@@ -14,7 +14,6 @@ from optuna_lcpruner.curves.scale import Scale
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.posterior.weighted_sum.fixed_points import ClosedSum
 from optuna_lcpruner.posterior.weighted_sum.priors import free_member, paper_prior
 from optuna_lcpruner.posterior.weighted_sum.sampler import MCMC
 
@@ -70,10 +69,9 @@ KNOWING = StudyKnowledge(
     [
         lambda family, _: ClosedForm(families=("ilog2", family)),
         lambda family, _: OpinionPool(ClosedForm(families=("ilog2", family))),
-        lambda _, member: ClosedSum(paper_prior(["ilog2", member]), 64),
         lambda _, member: MCMC(paper_prior(["ilog2", member]), max_steps=20),
     ],
-    ids=["closed form", "pool", "closed sum", "mcmc"],
+    ids=["closed form", "pool", "mcmc"],
 )
 def test_a_copy_of_a_family_is_that_family(engine_of):
     theirs = engine_of("pow3", "pow3")
