@@ -340,7 +340,7 @@ class TestUntrusted:
     def test_the_well_formed_one_stops_the_trial(self) -> None:
         assert with_attribute(WELL_FORMED)[1].should_prune() is True
 
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=settings.default.max_examples // 2)
     @given(json_values)
     def test_anything_else_is_ignored(self, found: Any) -> None:
         study, trial = with_attribute(found)

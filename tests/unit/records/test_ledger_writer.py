@@ -476,7 +476,7 @@ def states(setting: Any) -> list[TrialState]:
         return float(curve[-1])
 
     study = make_study(good_trials(), pruner=make_pruner(ledger=setting, publish=False))
-    study.optimize(objective, n_trials=8)
+    study.optimize(objective, n_trials=4)
     return [trial.state for trial in study.get_trials()]
 
 
