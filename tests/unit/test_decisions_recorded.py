@@ -17,15 +17,17 @@ QUICK = (
     "digits_loss",
     "photo_decibels",
 )
-"""Studies of short trainings, one of each kind: losses, accuracies, rewards, early stopping."""
+"""Studies whose first trials are soon replayed: losses, accuracies, rewards, early stopping."""
 
 
-@pytest.mark.parametrize("n_trials", [12, pytest.param(N_TRIALS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "path",
+    ("path", "n_trials"),
     [
-        pytest.param(path, marks=[] if path.stem in QUICK else pytest.mark.slow, id=path.stem)
-        for path in studies()
+        *(pytest.param(path, 12, id=path.stem) for path in studies() if path.stem in QUICK),
+        *(
+            pytest.param(path, N_TRIALS, id=f"all of {path.stem}", marks=pytest.mark.slow)
+            for path in studies()
+        ),
     ],
 )
 def test_the_same_decisions(path: Path, n_trials: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from helpers import (
     names,
     reports,
     saturating,
+    sqlite,
     train,
     watch,
 )
@@ -195,10 +197,10 @@ class TestAskedAgain:
         assert up.p_beat != down.p_beat
 
     @pytest.mark.parametrize("direction", ["maximize", "minimize"])
-    def test_a_study_made_again_is_told_apart(self, direction: str) -> None:
+    def test_a_study_made_again_is_told_apart(self, direction: str, tmp_path: Path) -> None:
         """The ids of a deleted study and its trials may be given to its successor."""
-        storage = optuna.storages.get_storage("sqlite://")
-        pruner = make_pruner()
+        storage = sqlite(f"sqlite:///{tmp_path}/study.db")
+        pruner = make_pruner(ledger=False)
         study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
         study.add_trials(good_trials())
         assert judge(study, pruner, reports(DOOMED)).prune
@@ -278,3 +280,18 @@ class TestCompany:
             study = optuna.load_study(study_name="s", storage=storage)
             last = judge(study, pruner, reports(DOOMED))
         assert last.reason is Reason.BELOW_THRESHOLD
+
+
+class TestWarnings:
+    @pytest.mark.parametrize("problem", ["mismatch", "direction"])
+    def test_metric_problem_warns_once(self, problem: str, warned: list[str]) -> None:
+        study = (
+            make_study([finished(reports(saturating(e)), value=1e3 * e) for e in GOOD_ENDS])
+            if problem == "mismatch"
+            else make_study(good_trials(), direction="minimize")
+        )
+        pruner = make_pruner()
+        for _ in range(3):
+            watch(study, pruner, reports(DOOMED))
+        (warning,) = warned
+        assert "direction" in warning if problem == "direction" else "returned" in warning
