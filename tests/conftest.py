@@ -8,6 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from helpers import sqlite
 from hypothesis import settings
 
 # The same examples in every CI run; a developer's runs look for new ones, fewer each time.
@@ -28,7 +29,7 @@ def quiet() -> Iterator[None]:
 def study_url(tmp_path: Path) -> str:
     """An SQLite file with an empty study "s" that maximises."""
     url = f"sqlite:///{tmp_path}/study.db"
-    optuna.create_study(study_name="s", storage=url, direction="maximize")
+    optuna.create_study(study_name="s", storage=sqlite(url), direction="maximize")
     return url
 
 

@@ -125,6 +125,15 @@ def begun_at(
     return Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
 
 
+def train(trial: Trial, curve: ArrayLike) -> float:
+    """Make a curve's reports, in an objective, until the trial is told to stop; the last one."""
+    for step, value in reports(curve).items():
+        trial.report(value, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return value
+
+
 class Recording(BasePruner):
     """Asks ``pruner.decide`` whenever Optuna asks, and keeps the answers."""
 
@@ -197,12 +206,15 @@ def _database(with_good_study: bool) -> bytes:
 
 
 def sqlite(url: str, *, with_good_study: bool = False) -> RDBStorage:
-    """An SQLite storage that does not wait for the disk; a new file is a copy of a finished one."""
+    """An SQLite storage that does not wait for the disk; a new file is a copy of a finished one.
+
+    Files are those of these tests: Optuna need not ask whether another version made them.
+    """
     path = sqlalchemy.make_url(url).database
-    is_new = path not in (None, "", ":memory:") and "uri=" not in url and not Path(path).exists()
-    if is_new:
+    is_file = path not in (None, "", ":memory:") and "uri=" not in url
+    if is_file and not Path(path).exists():
         Path(path).write_bytes(_database(with_good_study))
-    storage = RDBStorage(url, skip_compatibility_check=is_new, skip_table_creation=is_new)
+    storage = RDBStorage(url, skip_compatibility_check=is_file, skip_table_creation=is_file)
     sqlalchemy.event.listen(
         storage.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF")
     )

@@ -513,5 +513,5 @@ def test_memory_stays_flat(traced: None) -> None:
     for i in range(20):
         a_study(f"after {i}")
     assert watching.forecaster.counts.verdicts >= 28
-    assert watching.forecaster._workers == {}
+    assert watching.forecaster.counts.studies == 0
     assert in_use() - before < 200_000

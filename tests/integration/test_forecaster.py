@@ -6,14 +6,12 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
-import sqlalchemy
 from forecasting import Watching, covers, running, verdict_of
 from helpers import BAD, good_trials, judge, make_study, reports, saturating, sqlite
 from optuna.storages import InMemoryStorage, JournalStorage
@@ -25,8 +23,8 @@ from serving import wait
 from optuna_lcpruner import Forecaster, LearningCurvePruner, Reason, RemotePruner
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.records import ledger_writer, trial_attributes
-from optuna_lcpruner.records.remote_decision import ATTRIBUTE, RemoteVerdict
-from optuna_lcpruner.service import forecaster, study_worker
+from optuna_lcpruner.records.remote_decision import RemoteVerdict
+from optuna_lcpruner.service import forecaster
 from optuna_lcpruner.service.events import Event
 
 
@@ -139,35 +137,6 @@ def watch(trials: Any = None, **settings: Any) -> tuple[Study, Watching]:
 
 
 class TestWhichTrials:
-    def test_neither_finished_nor_silent_nor_waiting_ones(self) -> None:
-        study, watching = watch()
-        study.enqueue_trial({})
-        study.tell(running(study, BAD[:4]), state=TrialState.FAIL)
-        study.ask()
-        watching.look()
-        assert watching.judged == []
-        assert watching.forecaster.counts.running == 1
-
-    def test_the_one_that_waits_longest_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A pass that takes too long ends; its rest is not starved by those that come first."""
-        study, watching = watch()
-        monkeypatch.setattr(study_worker, "LONGEST_PASS", 0.0)
-        decide = LearningCurvePruner.decide
-
-        def slow(self: Any, study: Study, trial: FrozenTrial) -> Any:
-            watching.clock.now += 0.1
-            return decide(self, study, trial)
-
-        monkeypatch.setattr(LearningCurvePruner, "decide", slow)
-        trials = [running(study, BAD[:2]) for _ in range(4)]
-        for step in range(2, 8):
-            watching.look(2)
-            for trial in trials:
-                trial.report(0.1, step)
-        seen = [number for number, _ in watching.judged]
-        assert len(seen) > 8
-        assert max(map(seen.count, range(5, 9))) - min(map(seen.count, range(5, 9))) <= 1
-
     def test_several_studies(self) -> None:
         storage = InMemoryStorage()
         names = ["a", "b", "c"]
@@ -347,51 +316,6 @@ class TestTwo:
 
 
 class TestLoad:
-    def test_a_pass_reads_the_study_once(self, tmp_path: Path) -> None:
-        storage = sqlite(f"sqlite:///{tmp_path}/s.db")
-        study = make_study(good_trials(), storage=storage)
-        own = sqlite(f"sqlite:///{tmp_path}/s.db")
-        pruner = LearningCurvePruner(20, threshold=0.05, publish=False, ledger=False)
-        watching = Watching(own, pruner=pruner)
-        trials = [running(study, BAD[:3]) for _ in range(8)]
-        watching.look()
-        said: list[str] = []
-        sqlalchemy.event.listen(
-            own.engine, "before_cursor_execute", lambda *arguments: said.append(arguments[2])
-        )
-        watching.look(1)
-        without_news = len(said)
-        for trial in trials:
-            trial.report(0.1, 3)
-        said.clear()
-        watching.look(1)
-        assert sum("FROM trial_intermediate_values" in s for s in said) <= 2
-        assert len(said) <= without_news + 3 * len(trials) + 4
-        assert without_news <= 2 * 9
-
-    def test_a_trial_that_completes_during_a_pass_counts_in_the_next(self, tmp_path: Path) -> None:
-        """The pass judges by what it has read; what it has not read must not count as known."""
-        storage = sqlite(f"sqlite:///{tmp_path}/s.db")
-        study = make_study(good_trials(), storage=storage)
-        watching = Watching(sqlite(f"sqlite:///{tmp_path}/s.db"))
-        trial, winner = running(study, BAD[:3]), running(study, saturating(0.9)[:3])
-        watching.look()
-        decide = LearningCurvePruner.decide
-
-        def late(pruner: LearningCurvePruner, seen_study: Study, seen: FrozenTrial) -> Any:
-            if seen.number == trial.number and watching.forecaster.counts.verdicts == before:
-                study.tell(winner, 0.99)
-            return decide(pruner, seen_study, seen)
-
-        before = watching.forecaster.counts.verdicts
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(LearningCurvePruner, "decide", late)
-            trial.report(0.1, 3)
-            watching.look(1)
-        trial.report(0.1, 4)
-        watching.look(1)
-        assert verdict_of(study, trial).incumbent == 0.99
-
     def test_it_rests_as_long_as_the_storage_needs(self) -> None:
         study, watching = watch(interval=0.5)
         running(study, BAD[:3])
@@ -440,28 +364,6 @@ class TestMemory:
         assert len(watching.judged) == 30
         assert worker._progress == {}
 
-    def test_a_study_at_rest_is_dropped_with_optunas_cache(self, tmp_path: Path) -> None:
-        import gc
-        import weakref
-
-        storage = sqlite(f"sqlite:///{tmp_path}/s.db")
-        study = make_study(good_trials(), storage=storage)
-        trial = running(study, BAD[:3])
-        watching = Watching(sqlite(f"sqlite:///{tmp_path}/s.db"))
-        watching.look()
-        (worker,) = watching.forecaster._workers.values()
-        assert worker._study is not None
-        cache = weakref.ref(worker._study._storage)
-        study.tell(trial, state=TrialState.FAIL)
-        watching.look(study_worker.IDLE_AFTER + 100)
-        assert worker._study is None
-        trial_attributes.writer().flush(10)
-        gc.collect()
-        assert cache() is None
-        running(study, BAD[:3])
-        watching.look(90)
-        assert watching.judged[-1] == (6, 3)
-
     def test_a_study_that_is_gone_is_dropped(self) -> None:
         storage = InMemoryStorage()
         watching = Watching(storage)
@@ -472,7 +374,7 @@ class TestMemory:
             optuna.delete_study(study_name=name, storage=storage)
             watching.look(12)
         assert len(watching.judged) == 3
-        assert watching.forecaster._workers == {}
+        assert watching.forecaster.counts.studies == 0
 
 
 class TestRun:
@@ -527,24 +429,3 @@ class TestRun:
         assert any(
             m.startswith("Forecaster: verdict study=") and "prune=true" in m for m in messages
         )
-
-
-def test_garbage_in_a_trials_verdict_is_written_over() -> None:
-    study, watching = watch()
-    trial = running(study, BAD[:6])
-    for garbage in ({"format": 1}, [1, 2], "x", {"format": 2, "prune": True}, None):
-        study._storage.set_trial_system_attr(trial._trial_id, ATTRIBUTE, garbage)
-        trial.report(0.1, len(study._storage.get_trial(trial._trial_id).intermediate_values))
-        watching.look()
-        assert verdict_of(study, trial).reason.prunes
-
-
-def test_a_verdict_copied_from_another_trial_is_not_taken_for_its_own() -> None:
-    study, watching = watch()
-    trial = running(study, BAD[:6])
-    watching.look()
-    copied = replace(verdict_of(study, trial)).to_json()
-    other = running(study, BAD[:6])
-    study._storage.set_trial_system_attr(other._trial_id, ATTRIBUTE, copied)
-    watching.look()
-    assert verdict_of(study, other).trial == other.number

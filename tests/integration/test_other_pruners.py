@@ -17,7 +17,6 @@ from helpers import (
     GOOD_ENDS,
     N_STEPS,
     environment,
-    finished,
     good_trials,
     installed,
     make_study,
@@ -31,11 +30,10 @@ from multi_metric import load
 from optuna.pruners import BasePruner, PatientPruner, ThresholdPruner
 from optuna.storages import InMemoryStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 from several import Says, on_record, ours, train
 
 from optuna_lcpruner import Decision, LearningCurvePruner, PruneIfAny, explain
-from optuna_lcpruner.study.stand_in import as_reported
 
 
 @pytest.mark.filterwarnings("ignore:PatientPruner is experimental")
@@ -196,42 +194,6 @@ class Recorded(BasePruner):
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         self.decisions.append(self.pruner.decide(study, trial))
         return self.obeyed and self.decisions[-1].prune
-
-
-class TestCompletedTrialsOfAStudyMadeUp:
-    def made_up(self, *lengths: int) -> list[FrozenTrial]:
-        return [finished(reports(saturating(0.9)[:n]), value=0.0) for n in lengths]
-
-    def asked(self, n: int) -> FrozenTrial:
-        return create_trial(state=TrialState.RUNNING, intermediate_values=reports(BAD[:n]))
-
-    def test_the_whole_ones_have_their_last_reports(self) -> None:
-        found = as_reported(self.made_up(20, 5, 20, 19), self.asked(5))
-        assert [len(trial.intermediate_values) for trial in found] == [20, 20]
-        assert {trial.value for trial in found} == {saturating(0.9)[19]}
-
-    def test_or_their_best(self) -> None:
-        curve = {0: 0.5, 1: 0.2, 2: float("nan"), 3: 0.3}
-        trials = [finished(curve, value=0.0)]
-        assert [t.value for t in as_reported(trials, self.asked(2), min)] == [0.2]
-        assert [t.value for t in as_reported(trials, self.asked(2), max)] == [0.5]
-        assert [t.value for t in as_reported(trials, self.asked(2))] == [0.3]
-
-    def test_they_stay_as_they_were(self) -> None:
-        trials = self.made_up(20)
-        as_reported(trials, self.asked(5))
-        assert trials[0].value == 0.0
-
-    @pytest.mark.parametrize("n", [20, 6])
-    def test_none_is_further_than_the_trial_asked_about(self, n: int) -> None:
-        assert as_reported(self.made_up(6, 6, 4), self.asked(n)) == []
-
-    def test_values_that_differ_are_values(self) -> None:
-        trials = [*self.made_up(20), finished(reports(BAD), value=0.4)]
-        assert as_reported(trials, self.asked(5)) is trials
-
-    def test_none_at_all(self) -> None:
-        assert as_reported([], self.asked(5)) == []
 
 
 DISTRIBUTED = """

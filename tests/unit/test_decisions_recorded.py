@@ -8,9 +8,28 @@ import numpy as np
 import pytest
 from bench.decisions import N_TRIALS, RECORD, decisions, studies
 
+QUICK = (
+    "autoencoder_loss",
+    "cancer_loss",
+    "cart_pole_reward",
+    "digits_accuracy",
+    "digits_boosting_loss",
+    "digits_loss",
+    "photo_decibels",
+)
+"""Studies whose first trials are soon replayed: losses, accuracies, rewards, early stopping."""
 
-@pytest.mark.parametrize("n_trials", [12, pytest.param(N_TRIALS, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("path", studies(), ids=lambda path: path.stem)
+
+@pytest.mark.parametrize(
+    ("path", "n_trials"),
+    [
+        *(pytest.param(path, 12, id=path.stem) for path in studies() if path.stem in QUICK),
+        *(
+            pytest.param(path, N_TRIALS, id=f"all of {path.stem}", marks=pytest.mark.slow)
+            for path in studies()
+        ),
+    ],
+)
 def test_the_same_decisions(path: Path, n_trials: int) -> None:
     """Number for number; after a change that is meant to, record them anew."""
     with np.load(RECORD) as record:

@@ -22,6 +22,9 @@ TAME_FLOAT = st.floats(-1.0, 1.0)
 STEP = st.integers(0, 25) | st.sampled_from([500, 1000, 1500, 2000, 10**6, 10**9])
 DIRECTION = st.sampled_from(["maximize", "minimize"])
 
+FEW = settings.default.max_examples // 2
+"""Examples where each takes several decisions."""
+
 
 @st.composite
 def any_curve(draw: st.DrawFn, max_size: int = 12) -> dict[int, float]:
@@ -203,7 +206,7 @@ def decide(curve: np.ndarray, factor: float = 1.0, offset: float = 0.0, **option
     shift=st.floats(-10, 10),
     sign=st.sampled_from([1.0, -1.0]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=FEW)
 def test_scale_and_direction_do_not_matter(
     curve: np.ndarray, magnitude: float, shift: float, sign: float
 ) -> None:
@@ -221,7 +224,7 @@ def test_scale_and_direction_do_not_matter(
 
 
 @given(curve=CURVE, thresholds=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=FEW)
 def test_higher_threshold_prunes_more(curve: np.ndarray, thresholds: list[float]) -> None:
     low, high = (decide(curve, threshold=threshold) for threshold in thresholds)
     assert low.p_beat == high.p_beat
@@ -229,7 +232,7 @@ def test_higher_threshold_prunes_more(curve: np.ndarray, thresholds: list[float]
 
 
 @given(curve=CURVE, patience=st.integers(1, 4))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=FEW)
 def test_patience_only_delays(curve: np.ndarray, patience: int) -> None:
     eager, patient = (decide(curve, threshold=0.4, patience=p) for p in (patience, patience + 1))
     assert eager.p_beat == patient.p_beat
@@ -239,7 +242,7 @@ def test_patience_only_delays(curve: np.ndarray, patience: int) -> None:
 
 
 @given(curve=CURVE, options=st.sampled_from([{}, {"target": "best"}, {"n_warmup_steps": 3}]))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=FEW)
 def test_a_second_pruner_agrees(curve: np.ndarray, options: dict[str, Any]) -> None:
     assert decide(curve, **options) == decide(curve, **options)
 
@@ -249,7 +252,7 @@ def test_a_second_pruner_agrees(curve: np.ndarray, options: dict[str, Any]) -> N
     order=st.permutations(range(15)),
     trials=st.permutations(range(5)),
 )
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=FEW)
 def test_orders_do_not_matter(curve: np.ndarray, order: list[int], trials: list[int]) -> None:
     """Neither that of the reports nor that of the earlier trials."""
     study = make_study(finished(reports(GOOD_CURVES[i])) for i in trials)
@@ -262,7 +265,7 @@ def test_orders_do_not_matter(curve: np.ndarray, order: list[int], trials: list[
 
 
 @given(curve=CURVE, lift=st.floats(0.05, 0.5))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=FEW)
 def test_a_better_incumbent_is_harder_to_beat(curve: np.ndarray, lift: float) -> None:
     """One engine, one curve, one scale: the probability falls as the best value rises."""
     from optuna_lcpruner.posterior.closed_form.engine import ClosedForm

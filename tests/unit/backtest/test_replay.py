@@ -135,14 +135,14 @@ def test_our_decisions_are_not_published_in_a_replay() -> None:
 def test_nor_written_to_the_ledger(tmp_path: Path) -> None:
     ours = LearningCurvePruner(12, ledger=f"sqlite:///{tmp_path}/mine.db")
     pruners = {"mine": ours, "both": PruneIfAny([ours, NopPruner()])}
-    backtest(noisy_curves(), pruners, direction="maximize", n_orders=1)
+    backtest(noisy_curves(8), pruners, direction="maximize", n_orders=1)
     assert ledger_writer.flush()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_replay_leaves_the_pruner_and_the_study_as_they_were() -> None:
     pruner, ours = HyperbandPruner(max_resource=12), LearningCurvePruner(12)
-    study = make_study(finished(reports(curve)) for curve in noisy_curves() if curve[-1] > 0)
+    study = make_study(finished(reports(curve)) for curve in noisy_curves(12) if curve[-1] > 0)
     before = study.trials
     backtest(study, [pruner, ours], n_orders=1)
     assert pruner._pruners == []
@@ -150,7 +150,7 @@ def test_a_replay_leaves_the_pruner_and_the_study_as_they_were() -> None:
     decisions = []
     for one in (ours, LearningCurvePruner(12)):  # as if it had not been replayed
         study = make_study(before)
-        decisions.append(judge(study, one, reports(noisy_curves()[0, :6])))
+        decisions.append(judge(study, one, reports(noisy_curves(12)[0, :6])))
         assert trial_attributes.writer().flush(20)
         assert "lcpruner_reason" in study.trials[-1].user_attrs
     assert decisions[0] == decisions[1]

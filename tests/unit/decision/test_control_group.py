@@ -12,12 +12,12 @@ from helpers import (
     BAD,
     N_STEPS,
     finished,
+    good_study,
     good_trials,
     make_study,
     names,
     reports,
     saturating,
-    sqlite,
     watch,
 )
 from optuna.storages import InMemoryStorage
@@ -73,13 +73,14 @@ def make_pruner(**settings: Any) -> LearningCurvePruner:
 
 
 class TestPruner:
-    @pytest.mark.parametrize("publishing", [True, False])
-    @pytest.mark.parametrize("kind", ["memory", "sqlite"])
+    @pytest.mark.parametrize(("kind", "publishing"), [("memory", False), ("sqlite", True)])
     def test_a_member_runs_on_and_is_marked(
         self, kind: str, publishing: bool, tmp_path: Path
     ) -> None:
-        storage = sqlite(f"sqlite:///{tmp_path}/study.db") if kind == "sqlite" else None
-        study = make_study(good_trials(), storage=storage)
+        is_file = kind == "sqlite"
+        study = (
+            good_study(f"sqlite:///{tmp_path}/study.db") if is_file else make_study(good_trials())
+        )
         settings = {"publish": publishing, "n_warmup_steps": 4}
         pruned = names(watch(study, make_pruner(control_fraction=0.0, **settings), reports(BAD)))
         decisions = watch(study, make_pruner(**settings), reports(BAD))
@@ -94,7 +95,7 @@ class TestPruner:
         control = next(d for d in decisions if d.reason.name == "CONTROL")
         assert not control.prune
         assert control.message.startswith("control group, runs on: P = ")
-        if kind == "sqlite":
+        if is_file:
             actions = [entry.action for entry in explain(study, 6).decisions]
             assert [a == "control" for a in actions] == [n == "CONTROL" for n in names(decisions)]
             assert "spared: control group, runs on." in explain(study, 6).summary

@@ -204,7 +204,7 @@ def test_a_decision_carries_the_numbers_it_rests_on():
     assert down.low < down.forecast < down.high
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None)
 @given(
     means=st.lists(st.floats(-5, 5), min_size=1, max_size=4),
     sd=st.floats(1e-6, 2),
@@ -229,7 +229,7 @@ def test_settling_never_stops_a_trial_whose_median_beats_the_incumbent(
     assert decision.reason in (Reason.UNDECIDED, Reason.BELOW_THRESHOLD, Reason.NARROW_FORECAST)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None)
 @given(
     p=st.floats(0.001, 0.999),
     earlier=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=5),

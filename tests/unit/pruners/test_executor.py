@@ -368,12 +368,6 @@ def test_the_sampled_posterior_prunes() -> None:
     assert decision.p_beat < 0.05
 
 
-def test_by_name() -> None:
-    pruner = make_pruner(engine="mcmc")
-    decisions = watch(make_study(good_trials()), pruner, reports(DOOMED), each=False)
-    assert decisions[-1].reason in (Reason.BELOW_THRESHOLD, Reason.NOT_CONVERGED)
-
-
 def test_a_run_without_convergence_decides_nothing() -> None:
     pruner = make_pruner(engine=MCMC(SMALL.prior, max_steps=20))
     decision = watch(make_study(good_trials()), pruner, reports(DOOMED), each=False)[-1]

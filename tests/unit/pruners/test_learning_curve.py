@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import pickle
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,28 +14,24 @@ from helpers import (
     BAD,
     GOOD_ENDS,
     N_STEPS,
-    CountingStorage,
-    Recording,
     SpyEngine,
     finished,
-    good_study,
     good_trials,
     judge,
     make_study,
     names,
     reports,
     saturating,
+    train,
     watch,
 )
 from optuna.pruners import BasePruner, PatientPruner
 from optuna.trial import TrialState, create_trial
 
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason, explain
+from optuna_lcpruner import Decision, LearningCurvePruner, Reason
 from optuna_lcpruner.decision.self_check import Caution
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import Target
-from optuna_lcpruner.posterior.opinion_pool import OpinionPool
-from optuna_lcpruner.records import ledger_writer
 
 NAN, INF = math.nan, math.inf
 DOOMED = BAD[:12]
@@ -49,27 +42,6 @@ PROMISING = saturating(0.95)[:12]
 
 def make_pruner(**settings: Any) -> LearningCurvePruner:
     return LearningCurvePruner(**{"n_steps": N_STEPS, "threshold": 0.05, **settings})
-
-
-@pytest.fixture
-def log() -> Iterator[list[logging.LogRecord]]:
-    """Records of the package's logger, down to DEBUG."""
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
-    logger = logging.getLogger("optuna.lcpruner")
-    logger.addHandler(handler)
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.DEBUG)
-    optuna.logging.disable_default_handler()
-    yield records
-    optuna.logging.enable_default_handler()
-    optuna.logging.set_verbosity(verbosity)
-    logger.removeHandler(handler)
-
-
-def warnings_in(records: list[logging.LogRecord]) -> list[str]:
-    return [record.getMessage() for record in records if record.levelno == logging.WARNING]
 
 
 class TestConstructor:
@@ -361,31 +333,6 @@ class TestLadder:
             reason = Reason.BELOW_THRESHOLD if patience == n_in_a_row else Reason.PATIENCE
             assert judge(study, pruner, reports(curve)).reason is reason
 
-    @pytest.mark.parametrize(
-        ("warm_up", "interval", "steps", "looks"),
-        [
-            (0, 1, range(6), [0, 1, 2, 3, 4, 5]),
-            (0, 3, range(10), [0, 3, 6, 9]),
-            (2, 3, range(10), [2, 5, 8]),
-            (1, 5, range(1, 12), [1, 6, 11]),
-            (0, 4, [1, 3, 6, 7, 13, 14], [1, 6, 13]),
-            (4, 4, [1, 3, 6, 7, 13, 14], [6, 13]),
-            (0, 1000, range(500, 4001, 500), [500, 1000, 2000, 3000, 4000]),
-            (100, 1, range(6), []),
-        ],
-    )
-    def test_looks(self, warm_up: int, interval: int, steps: Any, looks: list[int]) -> None:
-        """A look is the first report of each interval, counted from the end of the warm-up."""
-        pruner = make_pruner(n_steps=10**6, n_warmup_steps=warm_up, interval_steps=interval)
-        decisions = watch(make_study(), pruner, reports(np.full(99, 0.1), steps))
-        for step, decision in zip(steps, decisions, strict=True):
-            if step < warm_up:
-                assert decision.reason is Reason.WARM_UP
-            elif step not in looks:
-                assert decision.reason is Reason.BETWEEN_LOOKS
-            else:
-                assert decision.reason in (Reason.TOO_FEW_REPORTS, Reason.NO_BEST_VALUE)
-
     def test_last_step_is_never_pruned(self) -> None:
         decisions = watch(make_study(good_trials()), make_pruner(), reports(BAD))
         assert decisions[-2].prune
@@ -422,60 +369,6 @@ class TestLadder:
         assert f"{decision.forecast:.4g}" in decision.message
         assert f"{decision.incumbent:.4g}" in decision.message
         assert "< 0.05" in decision.message
-
-
-class TestFailure:
-    @pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError, RuntimeWarning])
-    def test_a_failing_engine_lets_trials_run(
-        self, error: type[Exception], log: list[logging.LogRecord]
-    ) -> None:
-        def engine(*args: object) -> Any:
-            raise error("out of order")
-
-        study = make_study(good_trials())
-        decisions = watch(study, make_pruner(engine=engine), reports(DOOMED))
-        assert set(names(decisions[1:])) == {"FAILED"}
-        assert not any(decision.prune for decision in decisions)
-        (warning,) = warnings_in(log)
-        assert "out of order" in warning
-
-    def test_a_failing_storage_lets_trials_run(
-        self, monkeypatch: pytest.MonkeyPatch, log: list[logging.LogRecord]
-    ) -> None:
-        study = make_study(good_trials())
-
-        def get_trials(*args: object, **kwargs: object) -> Any:
-            raise ConnectionError("gone")
-
-        monkeypatch.setattr(study, "get_trials", get_trials)
-        decisions = watch(study, make_pruner(), reports(DOOMED))
-        assert set(names(decisions[1:])) == {"FAILED"}
-        (warning,) = warnings_in(log)
-        assert "gone" in warning
-
-    def test_a_failure_is_not_remembered(self) -> None:
-        broken = True
-
-        def engine(*args: Any) -> Any:
-            if broken:
-                raise RuntimeError
-            return ClosedForm()(*args)
-
-        study = make_study(good_trials(), pruner=make_pruner(engine=engine))
-        trial = study.ask()
-        for step, value in enumerate(DOOMED):
-            trial.report(value, step)
-        assert not trial.should_prune()
-        broken = False
-        assert trial.should_prune()
-
-    def test_an_interrupt_gets_through(self) -> None:
-        def engine(*args: object) -> Any:
-            raise KeyboardInterrupt
-
-        study = make_study(good_trials())
-        with pytest.raises(KeyboardInterrupt):
-            judge(study, make_pruner(engine=engine), reports(DOOMED))
 
 
 SCALES = {
@@ -767,12 +660,12 @@ class TestHorizon:
         decision = judge(make_study(good_trials()), make_pruner(n_steps=n_steps), reports(DOOMED))
         assert decision.p_beat is not None
 
-    def test_unknown_horizon_warns_once(self, log: list[logging.LogRecord]) -> None:
+    def test_unknown_horizon_warns_once(self, warned: list[str]) -> None:
         study = make_study([finished({}, value=end) for end in GOOD_ENDS])
         pruner = make_pruner(n_steps=None, n_startup_trials=0)
         for _ in range(2):
             watch(study, pruner, reports(DOOMED))
-        (warning,) = warnings_in(log)
+        (warning,) = warned
         assert "n_steps" in warning
 
 
@@ -819,27 +712,6 @@ class TestNotFinite:
         decisions = watch(study, pruner, reports([bad, *BAD[1:]], steps))
         assert names(decisions[-2:]) == ["BELOW_THRESHOLD", "BEYOND_HORIZON"]
         np.testing.assert_allclose(spy.curves[-1].positions, np.arange(2, 20))
-
-    @pytest.mark.parametrize("n", [1, 2, 12])
-    @pytest.mark.parametrize(
-        ("policy", "reason"), [("prune", Reason.DIVERGED), ("ignore", Reason.TOO_FEW_REPORTS)]
-    )
-    def test_no_finite_report_at_all(self, n: int, policy: str, reason: Reason) -> None:
-        study = make_study(good_trials())
-        curve = reports(np.tile([NAN, INF, -INF], 4)[:n])
-        assert judge(study, make_pruner(nan_policy=policy), curve).reason is reason
-
-    def test_divergence_needs_no_other_trial(self) -> None:
-        assert judge(make_study(), make_pruner(), reports([0.3, NAN])).prune
-
-    def test_divergence_stops_between_looks(self) -> None:
-        pruner = make_pruner(interval_steps=10)
-        assert judge(make_study(), pruner, reports([0.1, 0.2, NAN])).prune
-
-    def test_divergence_in_warm_up_is_left_alone(self) -> None:
-        pruner = make_pruner(n_warmup_steps=3)
-        decisions = watch(make_study(), pruner, reports([NAN, NAN, NAN, NAN]))
-        assert names(decisions) == ["WARM_UP"] * 3 + ["DIVERGED"]
 
     def test_a_trial_that_recovered_is_not_stopped_for_it(self) -> None:
         curve = [*PROMISING[:5], NAN, *PROMISING[6:]]
@@ -993,133 +865,6 @@ class TestTarget:
         assert judge(study, make_pruner(), reports(curve)).reason is not Reason.ALREADY_BETTER
 
 
-class TestAskedAgain:
-    def test_second_ask_costs_nothing(self) -> None:
-        storage = CountingStorage()
-        study = make_study(good_trials(), storage=storage, pruner=make_pruner())
-        trial = study.ask()
-        for step, value in enumerate(DOOMED):
-            trial.report(value, step)
-        storage.n_reads = 0
-        first = trial.should_prune()
-        assert storage.n_reads == 1
-        assert [trial.should_prune() for _ in range(5)] == [first] * 5
-        assert storage.n_reads == 1
-
-    @pytest.mark.parametrize(
-        ("reason", "settings", "curve", "n_reads"),
-        [
-            ("NOTHING_REPORTED", {}, {}, 0),
-            ("WARM_UP", {"n_warmup_steps": 15}, reports(DOOMED), 0),
-            ("BETWEEN_LOOKS", {"interval_steps": 10}, reports(DOOMED), 0),
-            ("TOO_FEW_REPORTS", {}, reports([0.1]), 0),
-            ("DIVERGED", {}, reports([0.1, NAN]), 0),
-            ("STARTUP", {"n_startup_trials": 9}, reports(DOOMED), 1),
-            ("BEYOND_HORIZON", {}, reports(BAD), 1),
-            ("UNDECIDED", {}, reports(saturating(0.89)[:3]), 1),
-            ("ALREADY_BETTER", {}, reports([0.1, 0.95]), 1),
-            ("PATIENCE", {"n_warmup_steps": 10, "patience": 3}, reports(DOOMED), 1),
-            ("BELOW_THRESHOLD", {}, reports(DOOMED), 1),
-            ("BELOW_THRESHOLD", {"patience": 4}, reports(DOOMED), 1),
-        ],
-    )
-    def test_reads_of_the_storage(
-        self, reason: str, settings: dict[str, Any], curve: dict[int, float], n_reads: int
-    ) -> None:
-        storage = CountingStorage()
-        study = make_study(good_trials(), storage=storage, pruner=make_pruner(**settings))
-        trial = study.ask()
-        for step, value in curve.items():
-            trial.report(value, step)
-        storage.n_reads = 0
-        trial.should_prune()
-        assert storage.n_reads == n_reads
-        study.pruner = recording = Recording(study.pruner)  # type: ignore[arg-type]
-        trial.should_prune()
-        assert names(recording.decisions) == [reason]
-        assert storage.n_reads == n_reads
-
-    def test_same_reports_same_decision(self) -> None:
-        """Even if the study has moved on meanwhile."""
-        study = make_study(good_trials())
-        study.pruner = recording = Recording(make_pruner())
-        trial = study.ask()
-        for step, value in enumerate(saturating(0.85)[:6]):
-            trial.report(value, step)
-        trial.should_prune()
-        study.add_trial(finished(reports(saturating(0.99))))
-        trial.should_prune()
-        assert recording.decisions[0] == recording.decisions[1]
-        trial.report(0.6, 6)
-        trial.should_prune()
-        assert recording.decisions[2].incumbent == study.best_value
-
-    def test_second_report_of_a_step_changes_nothing(self) -> None:
-        study = make_study(good_trials(), pruner=Recording(make_pruner()))
-        trial = study.ask()
-        for step, value in enumerate(DOOMED):
-            trial.report(value, step)
-        trial.should_prune()
-        with pytest.warns(UserWarning, match="already reported"):
-            trial.report(0.99, 11)
-        trial.should_prune()
-        first, second = study.pruner.decisions  # type: ignore[attr-defined]
-        assert first == second
-
-    @pytest.mark.parametrize("settings", [{}, {"patience": 2}, {"interval_steps": 4}])
-    def test_another_worker_answers_alike(self, settings: dict[str, Any]) -> None:
-        """A worker that looks at the study for the first time, at any step."""
-        study = make_study(good_trials())
-        veteran = make_pruner(**settings)
-        judge(study, veteran, reports(saturating(0.85)))
-        for n in range(1, 19):
-            curve = reports((saturating(0.4) + 0.02 * np.cos(np.arange(20)))[:n])
-            mine, other = judge(study, veteran, curve), judge(study, make_pruner(**settings), curve)
-            assert mine == other
-
-    def test_patience_needs_no_earlier_asks(self) -> None:
-        study = make_study(good_trials())
-        pruner = make_pruner(n_warmup_steps=8, patience=4)
-        step_by_step = watch(study, pruner, reports(DOOMED))[-1]
-        assert judge(study, pruner, reports(DOOMED)) == step_by_step
-        assert step_by_step.reason is Reason.BELOW_THRESHOLD
-
-    def test_trials_are_told_apart(self) -> None:
-        """Two trials whose newest reports agree."""
-        study = make_study(good_trials())
-        pruner = make_pruner()
-        up = judge(study, pruner, reports(np.append(np.linspace(0.0, 0.6, 11), 0.7)))
-        down = judge(study, pruner, reports(np.append(np.full(11, 0.7), 0.7)))
-        assert up.p_beat != down.p_beat
-
-    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
-    def test_a_study_made_again_is_told_apart(self, direction: str) -> None:
-        """The ids of a deleted study and its trials may be given to its successor."""
-        storage = optuna.storages.get_storage("sqlite://")
-        pruner = make_pruner()
-        study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
-        study.add_trials(good_trials())
-        assert judge(study, pruner, reports(DOOMED)).prune
-        optuna.delete_study(study_name="s", storage=storage)
-        again = optuna.create_study(storage=storage, study_name="s", direction=direction)
-        flip = 1.0 if direction == "maximize" else -1.0
-        again.add_trials(finished(reports(flip * saturating(e - 0.6) + 0.3)) for e in GOOD_ENDS)
-        # The same reports as above, now among the best there are or beyond hope.
-        decision = judge(again, pruner, reports(DOOMED))
-        assert decision.incumbent == again.best_value
-        assert decision.reason is not Reason.FAILED
-        worse = judge(again, pruner, reports(DOOMED - flip))
-        assert worse.reason is Reason.BELOW_THRESHOLD
-
-
-def train(trial: optuna.Trial, curve: np.ndarray) -> float:
-    for step, value in enumerate(curve):
-        trial.report(value, step)
-        if trial.should_prune():
-            raise optuna.TrialPruned
-    return float(curve[-1])
-
-
 def alternating(trial: optuna.Trial) -> float:
     """Eight good trainings, then every second one is hopeless."""
     if trial.number >= 8 and trial.number % 2:
@@ -1155,69 +900,7 @@ class TestLastReport:
         assert "BELOW_THRESHOLD" in told[0]
 
 
-class TestEngineOfOnesOwn:
-    def test_no_number_is_no_decision(self, warned: list[str]) -> None:
-        class Broken:
-            def __call__(self, *_: Any) -> Any:
-                raise AssertionError("p_and_forecast is asked")
-
-            def p_and_forecast(self, *arguments: Any) -> Any:
-                return math.nan, OpinionPool().p_and_forecast(*arguments)[1]
-
-        decision = judge(make_study(good_trials()), make_pruner(engine=Broken()), reports(DOOMED))
-        assert decision.reason is Reason.FAILED
-        assert len(warned) == 1
-
-
-class TestEnded:
-    def test_nobody_is_told_of_a_question_about_a_trial_that_has_ended(
-        self, tmp_path: Path
-    ) -> None:
-        """What was decided in its time stays what is on record."""
-        study = good_study(f"sqlite:///{tmp_path}/study.db")
-        study.pruner = make_pruner()
-        study.optimize(lambda trial: train(trial, DOOMED), n_trials=1)
-        assert ledger_writer.flush(20)
-        before = explain(study, 5).decisions
-        assert before[-1].reason == "BELOW_THRESHOLD"
-        study.add_trial(finished(reports(saturating(0.95))))
-        later = make_pruner().decide(study, study.get_trials()[5])
-        assert later.incumbent == pytest.approx(study.best_value)
-        assert ledger_writer.flush(20)
-        assert [e.step for e in explain(study, 5).decisions] == [e.step for e in before]
-
-
 class TestCompany:
-    def test_memory_of_many_studies_is_bounded(self) -> None:
-        storage = optuna.storages.InMemoryStorage()
-        pruner = make_pruner()
-        for _ in range(40):
-            study = make_study(good_trials(), storage=storage)
-            assert judge(study, pruner, reports(DOOMED)).prune
-        assert len(pruner._memory._memos[storage]) < 20
-
-    def test_threads_share_a_pruner(self) -> None:
-        study = make_study(pruner=make_pruner(n_warmup_steps=10))
-        study.optimize(alternating, n_trials=28, n_jobs=4)
-        states = [trial.state for trial in study.get_trials()]
-        assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED}
-        assert set(states[13::2]) == {TrialState.PRUNED}
-        # A good one whose thread fell behind may be stopped: the others then tie with it.
-        assert states.count(TrialState.COMPLETE) >= 8
-
-    def test_threads_that_ask_about_one_trial_get_one_answer(self) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        study = make_study(good_trials())
-        pruner = make_pruner()
-        trial = study.ask()
-        for step, value in enumerate(saturating(0.7)[:9]):
-            trial.report(value, step)
-        frozen = study.get_trials()[-1]
-        with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: pruner.decide(study, frozen), range(32)))
-        assert all(answer is answers[0] for answer in answers)
-
     @pytest.mark.parametrize(
         "copied", [lambda p: pickle.loads(pickle.dumps(p)), copy.deepcopy, copy.copy]
     )
@@ -1254,17 +937,6 @@ class TestCompany:
         assert doomed.state == TrialState.PRUNED
         assert promising.state == TrialState.COMPLETE
 
-    def test_the_study_object_may_change(self) -> None:
-        """Several ``Study`` objects of one study share what is known."""
-        storage = optuna.storages.InMemoryStorage()
-        optuna.create_study(storage=storage, study_name="s", direction="maximize")
-        pruner = make_pruner()
-        for trial in good_trials():
-            optuna.load_study(study_name="s", storage=storage).add_trial(trial)
-            study = optuna.load_study(study_name="s", storage=storage)
-            last = judge(study, pruner, reports(DOOMED))
-        assert last.reason is Reason.BELOW_THRESHOLD
-
     def test_study_optimize(self) -> None:
         study = make_study(pruner=make_pruner(n_warmup_steps=10))
         study.optimize(alternating, n_trials=20)
@@ -1273,38 +945,3 @@ class TestCompany:
         pruned = study.get_trials()[9]
         assert len(pruned.intermediate_values) == 11
         assert pruned.value == 0.1
-
-
-class TestLog:
-    def test_prunes_at_info_and_the_rest_at_debug(self, log: list[logging.LogRecord]) -> None:
-        study = make_study(good_trials())
-        decisions = watch(study, make_pruner(n_warmup_steps=10), reports(DOOMED))
-        assert [record.levelno for record in log] == [logging.DEBUG] * 10 + [logging.INFO] * 2
-        for record, decision in zip(log, decisions, strict=True):
-            assert record.getMessage() == f"Trial 5: {decision.message}"
-
-    def test_follows_the_verbosity_of_optuna(self, log: list[logging.LogRecord]) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        watch(make_study(good_trials()), make_pruner(), reports(DOOMED))
-        assert log == []
-
-    def test_asked_again_logs_nothing_new(self, log: list[logging.LogRecord]) -> None:
-        study = make_study(good_trials(), pruner=make_pruner())
-        trial = study.ask()
-        trial.report(0.1, 0)
-        for _ in range(3):
-            trial.should_prune()
-        assert len(log) == 1
-
-    @pytest.mark.parametrize("problem", ["mismatch", "direction"])
-    def test_metric_problem_warns_once(self, problem: str, log: list[logging.LogRecord]) -> None:
-        study = (
-            make_study([finished(reports(saturating(e)), value=1e3 * e) for e in GOOD_ENDS])
-            if problem == "mismatch"
-            else make_study(good_trials(), direction="minimize")
-        )
-        pruner = make_pruner()
-        for _ in range(3):
-            watch(study, pruner, reports(DOOMED))
-        (warning,) = warnings_in(log)
-        assert "direction" in warning if problem == "direction" else "returned" in warning

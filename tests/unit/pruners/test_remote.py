@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason, RemotePruner, explain
+from optuna_lcpruner.pruners import remote
 from optuna_lcpruner.pruners.remote import Silence
 from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.remote_decision import ATTRIBUTE, RemoteVerdict, write
@@ -77,8 +79,11 @@ class Clock:
         return self.now
 
 
-def with_clock(pruner: RemotePruner) -> Clock:
-    clock = pruner._clock = Clock()
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of pruners that are made in the test."""
+    clock = Clock()
+    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=clock))
     return clock
 
 
@@ -185,10 +190,9 @@ class TestHowOldItMayBe:
 
 
 class TestWithoutForecaster:
-    def test_one_warning_and_training_goes_on(self, warned: list[str]) -> None:
+    def test_one_warning_and_training_goes_on(self, clock: Clock, warned: list[str]) -> None:
         study = make_study(good_trials())
         study.pruner = pruner = trainer(forecaster_timeout=60)
-        clock = with_clock(pruner)
         seen = []
         for _ in range(3):
             trial = begun(study, [0.1])
@@ -202,10 +206,9 @@ class TestWithoutForecaster:
         assert len(warned) == 1
         assert "optuna-lcpruner serve" in warned[0]
 
-    def test_a_study_that_rests_is_no_reason_to_warn(self, warned: list[str]) -> None:
+    def test_a_study_that_rests_is_no_reason_to_warn(self, clock: Clock, warned: list[str]) -> None:
         study = make_study(good_trials())
-        study.pruner = pruner = trainer(forecaster_timeout=60)
-        clock = with_clock(pruner)
+        study.pruner = trainer(forecaster_timeout=60)
         for _ in range(10):
             begun(study, BAD[:2]).should_prune()
             clock.now += 3000  # the next training begins much later
@@ -226,10 +229,9 @@ class TestWithoutForecaster:
         tell(study, trial)
         assert trial.should_prune() is True
 
-    def test_a_late_one_is_said_to_be_late(self, warned: list[str]) -> None:
+    def test_a_late_one_is_said_to_be_late(self, clock: Clock, warned: list[str]) -> None:
         study = make_study(good_trials())
-        study.pruner = pruner = trainer(forecaster_timeout=60)
-        clock = with_clock(pruner)
+        study.pruner = trainer(forecaster_timeout=60)
         trial = begun(study, BAD[:2])
         tell(study, trial)
         for step in range(2, 20):
@@ -340,7 +342,7 @@ class TestUntrusted:
     def test_the_well_formed_one_stops_the_trial(self) -> None:
         assert with_attribute(WELL_FORMED)[1].should_prune() is True
 
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=settings.default.max_examples // 2)
     @given(json_values)
     def test_anything_else_is_ignored(self, found: Any) -> None:
         study, trial = with_attribute(found)

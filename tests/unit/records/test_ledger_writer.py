@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 import sqlite3
 import subprocess
@@ -24,26 +23,19 @@ import sqlalchemy
 from helpers import (
     BAD,
     N_STEPS,
-    CountingStorage,
     begun_at,
     good_study,
     good_trials,
     make_study,
-    names,
     reports,
     saturating,
-    sqlite,
     watch,
 )
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-import optuna_lcpruner
 from optuna_lcpruner import Decision, LearningCurvePruner, Reason
 from optuna_lcpruner._util import worker
 from optuna_lcpruner._util.worker import Worker
-from optuna_lcpruner.posterior.opinion_pool import OpinionPool
 from optuna_lcpruner.records import ledger, ledger_writer
 from optuna_lcpruner.records.ledger import DecisionContext, Ledger, LedgerEntry
 from optuna_lcpruner.records.ledger_writer import LedgerWriter
@@ -313,156 +305,6 @@ def rows_of(study: optuna.Study, trial: int = -1, setting: Any = None) -> list[L
     return Ledger(where).of_trial(study.study_name, found.number, found.datetime_start)
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> optuna.Study:
-    return good_study(f"sqlite:///{tmp_path}/study.db")
-
-
-class TestPruner:
-    def test_each_decision_is_on_record(self, study: optuna.Study) -> None:
-        curve = {**reports(saturating(0.89)[:6]), 6: np.nan, 7: 0.80}
-        decisions = watch(
-            study, make_pruner(n_warmup_steps=1, interval_steps=2, nan_policy="ignore"), curve
-        )
-        rows = rows_of(study)
-        assert [row.reason for row in rows] == names(decisions)
-        assert len(set(names(decisions))) > 2
-        for row, decision in zip(rows, decisions, strict=True):
-            assert (row.step, row.message, row.p_beat, row.threshold, row.incumbent) == (
-                decision.step,
-                decision.message,
-                decision.p_beat,
-                decision.threshold,
-                decision.incumbent,
-            )
-            assert (row.q05, row.q50, row.q95) == (decision.low, decision.forecast, decision.high)
-        assert [row.n_points for row in rows] == [1, 2, 3, 4, 5, 6, 6, 7]
-        assert [row.value for row in rows] == [*saturating(0.89)[:6], saturating(0.89)[5], 0.80]
-        assert [row.look for row in rows] == [0, 1, 1, 2, 2, 3, 3, 4]
-        judged = [row for row in rows if row.p_beat is not None]
-        assert {(row.horizon, row.incumbent_trial, row.engine_status) for row in judged} == {
-            (20, 4, "ok")
-        }
-        assert {row.engine_status for row in rows} == {"ok", "not asked"}
-        assert {row.version for row in rows} == {optuna_lcpruner.__version__}
-        assert {row.engine for row in rows} == {"pool"}
-        assert all(row.milliseconds > 0.0 for row in rows)
-        started = study.get_trials()[-1].datetime_start
-        assert all(row.trial_started == started for row in rows)
-
-    def test_of_a_trial_that_is_pruned(self, study: optuna.Study) -> None:
-        decisions = watch(study, make_pruner(), reports(DOOMED))
-        rows = rows_of(study)
-        assert decisions[-1].reason is Reason.BELOW_THRESHOLD
-        assert [row.action for row in rows] == [
-            "prune" if decision.prune else "continue" for decision in decisions
-        ]
-        assert rows[-1].action == "prune"
-
-    def test_minimized(self, tmp_path: Path) -> None:
-        trials = [
-            optuna.trial.create_trial(value=1.0 - t.value, intermediate_values={
-                step: 1.0 - value for step, value in t.intermediate_values.items()
-            })
-            for t in good_trials()
-        ]  # fmt: skip
-        study = make_study(trials, "minimize", sqlite(f"sqlite:///{tmp_path}/study.db"))
-        watch(study, make_pruner(), reports(1.0 - saturating(0.89)[:6]))
-        row = rows_of(study)[-1]
-        np.testing.assert_allclose(row.value, 1.0 - saturating(0.89)[5])
-        np.testing.assert_allclose(row.incumbent, min(t.value for t in trials))
-        assert row.q05 is not None
-        assert row.q50 is not None
-        assert row.q95 is not None
-        assert row.q05 < row.q50 < row.q95
-
-    def test_asked_again_is_not_decided_again(self, study: optuna.Study) -> None:
-        study.pruner = make_pruner()
-        trial = study.ask()
-        for step in range(3):
-            trial.report(0.5, step)
-            assert not trial.should_prune()
-            assert not trial.should_prune()
-        assert [row.step for row in rows_of(study)] == [0, 1, 2]
-
-    def test_two_threads_that_decide_at_once_leave_one_row(self, study: optuna.Study) -> None:
-        both = threading.Barrier(2)
-        pool = OpinionPool()
-
-        def slow(*arguments: Any) -> Any:
-            both.wait(20)
-            return pool(*arguments)
-
-        pruner = make_pruner(engine=slow)
-        trial = study.ask()
-        for step in range(2):
-            trial.report(0.5, step)
-        frozen = study.get_trials()[-1]
-        threads = [threading.Thread(target=pruner.prune, args=(study, frozen)) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
-        assert [row.step for row in rows_of(study)] == [1]
-
-    def test_a_decision_that_fails(self, tmp_path: Path) -> None:
-        def broken(*_: Any) -> Any:
-            raise ArithmeticError("no posterior")
-
-        study = good_study(f"sqlite:///{tmp_path}/study.db")
-        watch(study, make_pruner(engine=broken), reports(DOOMED[:2]))
-        rows = rows_of(study)
-        assert [(row.reason, row.engine_status, row.engine) for row in rows] == [
-            ("TOO_FEW_REPORTS", "not asked", "broken"),
-            ("FAILED", "failed", "broken"),
-        ]
-        assert "no posterior" in rows[-1].message
-
-    @pytest.mark.parametrize("kind", ["memory", "journal", "sqlite memory"])
-    def test_no_ledger_by_default(
-        self, kind: str, tmp_path: Path, writers: dict[Address, LedgerWriter]
-    ) -> None:
-        storage: Any = {
-            "memory": lambda: None,
-            "journal": lambda: JournalStorage(JournalFileBackend(f"{tmp_path}/s.log")),
-            "sqlite memory": lambda: "sqlite://",
-        }[kind]()
-        study = make_study(good_trials(), storage=storage)
-        watch(study, make_pruner(), reports(DOOMED))
-        assert writers == {}
-
-    def test_off(self, study: optuna.Study, writers: dict[Address, LedgerWriter]) -> None:
-        watch(study, make_pruner(ledger=False), reports(DOOMED))
-        assert writers == {}
-
-    def test_elsewhere(self, tmp_path: Path) -> None:
-        study = make_study(good_trials())
-        setting = f"sqlite:///{tmp_path}/other.db"
-        decisions = watch(study, make_pruner(ledger=setting), reports(DOOMED))
-        assert len(rows_of(study, setting=setting)) == len(decisions)
-
-    def test_a_pickled_pruner_keeps_its_ledger(self, tmp_path: Path) -> None:
-        study = make_study(good_trials())
-        setting = f"sqlite:///{tmp_path}/other.db"
-        pruner = make_pruner(ledger=setting, engine="closed_form")
-        watch(study, pruner, reports(DOOMED[:2]))
-        watch(study, pickle.loads(pickle.dumps(pruner)), reports(DOOMED[:3]))
-        assert [len(rows_of(study, i, setting)) for i in (-2, -1)] == [2, 3]
-        assert {row.engine for row in rows_of(study, setting=setting)} == {"closed_form"}
-
-    @pytest.mark.parametrize("warm_up", [0, 100])
-    def test_the_study_is_not_read_for_it(self, warm_up: int, tmp_path: Path) -> None:
-        def n_reads(setting: Any) -> int:
-            storage = CountingStorage()
-            study = make_study(good_trials(), storage=storage)
-            pruner = make_pruner(n_warmup_steps=warm_up, ledger=setting)
-            watch(study, pruner, reports(DOOMED[:3]))
-            assert ledger_writer.flush(20)
-            return storage.n_reads
-
-        assert n_reads(f"sqlite:///{tmp_path}/other.db") == n_reads(False)
-
-
 @cache
 def states(setting: Any) -> list[TrialState]:
     """What becomes of trials good and bad beside a ledger."""
@@ -476,7 +318,7 @@ def states(setting: Any) -> list[TrialState]:
         return float(curve[-1])
 
     study = make_study(good_trials(), pruner=make_pruner(ledger=setting, publish=False))
-    study.optimize(objective, n_trials=8)
+    study.optimize(objective, n_trials=4)
     return [trial.state for trial in study.get_trials()]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from helpers import BAD, good_trials, reports, watch
+from helpers import BAD, good_trials, reports, sqlite, watch
 
 from optuna_lcpruner import LearningCurvePruner, explain
 from optuna_lcpruner.records import ledger_writer
@@ -18,7 +18,7 @@ def test_beside_a_database_that_was_opened_elsewhere(
 ) -> None:
     """An objective that changes the folder, as frameworks do that give each run its own."""
     monkeypatch.chdir(tmp_path)
-    study = optuna.create_study(storage="sqlite:///study.db", direction="maximize")
+    study = optuna.create_study(storage=sqlite("sqlite:///study.db"), direction="maximize")
     study.add_trials(good_trials())
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path / "run")
@@ -27,7 +27,7 @@ def test_beside_a_database_that_was_opened_elsewhere(
     assert (tmp_path / "study.db.lcpruner").is_file()
     assert not any((tmp_path / "run").iterdir())
     monkeypatch.chdir(tmp_path)
-    again = optuna.load_study(study_name=study.study_name, storage="sqlite:///study.db")
+    again = optuna.load_study(study_name=study.study_name, storage=sqlite("sqlite:///study.db"))
     assert explain(again, 5).decisions
 
 

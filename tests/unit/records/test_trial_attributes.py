@@ -8,26 +8,18 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import weakref
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
-import sqlalchemy
-from helpers import BAD, N_STEPS, good_trials, judge, make_study, reports, saturating, sqlite, watch
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from optuna_lcpruner import Decision, LearningCurvePruner, Reason
-from optuna_lcpruner.records import trial_attributes
+from optuna_lcpruner import Decision, Reason
 from optuna_lcpruner.records.trial_attributes import AttributeWriter, attributes
-
-DOOMED = BAD[:12]
 
 NUMBERS = (
     "lcpruner_p_beat_best",
@@ -37,16 +29,10 @@ NUMBERS = (
 )
 
 
-def make_pruner(**settings: Any) -> LearningCurvePruner:
-    return LearningCurvePruner(**{"n_steps": N_STEPS, "threshold": 0.05, **settings})
-
-
-@pytest.fixture(autouse=True)
-def writer(monkeypatch: pytest.MonkeyPatch) -> AttributeWriter:
+@pytest.fixture
+def writer() -> AttributeWriter:
     """A writer of the test's own: the process's one warns only once."""
-    fresh = AttributeWriter()
-    monkeypatch.setitem(trial_attributes._writers._made, None, fresh)
-    return fresh
+    return AttributeWriter()
 
 
 class GatedStorage:
@@ -246,6 +232,26 @@ class TestWriter:
             assert storage.get_trial(trial_id).user_attrs  # at once: it is the first one
             del storage
 
+    def test_what_is_held_back_is_bounded(self, writer: AttributeWriter) -> None:
+        """Trials in memory that end without another report leave nothing behind for long."""
+
+        class Held:
+            def __call__(self) -> dict[str, float | int | str]:
+                return {"a": 1}
+
+        storage = InMemoryStorage()
+        study_id = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE])
+        alive = []
+        for _ in range(200):
+            trial_id = storage.create_new_trial(study_id)
+            for _ in range(2):  # the first is written at once
+                held = Held()
+                alive.append(weakref.ref(held))
+                writer.submit(storage, trial_id, held, "forecast")
+                del held
+        gc.collect()
+        assert 1 <= sum(one() is not None for one in alive) <= 64
+
     def test_storages_are_not_kept_alive(self, writer: AttributeWriter) -> None:
         storage = GatedStorage()
         alive = weakref.ref(storage)
@@ -261,184 +267,6 @@ class TestWriter:
         threads = [t for t in threading.enumerate() if t.name.startswith("lcpruner")]
         assert threads
         assert all(thread.daemon for thread in threads)
-
-
-def step_of(study: optuna.Study) -> int | None:
-    """The step that the newest trial's attributes are of."""
-    step: int | None = study.get_trials()[-1].user_attrs.get("lcpruner_decided_at_step")
-    return step
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def storage_of(kind: str, tmp_path: Path) -> Any:
-    """A new storage, or what Optuna makes one from."""
-    if kind == "sqlite":
-        return sqlite(f"sqlite:///{tmp_path}/study.db")
-    return {
-        "memory": None,
-        "sqlite memory": "sqlite:///:memory:",
-        "sqlite memory, short": "sqlite://",
-    }[kind]
-
-
-class TestPruner:
-    @pytest.mark.parametrize(
-        "storage", ["memory", "sqlite", "sqlite memory", "sqlite memory, short"]
-    )
-    def test_attributes_of_a_trial(
-        self, storage: str, tmp_path: Path, writer: AttributeWriter, warned: list[str]
-    ) -> None:
-        study = make_study(good_trials(), storage=storage_of(storage, tmp_path))
-        decision = judge(study, make_pruner(), reports(saturating(0.89)[:6]))
-        assert writer.flush(20)
-        shown = study.get_trials()[-1].user_attrs
-        assert shown == attributes(decision)
-        np.testing.assert_allclose(
-            [shown[key] for key in NUMBERS],
-            [decision.p_beat, decision.forecast, decision.low, decision.high],
-        )
-        assert shown["lcpruner_decided_at_step"] == 5
-        assert shown["lcpruner_reason"].startswith("undecided")
-        assert warned == []
-
-    @pytest.mark.parametrize("storage", ["sqlite", "sqlite memory", "sqlite memory, short"])
-    def test_visible_at_once_after_a_prune(self, storage: str, tmp_path: Path) -> None:
-        """After the answer the trial is finished, and its attributes are closed."""
-        study = make_study(
-            good_trials(), storage=storage_of(storage, tmp_path), pruner=make_pruner()
-        )
-        trial = study.ask()
-        for step, value in enumerate(DOOMED):
-            trial.report(value, step)
-        assert trial.should_prune()
-        study.tell(trial, state=TrialState.PRUNED)
-        shown = study.get_trials()[-1].user_attrs
-        assert shown["lcpruner_reason"].startswith("pruned")
-        assert shown["lcpruner_decided_at_step"] == 11
-        assert shown["lcpruner_p_beat_best"] < 0.05
-
-    @pytest.mark.parametrize("storage", ["memory", "sqlite", "sqlite memory"])
-    def test_one_decision_a_second_is_shown_and_the_last_one(
-        self, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A decision is shown at once, then the newest of each second, then the last one."""
-        now = [0.0]
-        monkeypatch.setattr(trial_attributes, "time", SimpleNamespace(monotonic=lambda: now[0]))
-        study = make_study(
-            good_trials(), storage=storage_of(storage, tmp_path), pruner=make_pruner()
-        )
-        trial = study.ask()
-        shown = []
-        for step, value in enumerate(saturating(0.9)):
-            trial.report(value, step)
-            assert not trial.should_prune()
-            if storage == "sqlite" and step in (1, 9, 17):  # the thread has time to write
-                wait_for(lambda step=step: step_of(study) == step)
-            shown.append(step_of(study))
-            now[0] += 0.125
-        # The last report leaves nothing to decide.
-        assert shown == [None, *[1] * 8, *[9] * 8, 17, 17, 18]
-
-    def test_what_is_held_back_is_shown_when_asked_for(self, writer: AttributeWriter) -> None:
-        study = make_study(good_trials())
-        decisions = watch(study, make_pruner(), reports(saturating(0.9)[:9]))
-        assert study.get_trials()[-1].user_attrs == attributes(decisions[1])
-        assert writer.flush(20)
-        assert study.get_trials()[-1].user_attrs == attributes(decisions[-1])
-
-    def test_trials_in_memory_that_end_unseen_are_forgotten(self, writer: AttributeWriter) -> None:
-        study = make_study(good_trials(), pruner=make_pruner())
-        for _ in range(2 * trial_attributes._MAX_HELD):
-            trial = study.ask()
-            for step, value in enumerate(saturating(0.9)[:4]):
-                trial.report(value, step)
-                trial.should_prune()
-            study.tell(trial, 0.5)
-        assert len(writer._held) <= trial_attributes._MAX_HELD
-
-    def test_a_stopped_trial_is_one_transaction(self, tmp_path: Path) -> None:
-        storage = storage_of("sqlite", tmp_path)
-        study = make_study(good_trials(), storage=storage, pruner=make_pruner())
-        trial = study.ask()
-        for step, value in enumerate(DOOMED):
-            trial.report(value, step)
-        statements: list[str] = []
-        sqlalchemy.event.listen(
-            storage.engine, "before_cursor_execute", lambda *a: statements.append(a[2])
-        )
-        assert trial.should_prune()
-        writes = [text for text in statements if text.startswith(("INSERT", "UPDATE"))]
-        assert len(writes) == 1
-        assert len(study.get_trials()[-1].user_attrs) == 6
-
-    @pytest.mark.parametrize("curve", [DOOMED, saturating(0.89)[:6], [0.1], [np.nan]])
-    def test_off(self, curve: Any, writer: AttributeWriter, tmp_path: Path) -> None:
-        study = make_study(good_trials(), storage=storage_of("sqlite", tmp_path))
-        judge(study, make_pruner(publish=False), reports(curve))
-        assert writer.flush(20)
-        assert study.get_trials()[-1].user_attrs == {}
-
-    def test_nothing_reported_nothing_shown(self) -> None:
-        study = make_study(good_trials())
-        judge(study, make_pruner(), {})
-        assert study.get_trials()[-1].user_attrs == {}
-
-    def test_attributes_of_the_objective_stay(self, writer: AttributeWriter) -> None:
-        study = make_study(good_trials())
-        mine = {"lcpruner_n_steps": 20, "note": "mine"}
-        judge(study, make_pruner(n_steps=None), reports(DOOMED), mine)
-        shown = study.get_trials()[-1].user_attrs
-        assert {key: shown[key] for key in mine} == mine
-
-    @pytest.mark.parametrize("factor", [1.0, 1e300, 5e-324])
-    def test_values_are_short(self, factor: float) -> None:
-        study = make_study(
-            [
-                optuna.trial.create_trial(
-                    value=factor * e, intermediate_values={0: 0.0, 19: factor}
-                )
-                for e in (0.5, 0.9, 1.0)
-            ]
-        )
-        judge(study, make_pruner(target="last"), reports(factor * DOOMED))
-        shown = study.get_trials()[-1].user_attrs
-        assert shown
-        assert all(len(str(value)) < 500 for value in shown.values())
-
-    @pytest.mark.parametrize("curve", [DOOMED, saturating(0.89)[:6]], ids=["pruned", "spared"])
-    def test_a_storage_that_cannot_write_costs_a_warning(
-        self, curve: np.ndarray, warned: list[str]
-    ) -> None:
-        class ReadOnly(InMemoryStorage):
-            def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-                raise PermissionError("read-only")
-
-        expected = watch(make_study(good_trials()), make_pruner(), reports(curve))
-        study = make_study(good_trials(), storage=ReadOnly())
-        pruner = make_pruner()
-        assert watch(study, pruner, reports(curve)) == expected
-        assert watch(study, pruner, reports(curve)) == expected
-        assert len(warned) == 1
-        assert "read-only" in warned[0]
-
-    def test_a_writer_that_fails_costs_a_warning(
-        self, monkeypatch: pytest.MonkeyPatch, warned: list[str]
-    ) -> None:
-        def writer() -> AttributeWriter:
-            raise RuntimeError("can't start new thread")
-
-        monkeypatch.setattr(trial_attributes, "writer", writer)
-        study = make_study(good_trials())
-        pruner = make_pruner()
-        for _ in range(2):
-            assert watch(study, pruner, reports(DOOMED))[-1].reason is Reason.BELOW_THRESHOLD
-        assert len(warned) == 1
 
 
 PRELUDE = """

@@ -303,7 +303,7 @@ class TestCommand:
         study = good_study(f"sqlite:///{tmp_path}/study.db")
         study.pruner = LearningCurvePruner(N_STEPS)
         trial = study.ask()
-        for step, value in enumerate(saturating(0.89)):
+        for step, value in enumerate(saturating(0.89)[:4]):
             trial.report(value, step)
             trial.should_prune()
         study.tell(trial, 0.89)

@@ -198,7 +198,7 @@ class TestPruningCost:
         """Trials that are condemned, 8 % wrongly; a twentieth of them runs on."""
         rng = np.random.default_rng(2)
         shares, saved, held = [], [], []
-        for _ in range(400):
+        for _ in range(150):
             wrong = rng.uniform(size=1000) < 0.08
             left = rng.integers(5, 96, size=1000)
             control = rng.uniform(size=1000) < 0.05

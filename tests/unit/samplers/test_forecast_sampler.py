@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from helpers import SAYS_CONSTRAINTS, constrained, installed, make_study
+from helpers import SAYS_CONSTRAINTS, constrained, installed, make_study, sqlite
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -162,7 +162,7 @@ def hopeless_but_three(trial: optuna.Trial) -> float:
 def test_only_the_sampler_sees_it(storage: str, tmp_path: Path) -> None:
     where: dict[str, Callable[[], Any]] = {
         "memory": lambda: None,
-        "sqlite": lambda: f"sqlite:///{tmp_path / 'study.db'}",
+        "sqlite": lambda: sqlite(f"sqlite:///{tmp_path}/study.db"),
         "journal": lambda: optuna.storages.JournalStorage(
             optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.log"))
         ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +48,15 @@ def test_older_curves_are_forgotten_without_a_trace(
     monkeypatch: pytest.MonkeyPatch, late: int
 ) -> None:
     monkeypatch.setattr(history, "MAX_CURVES", 10)
+    read = weakref.WeakValueDictionary[int, FinishedTrial]()
+    of = FinishedTrial.of
+
+    def noted(trial: FrozenTrial, *settings: object) -> object:
+        found = of(trial, *settings)  # type: ignore[arg-type]
+        read[trial.number] = found  # type: ignore[assignment]
+        return found
+
+    monkeypatch.setattr(FinishedTrial, "of", noted)
     trials = [finished({0: 0.0, 1: float(i)}, value=float(i)) for i in range(57)]
     for number, trial in enumerate(trials):
         trial.number = number
@@ -55,7 +66,8 @@ def test_older_curves_are_forgotten_without_a_trace(
         record.curves(2, 1.0)
     summary = record.update(trials)  # one of the first finishes last
     assert summary.n_completed == 57
-    assert len(record._reporting) <= 20
+    gc.collect()
+    assert len(read) <= 20
     values, final, _ = record.curves(2, 1.0)
     np.testing.assert_array_equal(final, np.arange(47.0, 57.0))
     np.testing.assert_array_equal(values[:, 1], final)
@@ -96,9 +108,12 @@ class TestKnowledge:
             trial.number = number
         record = StudyRecord(maximize=True)
         summary = record.update(trials)
-        for horizon in range(10, 60):
-            record.knowledge(summary, horizon, 1.0, Target.LAST)
-        assert len(record._knowledge) <= 8
+        known = [
+            weakref.ref(record.knowledge(summary, horizon, 1.0, Target.LAST))
+            for horizon in range(10, 60)
+        ]
+        gc.collect()
+        assert sum(one() is not None for one in known) <= 8
 
 
 class TestIncremental:

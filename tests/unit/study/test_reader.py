@@ -146,19 +146,35 @@ class TestDecisions:
     def test_a_thread_that_never_comes_back_is_not_waited_for(
         self, twins: tuple[Study, Study], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A child has the lock as it was when another thread forked."""
+        """As in a child that was forked while another thread read."""
         monkeypatch.setattr(reader, "LONGEST_WAIT", 0.05)
         here, there = twins
         there.add_trials(good_trials())
-        here.pruner._memory.memo(here).known._reading.acquire()  # type: ignore[attr-defined]
         here.pruner = recording = Recording(here.pruner)  # type: ignore[arg-type]
-        trial = here.ask()
+        stuck, other = here.ask(), here.ask()
         for step, value in enumerate(saturating(0.8)[:4]):
-            trial.report(value, step)
-        asking = threading.Thread(target=trial.should_prune, daemon=True)
-        asking.start()
-        asking.join(20)
+            stuck.report(value, step)
+            other.report(value, step)
+        reading, leave, get_trials = threading.Event(), threading.Event(), here.get_trials
+
+        def slow(*arguments: Any, **named: Any) -> Any:
+            if threading.current_thread() is first:
+                reading.set()
+                assert leave.wait(60)
+            return get_trials(*arguments, **named)
+
+        monkeypatch.setattr(here, "get_trials", slow)
+        first, second = (
+            threading.Thread(target=trial.should_prune, daemon=True) for trial in (stuck, other)
+        )
+        first.start()
+        assert reading.wait(60)
+        second.start()
+        second.join(60)
+        assert recording.asked == [(other.number, recording.decisions[0])]
         assert names(recording.decisions) == ["UNDECIDED"]
+        leave.set()
+        first.join(60)
 
     def test_without_a_mark_they_are_read_each_time(
         self, twins: tuple[Study, Study], monkeypatch: pytest.MonkeyPatch

@@ -381,7 +381,9 @@ def test_the_same_in_another_worker(tmp_path):
     seen = study.get_trials()[-1]
     decisions = [
         LearningCurvePruner(N_STEPS).decide(
-            optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{tmp_path}/s.db"),
+            optuna.load_study(
+                study_name=study.study_name, storage=sqlite(f"sqlite:///{tmp_path}/s.db")
+            ),
             seen,
         )
         for _ in range(2)

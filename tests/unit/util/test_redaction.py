@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from optuna_lcpruner import Forecaster, LearningCurvePruner
 from optuna_lcpruner._util.redaction import describe_error, redact
-from optuna_lcpruner.records import recorder
+from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import LedgerError
 from optuna_lcpruner.records.location import Address, checked
 
@@ -101,13 +102,14 @@ class TestWhatPeopleSee:
         assert "topsecret" not in str(caught.value)
         assert caught.value.__suppress_context__  # SQLAlchemy's own message shows it
 
-    @pytest.mark.parametrize("fails", ["_publish", "_keep"])
+    @pytest.mark.parametrize("fails", [trial_attributes, ledger_writer])
     def test_of_whatever_a_pruner_says_once(
-        self, fails: str, warned: list[str], monkeypatch: pytest.MonkeyPatch
+        self, fails: object, warned: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         broken = OSError(f"cannot reach {URL}")
-        monkeypatch.setattr(recorder.Recorder, fails, lambda *arguments: raise_(broken))
-        study = make_study(good_trials(), pruner=LearningCurvePruner(20))
+        monkeypatch.setattr(fails, "writer", lambda *arguments: raise_(broken))
+        pruner = LearningCurvePruner(20, ledger=f"sqlite:///{tmp_path}/l.db")
+        study = make_study(good_trials(), pruner=pruner)
         trial = study.ask()
         trial.report(0.1, 0)
         trial.should_prune()

@@ -1,4 +1,4 @@
-"""Figures: what they show, with both libraries, for one trial and for a thousand."""
+"""Figures: what they show, with both libraries, for one trial and for many."""
 
 from __future__ import annotations
 
@@ -231,10 +231,10 @@ def test_a_stop_says_why(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def thousand(tmp_path_factory: pytest.TempPathFactory) -> History:
-    """A thousand trials, every other one pruned."""
-    history = History(tmp_path_factory.mktemp("thousand"))
-    for number in range(1000):
+def many(tmp_path_factory: pytest.TempPathFactory) -> History:
+    """A hundred trials, every other one pruned."""
+    history = History(tmp_path_factory.mktemp("many"))
+    for number in range(100):
         looks = [judged(step, Reason.UNDECIDED, 0.3) for step in range(1, 4)]
         if number % 2:
             stop = judged(4, Reason.BELOW_THRESHOLD, 0.01)
@@ -313,8 +313,8 @@ class TestBothLibraries:
         history.report()
         drawn(history.study, 0, ledger=history.url)
 
-    def test_of_a_thousand_trials(self, thousand: History, drawn: Callable[..., list[Any]]) -> None:
-        figures = drawn(thousand.study, 1, ledger=thousand.url)
+    def test_of_many_trials(self, many: History, drawn: Callable[..., list[Any]]) -> None:
+        figures = drawn(many.study, 1, ledger=many.url)
         for figure in figures:  # many trials are one line with gaps
             n = len(figure.data) if hasattr(figure, "data") else len(figure.lines)
             assert n <= 8
