@@ -117,6 +117,55 @@ class TestStanding:
         found = standing_of([own, *others[:5], whole])
         assert found.p_best < found.p_beats_completed < 1.0
 
+    def test_the_others_ranks_count_stopped_trials_too(self):
+        """A stopped trial is behind the rivals as well, so they are further ahead."""
+        trials = [trial_of(0, [0.0, 0.25, 0.5]), *(trial_of(i, r) for i, r in enumerate(OTHERS, 1))]
+        stopped = [trial_of(i, [0.0, 5.0], PRUNED) for i in range(7, 10)]
+        found = standing_of([*trials, *stopped])
+        weights = weights_of_kappa(
+            [(2 / 3, *(np.array([0.25 * n, *(r[n] for r in OTHERS)]) for n in (1, 2)))]
+        )
+        at = [[0.5, *(r[n] for r in OTHERS)] for n in (2, 3)]
+        own = stats.norm.ppf((stats.rankdata(at[0])[0] + 3 - 0.5) / 10)
+        # At the fourth report there are the six of them, and the stopped ones.
+        z = stats.norm.ppf((stats.rankdata(at[1][1:]) + 3 - 0.5) / 9)
+        expected = p_best(own, 3 / N_STEPS, z, np.full(6, 4 / N_STEPS), weights)
+        assert found.p_best == pytest.approx(expected)
+
+    def test_equal_reports_share_a_rank(self):
+        others = [trial_of(i, [0.0, 0.1, 0.5]) for i in range(1, 7)]
+        found = standing_of([trial_of(0, [0.0, 0.1, 0.5]), *others])
+        assert found.n_ahead == 0
+        assert found.p_best == pytest.approx(1 / 7, rel=0.02)
+
+    def test_beyond_the_horizon_a_training_is_at_its_end(self):
+        own = trial_of(0, [0.0, 0.25, 0.5])
+        found = []
+        for n_more in (0, 2 * N_STEPS):
+            paths = [np.linspace(0.0, end, N_STEPS) for end in range(1, 7)]
+            paths = [np.r_[path, np.full(n_more, path[-1])] for path in paths]
+            found.append(standing_of([own, *(trial_of(i, p) for i, p in enumerate(paths, 1))]))
+        assert found[0].p_best == pytest.approx(found[1].p_best, rel=1e-12)
+
+    def test_stopped_trials_have_no_say_in_whether_all_get_worse(self):
+        worse = [trial_of(i, [-v for v in r]) for i, r in enumerate(OTHERS)]
+        stopped = [trial_of(i, [0.0, -1.0], PRUNED) for i in range(6, 12)]
+        assert standing_of([*worse, *stopped]) is None
+
+    def test_a_report_that_comes_later_counts_from_then_on(self):
+        standings, curve = (
+            Standings(True, False),
+            LearningCurve([1.0, 2.0, 3.0], [0, 0.25, 0.5], 20),
+        )
+        trials = [trial_of(0, [0.0, 0.25, 0.5]), *(trial_of(i, r) for i, r in enumerate(OTHERS, 1))]
+        late = [trial_of(7, r) for r in ([0.0, 1.0], [0.0, 1.0, 2.0])]
+        standings.update([*trials, late[0]])
+        assert standings.standing(0, curve, np.arange(3), True).n_ahead == 4
+        standings.update([late[1]])
+        found = standings.standing(0, curve, np.arange(3), True)
+        assert found.n_ahead == 5
+        assert found == standing_of([*trials, late[1]])
+
     def test_one_report_far_off_counts_as_the_one_before(self):
         others = [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
         off, on = (trial_of(0, [0.0, 0.35, v, 1.05][:n]) for n, v in ((3, -99.0), (3, 0.35)))
@@ -148,6 +197,7 @@ class TestStanding:
         trials = [trial_of(0, [0.0, 0.25, 0.5])]
         trials += [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
         expected = standing_of(trials, by_length=True)
+        assert (expected.n_ahead, expected.n) == (4, 6)
         assert standing_of([*trials, other], by_length=True) == expected
 
     def test_another_length_where_the_user_gave_it(self):
