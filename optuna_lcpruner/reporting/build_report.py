@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
 from optuna_lcpruner._util.validation import InputError
-from optuna_lcpruner.curves.learning_curve import ordered, usable
+from optuna_lcpruner.curves.learning_curve import StepMap, ordered, usable
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.records.ledger import open_ledger, same_start
 from optuna_lcpruner.records.ledger_writer import flush
@@ -237,19 +237,33 @@ def _looks(
     )
 
 
+def step_maps(
+    numbers: Iterable[int], trials: Sequence[FrozenTrial], maximize: bool
+) -> dict[int, StepMap]:
+    """How the steps of these trials become positions; trials without a finite report are left out.
+
+    Args:
+        numbers: Their numbers.
+        trials: All trials of the study: the completed ones tell how often a training reports.
+        maximize: The study's direction.
+    """
+    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    lengths = StudyRecord(maximize).update(completed).lengths
+    maps = {}
+    for number in set(numbers):
+        reported, raw = ordered(trials[number].intermediate_values)
+        finite = reported[usable(raw)]
+        if finite.size:
+            maps[number] = lengths.step_map(finite, int(reported[0]))
+    return maps
+
+
 def _positions(rows: Sequence[Row], trials: Sequence[FrozenTrial], maximize: bool) -> Array:
     """How far each look was into its training, shape (n,), in reports.
 
     By its step, as when it was made: a resumed training has reported less than it has trained.
     """
-    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    lengths = StudyRecord(maximize).update(completed).lengths
-    maps = {}
-    for number in {row["trial"] for row in rows}:
-        reported, raw = ordered(trials[number].intermediate_values)
-        finite = reported[usable(raw)]
-        if finite.size:
-            maps[number] = lengths.step_map(finite, int(reported[0]))
+    maps = step_maps((row["trial"] for row in rows), trials, maximize)
     return np.array(
         [
             float(maps[row["trial"]].position(row["step"]))

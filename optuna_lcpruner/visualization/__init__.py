@@ -32,9 +32,17 @@ __all__ = [
     "plot_savings",
 ]
 
+_FEW_TICKS = 8  # heuristic
+"""Below this many steps plotly would put ticks between them."""
+
 
 def plot_forecast(study: Study, trial: int | FrozenTrial, *, ledger: Setting = None) -> Any:
-    """A trial's curve, the forecast of its final value at each look, the best value, decisions.
+    """Plot a trial's curve, the forecast to its end, the best value, and the decisions.
+
+    The diamond with its bar at the last step of a full training is the newest forecast of the final
+    value, median and 90 % interval, as it is on record. Only the final value was forecast: the band
+    that leads there from the report it was made at has straight edges and says nothing of the steps
+    between. In grey, at each step, what the forecast of the final value was after that report.
 
     Args:
         study: The study.
@@ -97,7 +105,11 @@ def figure_of(chart: Chart) -> Any:
     figure = go.Figure(
         layout={
             "title": chart.title,
-            "xaxis": {"title": chart.x_label, "range": chart.x_range},
+            "xaxis": {
+                "title": chart.x_label,
+                "range": chart.x_range,
+                "dtick": 1 if chart.whole_x and _width(chart) < _FEW_TICKS else None,
+            },
             "yaxis": {
                 "title": chart.y_label,
                 "range": chart.y_range,
@@ -113,6 +125,12 @@ def figure_of(chart: Chart) -> Any:
     return figure
 
 
+def _width(chart: Chart) -> float:
+    """How much of the x axis the layers take."""
+    x = [at for layer in chart.layers for at in layer.x if at is not None]
+    return max(x) - min(x) if x else 0.0
+
+
 def _traces(go: Any, layer: Line | Band | Points) -> list[Any]:
     if isinstance(layer, Line):
         return [
@@ -120,6 +138,7 @@ def _traces(go: Any, layer: Line | Band | Points) -> list[Any]:
                 x=layer.x,
                 y=layer.y,
                 name=layer.name,
+                showlegend=bool(layer.name),
                 mode="lines",
                 opacity=layer.opacity,
                 line={"color": layer.color, "dash": layer.dash, "width": layer.width},

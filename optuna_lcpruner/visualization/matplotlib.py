@@ -98,9 +98,11 @@ def _fill(axes: Any, chart: Chart) -> None:
         axes.set_xlim(chart.x_range)
     if chart.y_range is not None:
         axes.set_ylim(chart.y_range)
+    if chart.whole_x:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    if chart.layers:
-        axes.legend(fontsize="small")
+    if chart.layers:  # where it covers nothing
+        axes.figure.legend(fontsize="small", loc="outside lower center", ncols=3)
 
 
 def _draw(axes: Any, layer: Line | Band | Points) -> None:
@@ -110,7 +112,7 @@ def _draw(axes: Any, layer: Line | Band | Points) -> None:
             x,
             _floats(layer.y),
             _DASHES[layer.dash],
-            label=layer.name,
+            label=layer.name or None,
             color=layer.color,
             lw=0.75 * layer.width,
             alpha=layer.opacity,

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib as mpl
@@ -15,6 +16,7 @@ import pytest
 from helpers import (
     GOOD_STUDY,
     N_STEPS,
+    finished,
     good_study,
     good_trials,
     make_study,
@@ -104,17 +106,47 @@ class TestForecast:
         curve = layer(chart, "Trial 5")
         assert list(curve.x) == list(trial.intermediate_values)
         np.testing.assert_allclose(curve.y, list(trial.intermediate_values.values()))
-        looks = [entry for entry in explain(study, 5).decisions if entry.q50 is not None]
-        band = layer(chart, "Forecast of the final value, 90 %")
-        assert isinstance(band, Band)
-        assert list(band.x) == [entry.step for entry in looks]
-        assert list(band.low) == [entry.q05 for entry in looks]
-        assert list(band.high) == [entry.q95 for entry in looks]
-        assert list(layer(chart, "Forecast of the final value, m").y) == [e.q50 for e in looks]
-        assert list(layer(chart, "Best").y) == [entry.incumbent for entry in looks]
         assert list(layer(chart, "Pruned").x) == [trial.last_step]
         assert len(layer(chart, "Runs on").x) == len(explain(study, 5).decisions) - 1
         assert layer(chart, "Pruned").text[0].startswith("pruned: P = ")
+
+    def test_the_forecasts_before(self, study: optuna.Study) -> None:
+        chart = forecast_chart(study, 7, None)
+        looks = [entry for entry in explain(study, 7).decisions if entry.q50 is not None]
+        before = layer(chart, "Forecasts before")
+        assert isinstance(before, Band)
+        assert len(looks) > 2
+        assert list(before.x) == [entry.step for entry in looks]
+        assert list(before.low) == [entry.q05 for entry in looks]
+        assert list(before.high) == [entry.q95 for entry in looks]
+        best = layer(chart, "Best")
+        assert list(best.x) == [*(entry.step for entry in looks), N_STEPS - 1]
+        assert list(best.y) == [*(entry.incumbent for entry in looks), looks[-1].incumbent]
+
+    def test_the_forecast_is_drawn_to_the_end_of_the_training(self, study: optuna.Study) -> None:
+        """Of a trial stopped at its second report there is one forecast, and most to come."""
+        watch(study, LearningCurvePruner(N_STEPS), reports([0.1, 0.1]))
+        (look,) = [entry for entry in explain(study, 9).decisions if entry.q50 is not None]
+        chart = forecast_chart(study, 9, None)
+        (end,) = layer(chart, "Forecast of the final value").x
+        assert end == N_STEPS - 1
+        forecast = layer(chart, "Forecast of the final value")
+        assert (*forecast.y, *forecast.low, *forecast.high) == (look.q50, look.q05, look.q95)
+        way = layer(chart, "Way there")
+        assert list(way.x) == [1, N_STEPS - 1]
+        assert (list(way.low), list(way.high)) == ([0.1, look.q05], [0.1, look.q95])
+        assert list(layer(chart, "Best").x) == [1, N_STEPS - 1]
+        assert not [one for one in chart.layers if one.name == "Forecasts before, 90 %"]
+
+    def test_the_end_is_a_step(self) -> None:
+        """Steps 500, 1000, ... reach 10 000 at the twentieth report."""
+        steps = range(500, 10_001, 500)
+        study = make_study(finished(reports(saturating(e), steps)) for e in (0.8, 0.84, 0.9))
+        with TemporaryDirectory() as folder:
+            url = f"sqlite:///{folder}/ledger.db"
+            watch(study, LearningCurvePruner(10_000, ledger=url), reports([0.1, 0.1], steps))
+            (end,) = layer(forecast_chart(study, 3, url), "Forecast of the final value").x
+        assert end == 10_000
 
     def test_of_a_complete_trial(self, study: optuna.Study) -> None:
         chart = forecast_chart(study, study.get_trials()[6], None)
@@ -152,7 +184,7 @@ class TestForecasts:
         assert list(ends.y) == [entry.q50 for entry in newest]
         assert list(ends.low) == [entry.q05 for entry in newest]
         assert list(ends.high) == [entry.q95 for entry in newest]
-        assert min(ends.x) > 7
+        assert min(ends.x) > N_STEPS - 1
         assert len(set(ends.x)) == 2
         assert set(layer(chart, "Best").y) == {newest[-1].incumbent}
 
@@ -286,7 +318,21 @@ class TestBothLibraries:
                 names = [trace.name for trace in figure.data if trace.showlegend is not False]
             assert title == chart.title
             assert labels == (chart.x_label, chart.y_label, "log" if chart.log_y else "linear")
-            assert sorted(names) == sorted(one.name for one in chart.layers)
+            assert sorted(names) == sorted(one.name for one in chart.layers if one.name)
+
+    def test_steps_are_whole(self, study: optuna.Study) -> None:
+        """Of a training with four steps neither library writes 0.5."""
+        watch(study, LearningCurvePruner(4), reports([0.1, 0.1]))
+        assert visualization.plot_forecast(study, 9).layout.xaxis.dtick == 1
+        ticks = with_matplotlib.plot_forecast(study, 9).get_xticks()
+        np.testing.assert_array_equal(ticks, np.round(ticks))
+        assert visualization.plot_calibration(study).layout.xaxis.dtick is None
+
+    def test_the_legend_covers_nothing(self, study: optuna.Study) -> None:
+        axes = with_matplotlib.plot_forecast(study, 5)
+        axes.figure.canvas.draw()
+        (legend,) = axes.figure.legends
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
 
     def test_error_bars(self, study: optuna.Study) -> None:
         ends = layer(forecasts_chart(study, None), "Forecast")
@@ -317,7 +363,7 @@ class TestBothLibraries:
         figures = drawn(thousand.study, 1, ledger=thousand.url)
         for figure in figures:  # many trials are one line with gaps
             n = len(figure.data) if hasattr(figure, "data") else len(figure.lines)
-            assert n <= 8
+            assert n <= 12
 
     def test_no_ledger(self, drawn: Callable[..., list[Any]]) -> None:
         with pytest.raises(LedgerError):
