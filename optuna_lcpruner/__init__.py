@@ -13,6 +13,7 @@ from optuna_lcpruner.reporting.build_report import report
 from optuna_lcpruner.reporting.explanation import Explanation, explain
 from optuna_lcpruner.reporting.report import Report
 from optuna_lcpruner.reporting.requeue import requeue
+from optuna_lcpruner.reporting.savings import SavingsCallback, Summary, summary
 from optuna_lcpruner.samplers.forecast_sampler import ForecastSampler
 from optuna_lcpruner.service.forecaster import Forecaster
 from optuna_lcpruner.version import __version__
@@ -31,6 +32,8 @@ __all__ = [
     "Reason",
     "RemotePruner",
     "Report",
+    "SavingsCallback",
+    "Summary",
     "__version__",
     "explain",
     "forecast",
@@ -38,6 +41,7 @@ __all__ = [
     "report",
     "requeue",
     "set_n_steps",
+    "summary",
     "upload_forecast",
     "worker_processes",
 ]

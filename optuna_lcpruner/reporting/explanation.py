@@ -6,12 +6,14 @@ import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import groupby
 from typing import Any
 
 from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState
 
+from optuna_lcpruner._util.dataframes import dataframe
 from optuna_lcpruner._util.formatting import (
     LEFT_BEHIND,
     count,
@@ -42,9 +44,9 @@ _HEADER = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
-    """The story of a trial's decisions; ``print`` shows it.
+    """The story of a trial's decisions; ``print`` shows it, and a notebook.
 
     Attributes:
         study: The study's name.
@@ -110,6 +112,22 @@ class Explanation:
         if self.decisions:
             parts.append(self.table(max_rows=40))
         return "\n\n".join(parts)
+
+    def __repr__(self) -> str:
+        return f"Explanation({self.study!r}, {len(self.decisions)} decisions: {self.summary})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+    def to_dataframe(self) -> Any:
+        """The decisions as a ``pandas.DataFrame``, a row each, all that is on record of it.
+
+        Raises:
+            InputError: If pandas is not installed.
+        """
+        return dataframe(
+            [{name: getattr(entry, name) for name in COLUMNS} for entry in self.decisions]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in plain types, as ``--json`` prints it; times in ISO 8601."""

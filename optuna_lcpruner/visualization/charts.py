@@ -17,8 +17,10 @@ from optuna_lcpruner._util.formatting import count, format_distinct, number, p_i
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.records.ledger import LedgerEntry
 from optuna_lcpruner.records.location import Setting
-from optuna_lcpruner.reporting.build_report import Row, left_out, on_record, report, step_maps
+from optuna_lcpruner.reporting.build_report import report
+from optuna_lcpruner.reporting.decisions import Row, on_record, step_maps
 from optuna_lcpruner.reporting.explanation import explain
+from optuna_lcpruner.reporting.savings import left_out
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 BLACK, GREY = "#000000", "#808080"
@@ -155,7 +157,8 @@ def forecast_chart(study: Study, trial: int | FrozenTrial, ledger: Setting) -> C
 
 def _end_of(look: Row, trials: Sequence[FrozenTrial], maximize: bool) -> float:
     """The step of the last report of a full training, as the pruner saw it at a look."""
-    steps = step_maps([look["trial"]], trials, maximize).get(look["trial"])
+    _, maps = step_maps([look["trial"]], trials, maximize)
+    steps = maps.get(look["trial"])
     if steps is None or look["horizon"] is None:
         return float(look["step"])
     return float(max(look["step"], (look["horizon"] - steps.offset) * steps.stride))
@@ -246,7 +249,7 @@ def calibration_chart(study: Study, ledger: Setting) -> Chart:
 def savings_chart(study: Study, ledger: Setting) -> Chart:
     """Reports made, trial by trial, against training every pruned trial to its horizon."""
     trials, rows = on_record(study, ledger)
-    left = left_out(rows, trials)
+    left = left_out(trials, study.direction == StudyDirection.MAXIMIZE, rows)
     made = np.cumsum([len(trial.intermediate_values) for trial in trials], dtype=float)
     saved = np.cumsum([left.get(trial.number, 0) for trial in trials], dtype=float)
     numbers = [trial.number for trial in trials]

@@ -39,7 +39,7 @@ from optuna_lcpruner.visualization.charts import (
     forecasts_chart,
     savings_chart,
 )
-from optuna_lcpruner.visualization.matplotlib import write_svg
+from optuna_lcpruner.visualization.matplotlib import svg_of
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -159,7 +159,7 @@ def upload_forecast(
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"forecast-of-trial-{number}.svg"
-        write_svg(chart, path)
+        path.write_text(svg_of(chart), encoding="utf-8")
         return upload_artifact(
             artifact_store=artifact_store,
             file_path=str(path),

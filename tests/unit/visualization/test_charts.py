@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -394,5 +396,18 @@ class TestBothLibraries:
 
 
 def test_both_have_the_same_functions() -> None:
-    assert visualization.__all__ == with_matplotlib.__all__
+    assert [*visualization.__all__, "svg_figures"] == with_matplotlib.__all__
     assert set(visualization.__all__) == {"plot_forecast", *STUDY_FIGURES}
+
+
+def test_figures_for_a_page(study: optuna.Study) -> None:
+    """SVG elements that a page can hold: no second document, no identifier twice."""
+    figures = with_matplotlib.svg_figures(study)
+    assert len(figures) == 3
+    identifiers = [
+        i for figure in figures for i in set(re.findall(r'<clipPath id="(\w+)"', figure))
+    ]
+    assert len(identifiers) == len(set(identifiers)) >= 3
+    for figure in figures:
+        assert ElementTree.fromstring(figure).tag.endswith("svg")
+        assert figure.startswith("<svg")
