@@ -176,10 +176,8 @@ def _describe(
     """Put a judgement of this forecast into words and numbers."""
     low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
     words = sentence(reason, detail, step, incumbent, middle, low, high)
+    details = [more for more in (forecast.remark, remark) if more]
     if forecast.opinions:
         sources = (f"{name} {probability(q)}" for name, q in forecast.opinions.items())
-        words += f"; P by {', '.join(sources)}"
-    for more in (forecast.remark, remark):
-        if more:
-            words += f"; {more}"
-    return Description(words, middle, low, high)
+        details.insert(0, f"P by {', '.join(sources)}")
+    return Description(words, middle, low, high, tuple(details))

@@ -61,7 +61,10 @@ def plot_forecast(study: Study, trial: int | FrozenTrial, *, ledger: Setting = N
 
 
 def plot_forecasts(study: Study, *, ledger: Setting = None) -> Any:
-    """The curves of all running trials and the newest forecast of each one's final value.
+    """Plot the curves of all running trials and the newest forecast of each one's final value.
+
+    The forecasts stand behind the last step of a full training. While no trial runs they are those
+    of the newest pruned trials.
 
     Args, returns and errors as for :func:`plot_forecast`.
     """
@@ -69,7 +72,9 @@ def plot_forecasts(study: Study, *, ledger: Setting = None) -> Any:
 
 
 def plot_calibration(study: Study, *, ledger: Setting = None) -> Any:
-    """How often completed trials beat the best value, against the P(beat) they were given.
+    """Plot how often completed trials beat the best value, against the P(beat) they were given.
+
+    The number beside a point is that of its looks: few tell little.
 
     Args, returns and errors as for :func:`plot_forecast`.
     """
@@ -172,8 +177,10 @@ def _traces(go: Any, layer: Line | Band | Points) -> list[Any]:
             x=layer.x,
             y=layer.y,
             name=layer.name,
-            mode="markers",
-            text=list(layer.text) or None,
+            mode="markers+text" if layer.labels else "markers",
+            text=list(layer.labels or layer.text) or None,
+            hovertext=list(layer.text) or None,
+            textposition="top left",
             marker={"color": layer.color, "symbol": layer.symbol, "size": layer.size},
             **bars,
         )

@@ -25,6 +25,9 @@ from optuna_lcpruner.reporting.savings import left_out
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 BLACK, GREY = "#000000", "#808080"
 
+_ENDED_SHOWN = 5  # heuristic
+"""Trials that have ended whose forecasts are shown while no trial runs."""
+
 Numbers = Sequence[float | None]
 """None is a gap."""
 
@@ -57,7 +60,7 @@ class Band:
 class Points:
     """Markers; ``symbol`` is circle, x, diamond or star, ``text`` what each says under the mouse.
 
-    ``low`` and ``high`` are the ends of error bars.
+    ``low`` and ``high`` are the ends of error bars, ``labels`` what stands beside each.
     """
 
     x: Numbers
@@ -69,6 +72,7 @@ class Points:
     text: Sequence[str] = ()
     low: Numbers = ()
     high: Numbers = ()
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def forecast_chart(study: Study, trial: int | FrozenTrial, ledger: Setting) -> C
                     name,
                     color,
                     symbol,
-                    text=[entry.message for entry in chosen],
+                    text=[entry.message.replace("\n", "<br>") for entry in chosen],
                 )
             )
     if found.state == TrialState.COMPLETE and found.value is not None and steps:
@@ -183,10 +187,17 @@ def _to_the_end(look: LedgerEntry, end: float) -> list[Line | Band | Points]:
 
 
 def forecasts_chart(study: Study, ledger: Setting) -> Chart:
-    """All running trials: their curves, and where the newest forecast of each says they end."""
+    """Running trials, or without any the newest that were pruned: curves, newest forecasts."""
     trials, rows = on_record(study, ledger)
     newest = {row["trial"]: row for row in rows if row["q50"] is not None}
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    title = f"Forecasts of {count(len(running), 'Running Trial')}"
+    if not running:
+        ended = [trial for trial in trials if trial.number in newest]
+        pruned = [trial for trial in ended if trial.state == TrialState.PRUNED]
+        running = (pruned or ended)[-_ENDED_SHOWN:]
+        kind = "Pruned Trial" if pruned else "Trial"
+        title = f"Forecasts of the Newest {count(len(running), kind)}"
     curves = _joined([_curve(trial) for trial in running])
     layers: list[Line | Band | Points] = []
     if running:
@@ -213,7 +224,6 @@ def forecasts_chart(study: Study, ledger: Setting) -> Chart:
         )
         best = seen[-1]["incumbent"]
         layers.append(Line([first, max(place)], [best, best], "Best value", ORANGE, "dot"))
-    title = f"Forecasts of {count(len(running), 'Running Trial')}"
     return Chart(title, "Step", metric_name(study), layers)
 
 
@@ -225,9 +235,10 @@ def calibration_chart(study: Study, ledger: Setting) -> Chart:
         Points(
             [group.p_beat for group in groups],
             [group.beat for group in groups],
-            "Looks at completed trials",
+            "Looks at completed trials, and their number",
             BLUE,
             size=10.0,
+            labels=[str(group.n_looks) for group in groups],
             text=[
                 f"{group.n_looks} looks at {group.n_trials} trials, P(beat) in "
                 f"[{group.low:g}, {group.high:g}]"

@@ -153,6 +153,8 @@ def _draw(axes: Any, layer: Line | Band | Points) -> None:
             x, y, _MARKERS[layer.symbol], color=layer.color, ms=0.75 * layer.size, ls="",
             label=layer.name,
         )  # fmt: skip
+        for at, value, label in zip(x, y, layer.labels, strict=False):
+            axes.annotate(label, (at, value), (-4, 6), textcoords="offset points", ha="right")
         if layer.low:
             axes.vlines(x, _floats(layer.low), _floats(layer.high), color=layer.color, lw=1)
 

@@ -27,7 +27,7 @@ from helpers import (
     sqlite,
     watch,
 )
-from histories import History, judged
+from histories import History, entry, judged
 from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, visualization
@@ -191,12 +191,19 @@ class TestForecasts:
         assert set(layer(chart, "Best").y) == {newest[-1].incumbent}
 
     def test_nothing_runs(self, tmp_path: Path) -> None:
+        """Then it is about the newest pruned trials, and before there are any it has no layers."""
         history = History(tmp_path)
-        history.trial(judged(1, Reason.UNDECIDED, 0.3), value=0.9)
+        history.trial(entry(1, Reason.STARTUP), value=0.9)
+        Ledger(Address(history.url)).append(history.entries)
+        assert forecasts_chart(history.study, history.url).layers == []
+        history.entries.clear()
+        for step in range(2, 9):
+            stop = judged(step, Reason.BELOW_THRESHOLD, 0.01, q50=0.5 + step / 100)
+            history.trial(stop, n=step + 1, state=TrialState.PRUNED)
         history.report()
         chart = forecasts_chart(history.study, history.url)
-        assert chart.title == "Forecasts of 0 Running Trials"
-        assert chart.layers == []
+        assert chart.title == "Forecasts of the Newest 5 Pruned Trials"
+        np.testing.assert_allclose(layer(chart, "Forecast").y, [0.54, 0.55, 0.56, 0.57, 0.58])
 
 
 def test_calibration(study: optuna.Study) -> None:
@@ -206,6 +213,11 @@ def test_calibration(study: optuna.Study) -> None:
     assert isinstance(points, Points)
     assert list(points.x) == [group.p_beat for group in groups]
     assert list(points.y) == [group.beat for group in groups]
+    assert list(points.labels) == [str(group.n_looks) for group in groups]
+    (trace,) = [t for t in visualization.plot_calibration(study).data if t.mode == "markers+text"]
+    assert list(trace.text) == list(points.labels)
+    shown = [text.get_text() for text in with_matplotlib.plot_calibration(study).texts]
+    assert shown == list(points.labels)
     assert layer(chart, "As often").x == layer(chart, "As often").y
 
 
