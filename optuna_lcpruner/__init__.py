@@ -5,6 +5,7 @@ from optuna_lcpruner.curves.horizon import set_n_steps
 from optuna_lcpruner.decision.decision import Decision, Reason
 from optuna_lcpruner.posterior.extrapolate import forecast
 from optuna_lcpruner.posterior.forecast import Forecast
+from optuna_lcpruner.pruners.check import Check, check
 from optuna_lcpruner.pruners.combined import PruneIfAll, PruneIfAny
 from optuna_lcpruner.pruners.executor import worker_processes
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
@@ -20,6 +21,7 @@ from optuna_lcpruner.version import __version__
 from optuna_lcpruner.visualization.dashboard import publish_to_dashboard, upload_forecast
 
 __all__ = [
+    "Check",
     "Decision",
     "Explanation",
     "Forecast",
@@ -35,6 +37,7 @@ __all__ = [
     "SavingsCallback",
     "Summary",
     "__version__",
+    "check",
     "explain",
     "forecast",
     "publish_to_dashboard",

@@ -53,6 +53,13 @@ class Rule:
     patience: int = 1
     stop_below_std: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.threshold is not None and self.risk != Rule.risk:
+            raise ValueError(
+                f"give risk={self.risk} or threshold={self.threshold}, not both: "
+                "a fixed threshold takes the place of the one that follows from risk."
+            )
+
     def threshold_at(self, n_begun: int, seen: float, caution: float = 1.0) -> float:
         """The probability below which a trial is pruned.
 

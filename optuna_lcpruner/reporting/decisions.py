@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.curves.horizon import TrainingLengths
 from optuna_lcpruner.curves.learning_curve import StepMap, ordered, usable
-from optuna_lcpruner.records.ledger import open_ledger, same_start
+from optuna_lcpruner.records.ledger import LedgerError, open_ledger, same_start
 from optuna_lcpruner.records.ledger_writer import flush
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.study.history import StudyRecord
@@ -55,7 +55,10 @@ def on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[Ro
     single_objective(study)
     flush()
     trials = study.get_trials(deepcopy=False)
-    columns = open_ledger(ledger, study).of_study(study.study_name, _READ)
+    try:
+        columns = open_ledger(ledger, study).of_study(study.study_name, _READ)
+    except LedgerError as error:
+        raise LedgerError(f"{error}{ran_without(study.study_name, trials)}") from error
     found = (
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     )
@@ -65,6 +68,21 @@ def on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[Ro
         if row["trial"] < len(trials)
         and same_start(row["trial_started"], trials[row["trial"]].datetime_start)
     ]
+
+
+def ran_without(study_name: str, trials: Sequence[FrozenTrial]) -> str:
+    """What to say of a study whose trials were decided about by another pruner or none.
+
+    Nothing, if one of them has an attribute of LearningCurvePruner, or none has reported.
+    """
+    finished = [t for t in trials if t.state.is_finished() and t.intermediate_values]
+    ours = any(key.startswith("lcpruner_") for t in finished for key in t.user_attrs)
+    if ours or not finished:
+        return ""
+    return (
+        f". Study {study_name!r} seems to have run without LearningCurvePruner: "
+        "optuna-lcpruner backtest tells what it would have done"
+    )
 
 
 def single_objective(study: Study) -> None:

@@ -26,9 +26,10 @@ from optuna_lcpruner._util.formatting import (
 )
 from optuna_lcpruner._util.validation import InputError, finite_or_none
 from optuna_lcpruner.decision.decision import OURS, Reason
-from optuna_lcpruner.records.ledger import COLUMNS, LedgerEntry, open_ledger
+from optuna_lcpruner.records.ledger import COLUMNS, LedgerEntry, LedgerError, open_ledger
 from optuna_lcpruner.records.ledger_writer import flush
 from optuna_lcpruner.records.location import Setting
+from optuna_lcpruner.reporting.decisions import ran_without
 from optuna_lcpruner.study.feasibility import is_feasible
 
 _HEADER = (
@@ -206,8 +207,12 @@ def explain(study: Study, trial_number: int, *, ledger: Setting = None) -> Expla
         )
     trial = trials[number]
     flush()
-    book = open_ledger(ledger, study)
-    found = book.of_trial(study.study_name, number, trial.datetime_start)
+    without = ran_without(study.study_name, trials)
+    try:
+        book = open_ledger(ledger, study)
+        found = book.of_trial(study.study_name, number, trial.datetime_start)
+    except LedgerError as error:
+        raise LedgerError(f"{error}{without}") from error
     single = len(study.directions) == 1
     return Explanation(
         study.study_name,

@@ -45,7 +45,7 @@ def decide(rule, forecast, incumbent, step, threshold, **looks):
         (
             0.7,
             0.05,
-            Rule(risk=0.0, threshold=0.0),
+            Rule(threshold=0.0),
             {},
             Reason.BELOW_THRESHOLD,
         ),  # the argument counts

@@ -16,6 +16,7 @@ from helpers import (
     SAYS_CONSTRAINTS,
     good_study,
     good_trials,
+    make_study,
     reports,
     saturating,
     sqlite,
@@ -24,11 +25,11 @@ from histories import SIGN, STARTED, History, control, entry, filled, judged
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from optuna_lcpruner import LearningCurvePruner, Reason
+from optuna_lcpruner import LearningCurvePruner, Reason, explain
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.cli.main import main
 from optuna_lcpruner.records import ledger_writer
-from optuna_lcpruner.records.ledger import COLUMNS, Ledger
+from optuna_lcpruner.records.ledger import COLUMNS, Ledger, LedgerError
 from optuna_lcpruner.records.location import Address
 from optuna_lcpruner.reporting.build_report import report
 from optuna_lcpruner.reporting.report import Report
@@ -356,3 +357,22 @@ class TestCommand:
         code, out, err = run(*argv)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert words in err
+
+
+class TestWithoutThisPruner:
+    """A study that another pruner ran is told so, and of the back-test."""
+
+    HINT = "seems to have run without LearningCurvePruner: optuna-lcpruner backtest tells"
+
+    def test_it_is_said(self) -> None:
+        study = make_study(good_trials())
+        for ask in (lambda: report(study), lambda: explain(study, 0)):
+            with pytest.raises(LedgerError, match=self.HINT):
+                ask()
+
+    def test_not_of_a_study_of_ours(self) -> None:
+        study = make_study(good_trials(user_attrs={"lcpruner_reason": "undecided"}))
+        for ask in (lambda: report(study), lambda: explain(study, 0)):
+            with pytest.raises(LedgerError) as caught:
+                ask()
+            assert "without LearningCurvePruner" not in str(caught.value)
