@@ -92,7 +92,7 @@ def draw(study: optuna.Study, to_the_end: dict[int, list[float]], path: str) -> 
         n = len(trial.intermediate_values)
         mean, low, high = (
             trial.user_attrs[f"lcpruner_{key}"]
-            for key in ("forecast", "forecast_low", "forecast_high")
+            for key in ("forecast", "forecast_lower", "forecast_upper")
         )
         right.plot(range(1, n + 1), y[:n], "o-", color=colour, lw=2, markevery=[-1])
         right.plot(range(n, end + 1), y[n - 1 :], ":", color=colour, lw=1.5)

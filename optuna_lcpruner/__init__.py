@@ -5,6 +5,7 @@ from optuna_lcpruner.curves.horizon import set_n_steps
 from optuna_lcpruner.decision.decision import Decision, Reason
 from optuna_lcpruner.posterior.extrapolate import forecast
 from optuna_lcpruner.posterior.forecast import Forecast
+from optuna_lcpruner.pruners.check import Check, check
 from optuna_lcpruner.pruners.combined import PruneIfAll, PruneIfAny
 from optuna_lcpruner.pruners.executor import worker_processes
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
@@ -13,12 +14,14 @@ from optuna_lcpruner.reporting.build_report import report
 from optuna_lcpruner.reporting.explanation import Explanation, explain
 from optuna_lcpruner.reporting.report import Report
 from optuna_lcpruner.reporting.requeue import requeue
+from optuna_lcpruner.reporting.savings import SavingsCallback, Summary, summary
 from optuna_lcpruner.samplers.forecast_sampler import ForecastSampler
 from optuna_lcpruner.service.forecaster import Forecaster
 from optuna_lcpruner.version import __version__
 from optuna_lcpruner.visualization.dashboard import publish_to_dashboard, upload_forecast
 
 __all__ = [
+    "Check",
     "Decision",
     "Explanation",
     "Forecast",
@@ -31,13 +34,17 @@ __all__ = [
     "Reason",
     "RemotePruner",
     "Report",
+    "SavingsCallback",
+    "Summary",
     "__version__",
+    "check",
     "explain",
     "forecast",
     "publish_to_dashboard",
     "report",
     "requeue",
     "set_n_steps",
+    "summary",
     "upload_forecast",
     "worker_processes",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from textwrap import fill
 
 LEFT_BEHIND = "a copied study or a moved database leaves its ledger behind"
 """What may be the matter where no decision is on record."""
@@ -47,6 +48,23 @@ def p_is(text: str) -> str:
 def number(x: float) -> str:
     """A metric value, to four digits."""
     return f"{x:.4g}"
+
+
+def percent(share: float) -> str:
+    """A share: ``52 %``, with three digits at most."""
+    return f"{100 * share:.3g} %"
+
+
+def duration(seconds: float) -> str:
+    """A time, in the largest unit that leaves some of it: ``16.1 min``."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+def wrapped(text: str) -> str:
+    """A text in lines of at most 100 columns; no word is broken."""
+    return fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

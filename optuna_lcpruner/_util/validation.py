@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 import numpy as np
 
@@ -36,11 +38,18 @@ def real(name: str, value: object, low: float, high: float) -> float:
     return float(value)
 
 
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A question to end an error with, where a name looks like a known one; else nothing."""
+    close = get_close_matches(str(name), list(known), 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
     """The value, one of the allowed ones."""
     if value not in allowed:
         raise ValueError(
             f"{name} must be one of {', '.join(map(repr, allowed))}, but got {value!r}."
+            f"{did_you_mean(value, allowed)}"
         )
     return str(value)
 

@@ -37,7 +37,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from optuna_lcpruner._util.optuna_storage import storage_of, trial_id_of
-from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner._util.validation import InputError, did_you_mean
 from optuna_lcpruner.backtest.data import RecordedStudy, RecordedTrial, first_line
 from optuna_lcpruner.curves.horizon import N_STEPS_ATTRIBUTE
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
@@ -122,7 +122,9 @@ def make_pruner(spec: str, study: RecordedStudy) -> BasePruner:
     """
     name, _, tail = spec.partition(":")
     if name not in _KINDS:
-        raise InputError(f"unknown pruner {name!r}; known are {', '.join(_KINDS)}.")
+        raise InputError(
+            f"unknown pruner {name!r}; known are {', '.join(_KINDS)}.{did_you_mean(name, _KINDS)}"
+        )
     kind = _KINDS[name]
     allowed = _settings(kind.build)
     settings = kind.from_study(study)
@@ -130,7 +132,9 @@ def make_pruner(spec: str, study: RecordedStudy) -> BasePruner:
         key, equals, text = (piece.strip() for piece in part.partition("="))
         if key not in allowed:
             known = f"its settings are {', '.join(allowed)}" if allowed else "it has no settings"
-            raise InputError(f"pruner {spec!r}: unknown setting {key!r}; {known}.")
+            raise InputError(
+                f"pruner {spec!r}: unknown setting {key!r}; {known}.{did_you_mean(key, allowed)}"
+            )
         if not (equals and text):
             raise InputError(f"pruner {spec!r}: give {key!r} a value, as in {key}=...")
         value = _value(text)

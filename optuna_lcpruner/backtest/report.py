@@ -19,12 +19,14 @@ import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from optuna_lcpruner._util.formatting import number, table
+from optuna_lcpruner._util.dataframes import dataframe
+from optuna_lcpruner._util.formatting import number, table, wrapped
 from optuna_lcpruner._util.validation import missing
 from optuna_lcpruner.backtest.data import RecordedStudy
 
@@ -50,6 +52,7 @@ class Outcome:
         ms: Mean time of a decision, milliseconds.
         duration: When the last of the trials would have ended, in hours or, where the study does
             not tell how long its trials took, in full trainings.
+        saved: Training time that was not spent, of all workers together, in the same unit.
     """
 
     order: int
@@ -63,6 +66,7 @@ class Outcome:
     stopped: tuple[int | None, ...]
     ms: float
     duration: float = 0.0
+    saved: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class PrunerResult:
         return Share(len(reports), len(ran)), float(np.median(reports)) if reports else math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BacktestReport:
     """What each pruner would have done to a finished study.
 
@@ -172,24 +176,45 @@ class BacktestReport:
                 f"{cost:.0%} of the steps: try lower risks."
             )
         result, kept, cost = min(safe, key=lambda entry: entry[2])
-        cheaper = [
-            (r.interval("cost").mean, r.pruner)
+        peers = [
+            (r.interval("cost").mean, r)
             for r in self.results
-            if r.share("kept").share >= KEEP and r.interval("cost").mean < cost
+            if not r.ours and r.share("kept").share >= KEEP and r.interval("cost").mean < cost
         ]
-        others = "" if result.original.kept else ", but not in the original order"
-        if cheaper:
-            less, name = min(cheaper)
-            others += f", though {name} would have done so for {less:.0%}"
+        if peers:
+            return _prefer(*min(peers, key=lambda peer: peer[0]), result)
         return (
             f"Use {result.pruner}: of the lcpruner settings here that would have kept the best "
             f"trial in at least {KEEP:.0%} of the random orders ({kept.count} of {kept.n}) it is "
-            f"the cheapest, at {cost:.0%} of the steps{others}."
+            f"the cheapest, at {cost:.0%} of the steps{_not_originally(result)}."
         )
 
     def table(self) -> str:
         """The report as text."""
-        return "\n".join((*self._head(), "", *self._measures(), "", *self._top(), "", self.advice))
+        advice = wrapped(self.advice)
+        parts = (self._head(), self._measures(), self._within_budget(), self._top(), [advice])
+        return "\n\n".join("\n".join(lines) for lines in parts)
+
+    def __repr__(self) -> str:
+        pruners = ", ".join(r.pruner for r in self.results)
+        return f"BacktestReport({self.study.name!r}, {self.n_trials} trials: {pruners})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.table())}</pre>"
+
+    def to_dataframe(self) -> Any:
+        """A row a replay as a ``pandas.DataFrame``: its pruner, and the numbers of its Outcome.
+
+        Raises:
+            InputError: If pandas is not installed.
+        """
+        return dataframe(
+            [
+                {"pruner": r.pruner, **asdict(outcome)}
+                for r in self.results
+                for outcome in (r.original, *r.orders)
+            ]
+        )
 
     def _head(self) -> Iterator[str]:
         study, n = self.study, len(self.study.trials)
@@ -206,15 +231,7 @@ class BacktestReport:
         if self._n_infeasible:
             yield f"{self._n_infeasible} of the trials are infeasible: none of them is the best"
         n_orders = len(self.results[0].orders)
-        which = f"the first {self.n_trials}" if self.n_trials < n else "all"
-        yield (
-            f"replayed{self._by} in {n_orders} random orders, {which} trials of each, and in the "
-            "original one"
-        )
-        if self.n_workers > 1:
-            alike = "" if study.in_hours else ", all steps lasting alike"
-            yield f"time: until the last of these trials has ended, in {self._unit}{alike}"
-        yield "in brackets: nine in ten orders; of best kept and best found, 95 % interval in %"
+        yield f"replayed{self._by} in {n_orders} random orders of its trials and the original one"
 
     @property
     def _by(self) -> str:
@@ -229,39 +246,58 @@ class BacktestReport:
         return sum(not trial.feasible for trial in self.study.trials)
 
     def _measures(self) -> Iterator[str]:
-        tail = ("regret", "ms/decision")
-        whole, part = f"{self.n_trials} trials", f"{self.budget:g} full trainings"
-        several = self.n_workers > 1
-        rows = [
-            ("", whole, *[""] * several, "", "", "", part, "", ""),
-            ("pruner", "steps spent", *["time"] * several, "pruned", "best kept", "regret",
-             "best found", *tail),
-        ]  # fmt: skip
-        ran_out = False
+        of = f"the first {self.n_trials}" if self.n_trials < len(self.study.trials) else "all"
+        yield f"{of} trials of each order: what is spent, and is the best of them kept?"
+        yield "  steps spent  share of the reports made [in nine of ten orders]"
+        columns = ["pruner", "steps spent"]
+        if self.study.in_hours:
+            yield "  min saved    minutes of training saved, of all workers together"
+            columns.append("min saved")
+        if self.n_workers > 1:
+            alike = "" if self.study.in_hours else ", all steps lasting alike"
+            yield f"  time         until the last of these trials has ended, in {self._unit}{alike}"
+            columns.append("time")
+        yield "  pruned       trials stopped"
+        yield "  best kept    orders in which the best trial ran to its end [95 % interval, %]"
+        yield "  regret       0: the best is kept; 1: only a median trial [in nine of ten orders]"
+        yield ""
+        rows = [(*columns, "pruned", "best kept", "regret", "ms/decision")]
         for r in self.results:
             cost = r.interval("cost")
+            cells = {
+                "pruner": r.pruner,
+                "steps spent": f"{cost.mean:.0%} [{100 * cost.low:.0f}, {100 * cost.high:.0f}]",
+                "min saved": number(60.0 * r.interval("saved").mean),
+                "time": number(r.interval("duration").mean),
+                "pruned": f"{r.interval('n_pruned').mean:.0f}",
+                "best kept": _share_cell(r.share("kept")),
+                "regret": _regret_cell(r.interval("regret")),
+                "ms/decision": f"{r.interval('ms').mean:.2f}",
+            }
+            rows.append(tuple(cells[name] for name in rows[0]))
+        yield _aligned(rows)
+
+    def _within_budget(self) -> Iterator[str]:
+        yield f"with the steps of {self.budget:g} full trainings to spend: is the best found?"
+        yield "  best found   orders in which the study's best trial ran to its end [95 %, %]"
+        yield "  regret       as above, against the best of the whole study"
+        yield ""
+        rows: list[tuple[str, ...]] = [("pruner", "best found", "regret")]
+        ran_out = False
+        for r in self.results:
             mark = "*" if r.share("ran_out").share > 0.5 else ""
             ran_out |= bool(mark)
-            rows.append(
-                (
-                    r.pruner,
-                    f"{cost.mean:.0%} [{100 * cost.low:.0f}, {100 * cost.high:.0f}]",
-                    *[number(r.interval("duration").mean)] * several,
-                    f"{r.interval('n_pruned').mean:.0f}",
-                    _share_cell(r.share("kept")),
-                    _regret_cell(r.interval("regret")),
-                    _share_cell(r.share("budget_kept")) + mark,
-                    _regret_cell(r.interval("budget_regret")),
-                    f"{r.interval('ms').mean:.2f}",
-                )
-            )
+            found = _share_cell(r.share("budget_kept")) + mark
+            rows.append((r.pruner, found, _regret_cell(r.interval("budget_regret"))))
         yield _aligned(rows)
         if ran_out:
             yield "* ran all trials before the budget was spent; with more it would have gone on"
 
     def _top(self) -> Iterator[str]:
         trials = [self.study.trials[index] for index in self.top]
-        yield "when the best trials would have been stopped: original order; random orders"
+        yield "the best trials: kept, stopped at a step, or not run, in the original order; then in"
+        yield "how many of the random orders that ran them they were stopped, and at which step"
+        yield ""
         rows = [
             ("pruner", *(f"trial {trial.number} ({trial.value:.5g})" for trial in trials)),
         ]
@@ -320,12 +356,30 @@ class BacktestReport:
         return _draw(self)
 
 
-_NUMBERS = ("cost", "regret", "n_pruned", "budget_regret", "ms", "duration")
+_NUMBERS = ("cost", "regret", "n_pruned", "budget_regret", "ms", "duration", "saved")
 _TRUTHS = ("kept", "budget_kept", "ran_out")
 
 
+def _prefer(cost: float, peer: PrunerResult, ours: PrunerResult) -> str:
+    """The advice where one of the other pruners keeps the best trial for less than any of ours."""
+    cheaper = sum(a.cost < b.cost for a, b in zip(peer.orders, ours.orders, strict=True))
+    kept, own = peer.share("kept"), ours.share("kept")
+    return (
+        f"Use {peer.pruner} on a study like this one: it would have kept the best trial in "
+        f"{kept.count} of {kept.n} random orders for {cost:.0%} of the "
+        f"steps{_not_originally(peer)}. Of the lcpruner settings here that would have kept it in "
+        f"at least {KEEP:.0%}, {ours.pruner} is the cheapest ({own.count} of {own.n}), at "
+        f"{ours.interval('cost').mean:.0%} of the steps{_not_originally(ours)}; {peer.pruner} "
+        f"spent less in {cheaper} of the orders."
+    )
+
+
+def _not_originally(result: PrunerResult) -> str:
+    return "" if result.original.kept else ", but not in the original order"
+
+
 def _at(steps: Sequence[int], n_reports: float) -> str:
-    return f"at step {steps[max(0, math.ceil(n_reports) - 1)]}"
+    return f"at {steps[max(0, math.ceil(n_reports) - 1)]}"
 
 
 def _share_cell(share: Share) -> str:
@@ -337,8 +391,25 @@ def _regret_cell(regret: Interval) -> str:
     return f"{regret.mean:.3f} [{regret.low:.2f}, {regret.high:.2f}]"
 
 
+_WIDTH = 100
+"""Columns of a terminal that a table keeps to."""
+
+
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    return table(rows[0], rows[1:], left=range(len(rows[0])))
+    """Rows as a table; what is too wide goes on below, the first column repeated."""
+    first, *others = zip(*rows, strict=True)
+    blocks = [[first]]
+    for column in others:
+        wider = [*blocks[-1], column]
+        if len(blocks[-1]) > 1 and sum(max(map(len, c)) + 2 for c in wider) > _WIDTH + 2:
+            wider = [first, column]
+            blocks.append(wider)
+        blocks[-1] = wider
+    texts = []
+    for block in blocks:
+        header, *lines = zip(*block, strict=True)
+        texts.append(table(header, lines, left=range(len(header))))
+    return "\n\n".join(texts)
 
 
 def require_matplotlib() -> None:
@@ -352,7 +423,7 @@ def _draw(report: BacktestReport) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     n_ours = sum(r.ours for r in report.results)
     blues = iter([(0.7 - 0.7 * d, 0.82 - 0.5 * d, 1 - 0.3 * d) for d in _depths(n_ours)])
@@ -388,7 +459,6 @@ def _draw(report: BacktestReport) -> Any:
     left.set(xlabel="steps spent", ylabel="regret", title=f"{report.n_trials} trials")
     left.xaxis.set_major_formatter(PercentFormatter(1.0))
     left.set_xlim(0, None)
-    left.legend(frameon=False, fontsize="small", loc="best")
     right.set_yticks(range(len(report.results)), [r.pruner for r in report.results])
     right.invert_yaxis()
     right.set(
@@ -398,6 +468,7 @@ def _draw(report: BacktestReport) -> Any:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     orders = len(report.results[0].orders)
+    figure.legend(frameon=False, fontsize="small", loc="outside lower center", ncols=3)
     figure.suptitle(
         f"{report.study.name}: mean and 5 %-95 % range over {orders} random orders{report._by}",
         fontsize="medium",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +49,7 @@ def backtest(
     top: int = 3,
     jobs: int = 1,
     n_workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool = False,
 ) -> BacktestReport:
     """Replay a finished study's completed trials through pruners, in its and in random orders.
 
@@ -68,7 +70,8 @@ def backtest(
         jobs: Processes. Above 1 pruners of one's own must be picklable, and a script needs
             ``if __name__ == "__main__":``.
         n_workers: Trials at once, as that many workers of a study would have run them.
-        progress: Called with the replays done and their number.
+        progress: Called with the replays done and their number, first with none done; True shows a
+            bar.
 
     Raises:
         InputError: If an argument, the study or a file cannot be used.
@@ -92,10 +95,11 @@ def backtest(
     work = _Work(study, asked, n_trials, budget * study.n_reports, seed, n_workers)
     tasks = [(order, name) for order in range(n_orders + 1) for name in asked]
     replays: dict[tuple[int, str], Replay] = {}
-    for task, result in _run(work, tasks, jobs):
-        replays[task] = result
-        if progress is not None:
-            progress(len(replays), len(tasks))
+    with progress_bar() if progress is True else nullcontext(progress or _silent) as told:
+        told(0, len(tasks))
+        for task, result in _run(work, tasks, jobs):
+            replays[task] = result
+            told(len(replays), len(tasks))
 
     finals = _finals(study)
     ranked = np.argsort(-finals, kind="stable")  # NaN last
@@ -109,6 +113,29 @@ def backtest(
         ours = isinstance(pruner, LearningCurvePruner)
         results.append(PrunerResult(name, ours, outcomes[0], tuple(outcomes[1:])))
     return BacktestReport(study, n_trials, budget, best, tuple(results), n_workers)
+
+
+@contextmanager
+def progress_bar(disable: bool | None = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, there from the beginning; what it yields moves it on.
+
+    Args:
+        disable: Whether to show none; None: unless stderr is a terminal.
+    """
+    from tqdm import tqdm  # type: ignore[import-untyped]  # Optuna brings it
+
+    with tqdm(desc="replays", disable=disable, leave=False, file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+            bar.refresh()
+
+        yield progress
+
+
+def _silent(done: int, total: int) -> None:
+    """Show nothing."""
 
 
 def _read(source: Curves, direction: str | None, n_steps: float | None) -> RecordedStudy:
@@ -231,6 +258,7 @@ def _outcome(
         tuple(fate.get(i, 0) for i in top),
         replayed.ms_per_decision,
         max(replayed.ended[first]),
+        float(np.array(study.step_times)[trials[first]] @ (recorded - spent)[first]),
     )
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError
 
 from optuna_lcpruner._util.optuna_storage import is_in_memory, is_sqlite
 from optuna_lcpruner._util.redaction import describe_error, redact
-from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner._util.validation import InputError, did_you_mean
 from optuna_lcpruner.backtest.data import first_line
 
 
@@ -124,7 +124,9 @@ def open_study(storage: str, name: str | None = None) -> Study:
     listed = ", ".join(names[:10]) + (f", ... ({len(names)} studies)" if len(names) > 10 else "")
     if name is None:
         raise InputError(f"which study of {shown!r}? It holds: {listed}.")
-    raise InputError(f"no study named {name!r} in {shown!r}; it holds: {listed}.")
+    raise InputError(
+        f"no study named {name!r} in {shown!r}; it holds: {listed}.{did_you_mean(name, names)}"
+    )
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

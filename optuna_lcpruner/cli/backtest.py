@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import DIRECTIONS, from_study, read_file
 from optuna_lcpruner.backtest.replay import DEFAULT_PRUNERS, pruner_names
 from optuna_lcpruner.backtest.report import BacktestReport, require_matplotlib
-from optuna_lcpruner.backtest.run import backtest
+from optuna_lcpruner.backtest.run import backtest, progress_bar
 from optuna_lcpruner.cli._common import open_study
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
@@ -84,15 +82,15 @@ def _backtest(arguments: argparse.Namespace) -> None:
         require_matplotlib()
     if (arguments.storage is None) == (arguments.curves is None):
         raise InputError("give either --storage URL or --curves FILE.")
-    if arguments.curves is not None:
-        if arguments.study is not None:
-            raise InputError("--study belongs to --storage, not to --curves.")
-        study = read_file(arguments.curves, arguments.direction, arguments.n_steps)
-    else:
-        if arguments.direction is not None:
-            raise InputError("--direction belongs to --curves; a study has its own.")
-        study = from_study(open_study(arguments.storage, arguments.study), arguments.n_steps)
-    with _progress_bar() as progress:
+    with progress_bar(disable=None) as progress:
+        if arguments.curves is not None:
+            if arguments.study is not None:
+                raise InputError("--study belongs to --storage, not to --curves.")
+            study = read_file(arguments.curves, arguments.direction, arguments.n_steps)
+        else:
+            if arguments.direction is not None:
+                raise InputError("--direction belongs to --curves; a study has its own.")
+            study = from_study(open_study(arguments.storage, arguments.study), arguments.n_steps)
         report = backtest(
             study,
             arguments.pruner,
@@ -118,17 +116,3 @@ def _write(report: BacktestReport, json_file: str | None, figure: str | None) ->
     except OSError as error:
         raise InputError(f"cannot write: {error}") from error
     sys.stdout.write((text if json_file == "-" else report.table()) + "\n")
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, if that is a terminal."""
-    from tqdm import tqdm  # type: ignore[import-untyped]  # Optuna brings it
-
-    with tqdm(desc="replays", disable=None, leave=False, file=sys.stderr) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress

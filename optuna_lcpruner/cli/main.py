@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 import optuna_lcpruner
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.cli.backtest import add_backtest
+from optuna_lcpruner.cli.check import add_check
+from optuna_lcpruner.cli.completion import add_completion
 from optuna_lcpruner.cli.explain import add_explain
 from optuna_lcpruner.cli.report import add_report
 from optuna_lcpruner.cli.serve import add_serve
@@ -61,6 +63,8 @@ Commands = Any
 
 _COMMANDS: tuple[Callable[[Commands], None], ...] = (
     add_backtest,
+    add_check,
+    add_completion,
     add_explain,
     add_report,
     add_serve,

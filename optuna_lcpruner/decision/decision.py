@@ -71,12 +71,14 @@ class Description(NamedTuple):
         forecast: Median of the forecast final value.
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
+        details: What else is known, a line each: what each source said, and remarks.
     """
 
     words: str
     forecast: float | None = None
     low: float | None = None
     high: float | None = None
+    details: tuple[str, ...] = ()
 
 
 class Decision:
@@ -145,6 +147,14 @@ class Decision:
     def message(self) -> str:
         """The reason with its numbers, for people; begins with who decided where several did."""
         return _attributed(self) if self.decided_by else self.words
+
+    @property
+    def in_full(self) -> str:
+        """The reason with its numbers, and in lines below it what each source said, and remarks.
+
+        As LearningCurvePruner says it by itself, and the ledger keeps it.
+        """
+        return "\n".join((self.words, *self.description.details))
 
     @property
     def forecast(self) -> float | None:

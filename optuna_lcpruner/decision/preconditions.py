@@ -68,6 +68,13 @@ class Preconditions:
     check_metric: bool = True
     prune_infeasible: bool = False
 
+    def __post_init__(self) -> None:
+        if self.n_steps is not None and self.n_warmup_steps > self.n_steps:
+            raise ValueError(
+                f"n_warmup_steps={self.n_warmup_steps} is beyond n_steps={self.n_steps}: "
+                "nothing would ever be pruned."
+            )
+
     def looks(self, steps: IntArray) -> BoolArray:
         """Which of the ordered steps are looks: the first report of each interval after warm-up."""
         interval = (steps - self.n_warmup_steps) // self.interval_steps

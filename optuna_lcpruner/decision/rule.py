@@ -53,6 +53,13 @@ class Rule:
     patience: int = 1
     stop_below_std: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.threshold is not None and self.risk != Rule.risk:
+            raise ValueError(
+                f"give risk={self.risk} or threshold={self.threshold}, not both: "
+                "a fixed threshold takes the place of the one that follows from risk."
+            )
+
     def threshold_at(self, n_begun: int, seen: float, caution: float = 1.0) -> float:
         """The probability below which a trial is pruned.
 
@@ -176,10 +183,8 @@ def _describe(
     """Put a judgement of this forecast into words and numbers."""
     low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
     words = sentence(reason, detail, step, incumbent, middle, low, high)
+    details = [more for more in (forecast.remark, remark) if more]
     if forecast.opinions:
         sources = (f"{name} {probability(q)}" for name, q in forecast.opinions.items())
-        words += f"; P by {', '.join(sources)}"
-    for more in (forecast.remark, remark):
-        if more:
-            words += f"; {more}"
-    return Description(words, middle, low, high)
+        details.insert(0, f"P by {', '.join(sources)}")
+    return Description(words, middle, low, high, tuple(details))

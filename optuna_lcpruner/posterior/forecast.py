@@ -68,7 +68,7 @@ class Recalibration:
         return float(slopes[0]), float(slopes[-1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Forecast:
     """What a training will report, as a distribution at each future position.
 
@@ -105,6 +105,11 @@ class Forecast:
     def horizon(self) -> float:
         """Position of the last report of a full training."""
         return float(self.positions[-1])
+
+    @_ignoring
+    def __repr__(self) -> str:
+        low, median, high = self.quantile([0.05, 0.5, 0.95])
+        return f"Forecast({median:.4g} [{low:.4g}, {high:.4g}] at position {self.horizon:g})"
 
     @_ignoring
     def p_beats(self, value: float, at: float | None = None, noise: bool = True) -> float:

@@ -96,7 +96,7 @@ class LearningCurvePruner(BasePruner):
             this and its median is not better than the best (the paper's optimistic rule, there
             0.005 for accuracies). Off by default.
         publish: Show each decision as user attributes of the trial: ``lcpruner_p_beat_best``,
-            ``lcpruner_forecast``, ``lcpruner_forecast_low``, ``lcpruner_forecast_high``,
+            ``lcpruner_forecast``, ``lcpruner_forecast_lower``, ``lcpruner_forecast_upper``,
             ``lcpruner_decided_at_step``, ``lcpruner_reason``.
         control_fraction: Share of the trials, in [0, 1], that run on although they would be pruned
             by forecast, so that what pruning costs can be estimated; 0.05 is a good value, by

@@ -110,7 +110,8 @@ class LedgerEntry(_Base, kw_only=True):
         engine_status: ``"ok"``, ``"not asked"``, ``"not converged"``, or ``"failed"``.
         look: How many looks the trial had, this one included.
         reason: Name of a :class:`~optuna_lcpruner.decision.decision.Reason`.
-        message: The reason with its numbers, for people, as LearningCurvePruner says by itself.
+        message: The reason with its numbers, for people, as LearningCurvePruner says by itself; in
+            lines below it what each source said, and remarks.
         decided_by: Names of the pruners that decided, where several were asked.
         action: ``"continue"``, ``"prune"``, or ``"control"``: would be pruned, but runs on in the
             control group.
@@ -151,6 +152,16 @@ class LedgerEntry(_Base, kw_only=True):
     milliseconds: Mapped[float] = mapped_column(Double)
     version: Mapped[str] = mapped_column(String(32))
     decided_at: Mapped[datetime] = mapped_column(_TIME)
+
+    @property
+    def words(self) -> str:
+        """The first line of the message: the reason with its numbers."""
+        return self.message.partition("\n")[0]
+
+    @property
+    def details(self) -> list[str]:
+        """The lines below it: what each source said, and remarks."""
+        return self.message.splitlines()[1:]
 
 
 _DECISIONS = LedgerEntry.metadata.tables[LedgerEntry.__tablename__]
@@ -236,7 +247,7 @@ def entry(
         engine_status=status,
         look=circumstances.look,
         reason=decision.reason.name,
-        message=decision.words,
+        message=decision.in_full,
         decided_by=" and ".join(decision.decided_by) or None,
         action=_action(decision),
         milliseconds=circumstances.milliseconds,

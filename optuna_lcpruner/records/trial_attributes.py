@@ -55,8 +55,8 @@ def attributes(decision: Decision) -> Attributes:
     for key, value in (
         ("lcpruner_p_beat_best", decision.p_beat),
         (FORECAST, decision.forecast),
-        ("lcpruner_forecast_low", decision.low),
-        ("lcpruner_forecast_high", decision.high),
+        ("lcpruner_forecast_lower", decision.low),
+        ("lcpruner_forecast_upper", decision.high),
     ):
         if value is not None:
             shown[key] = float(value)

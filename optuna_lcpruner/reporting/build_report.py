@@ -5,52 +5,31 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner._util.arrays import Array
+from optuna_lcpruner._util.arrays import Array, IntArray
 from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
-from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.curves.learning_curve import ordered, usable
 from optuna_lcpruner.decision.decision import Reason
-from optuna_lcpruner.records.ledger import open_ledger, same_start
-from optuna_lcpruner.records.ledger_writer import flush
+from optuna_lcpruner.records.ledger import open_ledger
 from optuna_lcpruner.records.location import Setting
-from optuna_lcpruner.reporting.report import Call, Report, Savings, SecondChance
+from optuna_lcpruner.reporting.decisions import Row, on_record, step_maps
+from optuna_lcpruner.reporting.report import Call, Report, SecondChance
+from optuna_lcpruner.reporting.savings import savings_of
 from optuna_lcpruner.reporting.scoring import (
+    SEEN,
     PruningCost,
     ScoredForecasts,
     accuracy,
     log_scores,
+    part_of,
     pruning_cost,
     reliability,
 )
 from optuna_lcpruner.study.feasibility import is_feasible
-from optuna_lcpruner.study.history import StudyRecord
-
-_READ = (
-    "trial",
-    "trial_started",
-    "step",
-    "n_points",
-    "value",
-    "horizon",
-    "incumbent",
-    "p_beat",
-    "threshold",
-    "caution",
-    "q05",
-    "q25",
-    "q50",
-    "q75",
-    "q95",
-    "reason",
-    "action",
-    "milliseconds",
-)
 
 _BY_FORECAST = (Reason.BELOW_THRESHOLD.name, Reason.NARROW_FORECAST.name, Reason.CONTROL.name)
 
@@ -93,7 +72,7 @@ def report(study: Study, *, ledger: Setting = None) -> Report:
         n_pruned=len(pruned),
         n_control=len(control),
         cost=_cost_of(pruned, control, ended, trials, maximize),
-        savings=_saved(rows, trials),
+        savings=savings_of(trials, maximize, rows),
         closest=_calls(pruned)[:N_CLOSEST],
         second_chances=_second_chances(pruned, trials, maximize),
         ledger=open_ledger(ledger, study).shown,
@@ -110,37 +89,6 @@ def calls(study: Study, *, ledger: Setting = None) -> list[Call]:
     """
     trials, rows = on_record(study, ledger)
     return _calls(_stops(rows, trials)[0])
-
-
-Row = Mapping[str, Any]
-"""A decision on record: column name -> value."""
-
-
-def on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[Row]]:
-    """The study's trials and the decisions about them, in the order these were made.
-
-    Returns:
-        The trials, and one row a decision with its columns by name, see
-        :class:`~optuna_lcpruner.records.LedgerEntry`.
-
-    Raises:
-        InputError: If the study has several objectives.
-        LedgerError: If there is no ledger or it cannot be read.
-    """
-    if len(study.directions) > 1:
-        raise InputError(f"study {study.study_name!r} has {len(study.directions)} objectives.")
-    flush()
-    trials = study.get_trials(deepcopy=False)
-    columns = open_ledger(ledger, study).of_study(study.study_name, _READ)
-    found = (
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    )
-    return trials, [
-        row
-        for row in found
-        if row["trial"] < len(trials)
-        and same_start(row["trial_started"], trials[row["trial"]].datetime_start)
-    ]
 
 
 def _stops(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> tuple[list[Row], list[Row]]:
@@ -220,9 +168,10 @@ def _looks(
     low, q25, median, q75, high = ends if maximize else ends[::-1]
     trial = np.array([row["trial"] for row in scored], dtype=np.int64)
     positions = _positions(scored, trials, maximize)
+    seen = np.clip(positions / np.maximum(column["horizon"], 1.0), 0.0, 1.0)
     return ScoredForecasts(
         trial=trial,
-        seen=np.clip(positions / np.maximum(column["horizon"], 1.0), 0.0, 1.0),
+        seen=seen,
         value=sign * column["value"],
         low=low,
         q25=q25,
@@ -234,7 +183,55 @@ def _looks(
         final=sign * np.array([trials[i].value for i in trial], dtype=float),
         feasible=np.array([is_feasible(trials[i]) for i in trial], dtype=bool),
         weight=np.array([weights.get(i, 1.0) for i in trial.tolist()], dtype=float),
+        gained=_gained(rows, scored, part_of(seen), trials, maximize),
     )
+
+
+def _gained(
+    rows: Sequence[Row],
+    scored: Sequence[Row],
+    parts: IntArray,
+    trials: Sequence[FrozenTrial],
+    maximize: bool,
+) -> Array:
+    """Mean square of what trials known at each look gained from its part on, shape (n,).
+
+    A trial is known once the last decision about it was made, or from the start without any: a rule
+    must not be fitted to what nobody knew yet.
+
+    Args:
+        rows: All decisions, in the order they were made.
+        scored: The looks, in the same order.
+        parts: The part of the training that each was at.
+        trials: The study's trials.
+        maximize: Its direction.
+    """
+    ended = [trial.number for trial in trials if _has_ended(trial) and trial.intermediate_values]
+    _, maps = step_maps(ended, trials, maximize)
+    square, n = np.zeros(len(SEEN) - 1), np.zeros(len(SEEN) - 1)
+
+    def learn(number: int) -> None:
+        steps, values = ordered(trials[number].intermediate_values)
+        steps, values = steps[usable(values)], values[usable(values)]
+        at = maps[number].position(steps)
+        part = part_of(at / at[-1])
+        gain = values - float(trials[number].value or 0.0)
+        np.add.at(square, part, gain**2)
+        np.add.at(n, part, 1.0)
+
+    last = {row["trial"]: i for i, row in enumerate(rows)}
+    for number in maps:
+        if number not in last:
+            learn(number)
+    found, looks = [], iter(zip(scored, parts, strict=True))
+    look, part = next(looks, (None, 0))
+    for i, row in enumerate(rows):
+        if row is look:
+            found.append(square[part] / n[part] if n[part] else math.inf)
+            look, part = next(looks, (None, 0))
+        if last[row["trial"]] == i and row["trial"] in maps:
+            learn(row["trial"])
+    return np.array(found, dtype=float)
 
 
 def _positions(rows: Sequence[Row], trials: Sequence[FrozenTrial], maximize: bool) -> Array:
@@ -242,14 +239,7 @@ def _positions(rows: Sequence[Row], trials: Sequence[FrozenTrial], maximize: boo
 
     By its step, as when it was made: a resumed training has reported less than it has trained.
     """
-    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    lengths = StudyRecord(maximize).update(completed).lengths
-    maps = {}
-    for number in {row["trial"] for row in rows}:
-        reported, raw = ordered(trials[number].intermediate_values)
-        finite = reported[usable(raw)]
-        if finite.size:
-            maps[number] = lengths.step_map(finite, int(reported[0]))
+    _, maps = step_maps((row["trial"] for row in rows), trials, maximize)
     return np.array(
         [
             float(maps[row["trial"]].position(row["step"]))
@@ -259,30 +249,6 @@ def _positions(rows: Sequence[Row], trials: Sequence[FrozenTrial], maximize: boo
         ],
         dtype=float,
     )
-
-
-def left_out(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> dict[int, int]:
-    """Reports that trials pruned on record did not make; a diverged one had the usual horizon."""
-    horizons = {row["trial"]: row["horizon"] for row in rows if row["horizon"] is not None}
-    usual = int(np.median(list(horizons.values()))) if horizons else 0
-    stopped = {row["trial"] for row in rows if row["action"] == "prune"}
-    return {
-        trial: max(0, horizons.get(trial, usual) - len(trials[trial].intermediate_values))
-        for trial in sorted(stopped)
-        if trials[trial].state == TrialState.PRUNED
-    }
-
-
-def _saved(rows: Sequence[Row], trials: Sequence[FrozenTrial]) -> Savings:
-    left = left_out(rows, trials)
-    seconds = None
-    for i, reports in left.items():
-        trial = trials[i]
-        if trial.duration is not None and trial.intermediate_values:
-            pace = trial.duration.total_seconds() / len(trial.intermediate_values)
-            seconds = (seconds or 0.0) + pace * reports
-    made = sum(len(trial.intermediate_values) for trial in trials)
-    return Savings(made, sum(left.values()), seconds)
 
 
 def _calls(pruned: Sequence[Row]) -> list[Call]:

@@ -6,12 +6,14 @@ import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import groupby
 from typing import Any
 
 from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState
 
+from optuna_lcpruner._util.dataframes import dataframe
 from optuna_lcpruner._util.formatting import (
     LEFT_BEHIND,
     count,
@@ -20,12 +22,14 @@ from optuna_lcpruner._util.formatting import (
     p_is,
     probability,
     table,
+    wrapped,
 )
 from optuna_lcpruner._util.validation import InputError, finite_or_none
 from optuna_lcpruner.decision.decision import OURS, Reason
-from optuna_lcpruner.records.ledger import COLUMNS, LedgerEntry, open_ledger
+from optuna_lcpruner.records.ledger import COLUMNS, LedgerEntry, LedgerError, open_ledger
 from optuna_lcpruner.records.ledger_writer import flush
 from optuna_lcpruner.records.location import Setting
+from optuna_lcpruner.reporting.decisions import ran_without
 from optuna_lcpruner.study.feasibility import is_feasible
 
 _HEADER = (
@@ -42,9 +46,9 @@ _HEADER = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
-    """The story of a trial's decisions; ``print`` shows it.
+    """The story of a trial's decisions; ``print`` shows it, and a notebook.
 
     Attributes:
         study: The study's name.
@@ -84,6 +88,18 @@ class Explanation:
         verb = "the decisions on record let it run" if pruned else "not pruned"
         return f"{self._fate()}; {_why_not(self.decisions, verb)}."
 
+    @property
+    def sources(self) -> list[str]:
+        """What each source said at the look that stopped the trial, or came closest; and remarks.
+
+        The chance to beat the best by the curve model, by similar trials, by base rate and, early
+        in a study, by ranks. Empty where nothing of it is on record.
+        """
+        look = _last_stop(self.decisions) or min(_judged(self.decisions), key=_margin, default=None)
+        if look is None or not look.details:
+            return []
+        return [f"At step {look.step}: {look.details[0]}.", *(f"{d}." for d in look.details[1:])]
+
     def table(self, max_rows: int | None = None) -> str:
         """The decisions as a table; a run of looks without a forecast is one line.
 
@@ -106,10 +122,26 @@ class Explanation:
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        parts = [self.summary]
+        parts = ["\n".join(map(wrapped, (self.summary, *self.sources)))]
         if self.decisions:
             parts.append(self.table(max_rows=40))
         return "\n\n".join(parts)
+
+    def __repr__(self) -> str:
+        return f"Explanation({self.study!r}, {len(self.decisions)} decisions: {self.summary})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+    def to_dataframe(self) -> Any:
+        """The decisions as a ``pandas.DataFrame``, a row each, all that is on record of it.
+
+        Raises:
+            InputError: If pandas is not installed.
+        """
+        return dataframe(
+            [{name: getattr(entry, name) for name in COLUMNS} for entry in self.decisions]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in plain types, as ``--json`` prints it; times in ISO 8601."""
@@ -175,8 +207,12 @@ def explain(study: Study, trial_number: int, *, ledger: Setting = None) -> Expla
         )
     trial = trials[number]
     flush()
-    book = open_ledger(ledger, study)
-    found = book.of_trial(study.study_name, number, trial.datetime_start)
+    without = ran_without(study.study_name, trials)
+    try:
+        book = open_ledger(ledger, study)
+        found = book.of_trial(study.study_name, number, trial.datetime_start)
+    except LedgerError as error:
+        raise LedgerError(f"{error}{without}") from error
     single = len(study.directions) == 1
     return Explanation(
         study.study_name,
@@ -201,9 +237,9 @@ def _last_stop(decisions: Sequence[LedgerEntry]) -> LedgerEntry | None:
 def _why_pruned(stop: LedgerEntry) -> str:
     by = f" by {stop.decided_by}" if stop.decided_by else ""
     if stop.reason == Reason.OTHER_PRUNER.name:
-        return f"{by} ({OURS}: {stop.message})"
+        return f"{by} ({OURS}: {stop.words})"
     if stop.reason != Reason.BELOW_THRESHOLD.name or stop.p_beat is None or stop.threshold is None:
-        return f"{by}, look {stop.look}: {stop.message.removeprefix(f'{_phrase(stop.reason)}: ')}"
+        return f"{by}, look {stop.look}: {stop.words.removeprefix(f'{_phrase(stop.reason)}: ')}"
     p, threshold = format_distinct(stop.p_beat, stop.threshold, probability)
     return (
         f"{by}, look {stop.look}: its chance to beat the best, {p_is(p)}, was below the threshold "
@@ -212,9 +248,7 @@ def _why_pruned(stop: LedgerEntry) -> str:
 
 
 def _why_not(decisions: Sequence[LedgerEntry], verb: str) -> str:
-    judged = [
-        entry for entry in decisions if entry.p_beat is not None and entry.threshold is not None
-    ]
+    judged = _judged(decisions)
     if judged:
         why = _why_not_judged(judged, verb)
     else:
@@ -223,8 +257,12 @@ def _why_not(decisions: Sequence[LedgerEntry], verb: str) -> str:
         why = f"{verb}: no decision about it came to a forecast: {reasons}"
     failed = [entry for entry in decisions if entry.reason == Reason.FAILED.name]
     if failed and judged:
-        why += f"; {count(len(failed), 'time')} deciding failed ({failed[-1].message})"
+        why += f"; {count(len(failed), 'time')} deciding failed ({failed[-1].words})"
     return why
+
+
+def _judged(decisions: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+    return [e for e in decisions if e.p_beat is not None and e.threshold is not None]
 
 
 def _why_not_judged(judged: Sequence[LedgerEntry], verb: str) -> str:

@@ -7,8 +7,20 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from optuna_lcpruner._util.formatting import LEFT_BEHIND, count, number, probability, table
+from optuna_lcpruner._util.dataframes import dataframe
+from optuna_lcpruner._util.formatting import (
+    LEFT_BEHIND,
+    count,
+    duration,
+    number,
+    percent,
+    probability,
+    table,
+    wrapped,
+)
+from optuna_lcpruner._util.validation import choice
 from optuna_lcpruner.decision.decision import Reason
+from optuna_lcpruner.reporting.savings import Savings
 from optuna_lcpruner.reporting.scoring import Accuracy, LogScores, PruningCost, Reliability
 
 
@@ -61,21 +73,6 @@ class SecondChance:
 
 
 @dataclass(frozen=True)
-class Savings:
-    """What was not trained, against training every pruned trial to its horizon.
-
-    Attributes:
-        trained: Reports made by all trials.
-        saved: Reports that the pruned trials did not make.
-        seconds: Time that these would have taken at each trial's own pace; None without timings.
-    """
-
-    trained: int
-    saved: int
-    seconds: float | None
-
-
-@dataclass(frozen=True)
 class _Section:
     title: str
     lines: tuple[str, ...]
@@ -83,9 +80,9 @@ class _Section:
     rows: tuple[tuple[str, ...], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """What the ledger says of a study, in hindsight; ``print`` shows it.
+    """What the ledger says of a study, in hindsight; ``print`` shows it, and a notebook.
 
     Attributes:
         study: The study's name.
@@ -131,20 +128,49 @@ class Report:
     n_without: int
 
     def __str__(self) -> str:
-        blocks = [self._title]
+        blocks = [wrapped(self._title)]
         for section in self._sections():
-            block = [section.title, "-" * len(section.title), *section.lines]
+            lines = [wrapped(line) for line in section.lines]
+            block = [section.title, "-" * len(section.title), *lines]
             if section.rows:
                 block += ["", table(section.header, section.rows)]
             blocks.append("\n".join(block))
         return "\n\n".join(blocks)
 
+    def __repr__(self) -> str:
+        return f"Report({self.study!r}, {self.n_decisions} decisions: {self.savings})"
+
+    def _repr_html_(self) -> str:
+        return self._body()
+
     def to_dict(self) -> dict[str, Any]:
         """All numbers in plain types, as ``--json`` prints them."""
         return asdict(self)
 
-    def to_html(self) -> str:
-        """The report as one HTML page that needs nothing else."""
+    def to_dataframe(self, of: str = "reliability") -> Any:
+        """One of the report's tables as a ``pandas.DataFrame``.
+
+        Args:
+            of: ``"reliability"``, ``"accuracy"``, ``"closest"`` or ``"second_chances"``.
+
+        Raises:
+            ValueError: If there is no such table.
+            InputError: If pandas is not installed.
+        """
+        name = choice("of", of, ("reliability", "accuracy", "closest", "second_chances"))
+        return dataframe([asdict(row) for row in getattr(self, name)])
+
+    def to_html(self, figures: Sequence[str] = ()) -> str:
+        """The report as one HTML page that needs nothing else.
+
+        Args:
+            figures: Figures that it ends with, each an SVG as text:
+                :func:`optuna_lcpruner.visualization.matplotlib.svg_figures` draws them.
+        """
+        body = "\n".join([self._body(), *(f"<figure>{figure}</figure>" for figure in figures)])
+        return _PAGE.format(title=escape(self._title), body=body)
+
+    def _body(self) -> str:
         body = [f"<h1>{escape(self._title)}</h1>"]
         for section in self._sections():
             body.append(f"<h2>{escape(section.title)}</h2>")
@@ -153,7 +179,7 @@ class Report:
                 rows = [_html_row("th", section.header)]
                 rows += [_html_row("td", row) for row in section.rows]
                 body.append("<table>\n" + "\n".join(rows) + "\n</table>")
-        return _PAGE.format(title=escape(self._title), body="\n".join(body))
+        return "\n".join(body)
 
     @property
     def _title(self) -> str:
@@ -170,11 +196,11 @@ class Report:
 
     def _sections(self) -> list[_Section]:
         return [
+            _savings(self),
             _decisions(self),
             _cost(self),
             _accuracy(self),
             _reliability(self),
-            _savings(self),
             _closest(self),
             *([_chances(self)] if self.second_chances else []),
         ]
@@ -202,7 +228,7 @@ def _cost(found: Report) -> _Section:
     cost, title = found.cost, "What pruning cost"
     pruned = f"{found.n_pruned} trials were pruned by forecast"
     if cost.expected is not None:
-        pruned += f"; by the forecasts {_percent(cost.expected)} of them would have beaten the best"
+        pruned += f"; by the forecasts {percent(cost.expected)} of them would have beaten the best"
     if found.n_control == 0:
         return _Section(
             title,
@@ -221,8 +247,8 @@ def _cost(found: Report) -> _Section:
         low, high = cost.share_interval
         lines.append(
             f"{cost.n_beat} of {cost.n_ended} beat the best value at that time: estimated "
-            f"{_percent(cost.share)} of the prunes would have, 95 % interval "
-            f"[{_percent(low)}, {_percent(high)}]."
+            f"{percent(cost.share)} of the prunes would have, 95 % interval "
+            f"[{percent(low)}, {percent(high)}]."
         )
     if cost.steps_saved is not None:
         interval = (
@@ -255,8 +281,8 @@ def _accuracy(found: Report) -> _Section:
             str(row.n_trials),
             number(row.median_error),
             number(row.last_value_error),
-            _percent(row.in_half),
-            _percent(row.in_ninety),
+            percent(row.in_half),
+            percent(row.in_ninety),
         )
         for row in found.accuracy
     )
@@ -269,7 +295,12 @@ def _accuracy(found: Report) -> _Section:
         "in 50 % interval",
         "in 90 % interval",
     )
-    lines = ["Errors are medians over looks, in units of the metric.", _weighting(found)]
+    lines = [
+        "Errors are medians over looks, in units of the metric: how far the forecast's median, and "
+        "the newest report itself, were from the final value.",
+        "Of the final values about 50 % and 90 % should lie within these intervals.",
+        _weighting(found),
+    ]
     return _Section(title, tuple(lines), header, rows)
 
 
@@ -288,11 +319,25 @@ def _reliability(found: Report) -> _Section:
         )
         for row in found.reliability
     )
+    error = scores.standard_error
+    apart = f"{scores.forecast - scores.last_value:+.3f}"
     lines = [
-        f"Log score over {scores.n_looks} looks, smaller is better: {scores.forecast:.3f}; the "
-        f"last-value rule, fitted to these looks: {scores.last_value:.3f}.",
+        "Each line: of the looks with such a P(beat) the mean, and the share of their trials that "
+        "did beat the best; right forecasts make the two alike.",
         _weighting(found),
+        f"Log score: {scores.forecast:.3f} over {scores.n_looks} looks at "
+        f"{count(scores.n_trials, 'trial')}. It is the mean of -ln(the probability that was given "
+        "to what happened): the smaller the better, 0.693 for always saying 1/2.",
+        f"Last-value rule: {scores.last_value:.3f}. It forecasts the newest report, give or take "
+        "what the trials completed by then had still gained from that part of a training on. The "
+        f"difference is {apart}" + ("." if error is None else f" +- {error:.3f} (standard error)."),
     ]
+    if not found.cost.n_ended and found.n_pruned:
+        lines.append(
+            "That is no fair comparison: the pruned trials, of which P(beat) was low, are missing, "
+            "and the last-value rule is not held to what it would have said of them. A control "
+            "group, control_fraction=0.05, puts them back."
+        )
     if found.n_infeasible:
         lines.append("An infeasible trial beats nothing; P(beat) is about the value alone.")
     header = ("P(beat)", "looks", "trials", "mean P", "share that beat the best")
@@ -302,13 +347,16 @@ def _reliability(found: Report) -> _Section:
 def _savings(found: Report) -> _Section:
     savings = found.savings
     whole = savings.trained + savings.saved
-    share = f" ({_percent(savings.saved / whole)} of {whole})" if whole else ""
+    share = f" ({percent(savings.share)} of {whole})" if whole else ""
     lines = [
         f"{savings.trained} reports were made; training every pruned trial to its horizon would "
         f"have taken {savings.saved} more{share}."
     ]
     if savings.seconds is not None:
-        lines.append(f"At each trial's own pace that is {_duration(savings.seconds)}.")
+        lines.append(
+            f"At each trial's own pace that is {duration(savings.seconds)}, beside "
+            f"{duration(savings.spent_seconds)} that were spent."
+        )
     return _Section("Saved", tuple(lines))
 
 
@@ -359,16 +407,6 @@ def _beat(chance: SecondChance) -> str:
     return "yes" if chance.beat else "no"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
-
-
 def _html_row(cell: str, values: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<{cell}>{escape(value)}</{cell}>" for value in values) + "</tr>"
 
@@ -383,6 +421,8 @@ body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding:
 h1 {{ font-size: 1.3rem; }}
 h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
 p {{ margin: 0.3rem 0; }}
+figure {{ margin: 2rem 0; }}
+svg {{ width: 100%; height: auto; }}
 table {{ border-collapse: collapse; margin-top: 0.8rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.2rem 0.8rem; text-align: right; border-bottom: 1px solid #ccc; }}
 </style>

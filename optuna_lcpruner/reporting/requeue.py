@@ -13,7 +13,8 @@ from optuna_lcpruner._util.formatting import LEFT_BEHIND, count
 from optuna_lcpruner._util.validation import integer
 from optuna_lcpruner.records.ledger import open_ledger
 from optuna_lcpruner.records.location import Setting
-from optuna_lcpruner.reporting.build_report import calls, on_record, second_chance_of
+from optuna_lcpruner.reporting.build_report import calls, second_chance_of
+from optuna_lcpruner.reporting.decisions import on_record
 
 _logger = get_logger("optuna.lcpruner")
 

@@ -46,6 +46,8 @@ class ScoredForecasts:
         final: y.
         feasible: Whether the trial ended feasible.
         weight: w.
+        gained: Mean square of what the trials that had completed before the look gained from this
+            part of the training on; infinite where none had.
     """
 
     trial: IntArray
@@ -61,6 +63,7 @@ class ScoredForecasts:
     final: Array
     feasible: BoolArray
     weight: Array
+    gained: Array
 
     def where(self, chosen: BoolArray) -> ScoredForecasts:
         """Some of the looks."""
@@ -169,37 +172,47 @@ class LogScores:
     Attributes:
         forecast: By P(beat).
         last_value: By the last-value rule: final value ~ N(newest report, s^2), s the root mean
-            square of what trials still gained from that part of the training on. It is fitted to
-            these very looks, in its favour.
+            square of what the trials completed before the look gained from that part of the
+            training on.
         n_looks: Looks.
+        n_trials: Trials they are of.
+        standard_error: Of the difference between the two, over trials: the looks at one are not
+            independent. None for fewer than two trials.
     """
 
     forecast: float
     last_value: float
     n_looks: int
+    n_trials: int
+    standard_error: float | None
 
 
 def log_scores(looks: ScoredForecasts) -> LogScores | None:
     """Scores of P(beat) and of the last-value rule; None without looks."""
     if looks.final.size == 0:
         return None
-    by_last = np.empty(looks.final.size)
-    for low, high in pairwise(SEEN):
-        chosen = _between(looks.seen, low, high)
-        part = looks.where(chosen)
-        if part.final.size:
-            gained = np.average((part.final - part.value) ** 2, weights=part.weight)
-            ahead = part.value - part.incumbent
-            with np.errstate(divide="ignore", invalid="ignore"):
-                p = special.ndtr(ahead / np.sqrt(gained))
-            by_last[chosen] = np.where(gained > 0.0, p, ahead > 0.0)
+    ahead = looks.value - looks.incumbent
+    with np.errstate(divide="ignore", invalid="ignore"):
+        by_last = special.ndtr(ahead / np.sqrt(looks.gained))
+    by_last = np.where(looks.gained > 0.0, by_last, ahead > 0.0)
 
-    def score(p: Array) -> float:
+    def scores(p: Array) -> Array:
         p = np.clip(p, _SUREST, 1.0 - _SUREST)
-        happened = np.where(looks.beat, p, 1.0 - p)
-        return float(np.average(-np.log(happened), weights=looks.weight))
+        return -np.log(np.where(looks.beat, p, 1.0 - p))
 
-    return LogScores(score(looks.p_beat), score(by_last), looks.final.size)
+    w = looks.weight / np.sum(looks.weight)
+    forecast, last = scores(looks.p_beat), scores(by_last)
+    apart = forecast - last - w @ (forecast - last)
+    _, of_trial = np.unique(looks.trial, return_inverse=True)
+    m = looks.n_trials
+    by_trial = np.bincount(of_trial, w * apart)
+    error = float(np.sqrt(m / (m - 1) * np.sum(by_trial**2))) if m > 1 else None
+    return LogScores(float(w @ forecast), float(w @ last), looks.final.size, m, error)
+
+
+def part_of(seen: Array) -> IntArray:
+    """The part of a training, an index of :data:`SEEN`, that a fraction seen belongs to."""
+    return np.clip(np.searchsorted(SEEN, seen, side="right") - 1, 0, len(SEEN) - 2)
 
 
 @dataclass(frozen=True)

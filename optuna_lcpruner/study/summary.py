@@ -15,8 +15,6 @@ from optuna_lcpruner.posterior.interface import Target
 MIN_REPORTS = 2
 """Finite reports a training needs before its curve says anything: one gap between steps."""
 
-MIN_TRIALS_TO_JUDGE_DIRECTION = 5  # heuristic
-
 
 class MetricProblem(Enum):
     """Why the reported values cannot be compared with the study's best value."""
@@ -141,4 +139,4 @@ def _relation(
 def _wrong_direction(worsens: Array) -> bool:
     """Four in five trainings are best at the very start and end worse than they began."""
     judged = worsens[np.isfinite(worsens)]
-    return judged.size >= MIN_TRIALS_TO_JUDGE_DIRECTION and float(np.mean(judged)) >= 0.8
+    return judged.size >= MIN_TRIALS_TO_JUDGE and float(np.mean(judged)) >= 0.8

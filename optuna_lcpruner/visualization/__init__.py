@@ -32,9 +32,17 @@ __all__ = [
     "plot_savings",
 ]
 
+_FEW_TICKS = 8  # heuristic
+"""Below this many steps plotly would put ticks between them."""
+
 
 def plot_forecast(study: Study, trial: int | FrozenTrial, *, ledger: Setting = None) -> Any:
-    """A trial's curve, the forecast of its final value at each look, the best value, decisions.
+    """Plot a trial's curve, the forecast to its end, the best value, and the decisions.
+
+    The diamond with its bar at the last step of a full training is the newest forecast of the final
+    value, median and 90 % interval, as it is on record. Only the final value was forecast: the band
+    that leads there from the report it was made at has straight edges and says nothing of the steps
+    between. In grey, at each step, what the forecast of the final value was after that report.
 
     Args:
         study: The study.
@@ -53,7 +61,10 @@ def plot_forecast(study: Study, trial: int | FrozenTrial, *, ledger: Setting = N
 
 
 def plot_forecasts(study: Study, *, ledger: Setting = None) -> Any:
-    """The curves of all running trials and the newest forecast of each one's final value.
+    """Plot the curves of all running trials and the newest forecast of each one's final value.
+
+    The forecasts stand behind the last step of a full training. While no trial runs they are those
+    of the newest pruned trials.
 
     Args, returns and errors as for :func:`plot_forecast`.
     """
@@ -61,7 +72,9 @@ def plot_forecasts(study: Study, *, ledger: Setting = None) -> Any:
 
 
 def plot_calibration(study: Study, *, ledger: Setting = None) -> Any:
-    """How often completed trials beat the best value, against the P(beat) they were given.
+    """Plot how often completed trials beat the best value, against the P(beat) they were given.
+
+    The number beside a point is that of its looks: few tell little.
 
     Args, returns and errors as for :func:`plot_forecast`.
     """
@@ -97,7 +110,11 @@ def figure_of(chart: Chart) -> Any:
     figure = go.Figure(
         layout={
             "title": chart.title,
-            "xaxis": {"title": chart.x_label, "range": chart.x_range},
+            "xaxis": {
+                "title": chart.x_label,
+                "range": chart.x_range,
+                "dtick": 1 if chart.whole_x and _width(chart) < _FEW_TICKS else None,
+            },
             "yaxis": {
                 "title": chart.y_label,
                 "range": chart.y_range,
@@ -113,6 +130,12 @@ def figure_of(chart: Chart) -> Any:
     return figure
 
 
+def _width(chart: Chart) -> float:
+    """How much of the x axis the layers take."""
+    x = [at for layer in chart.layers for at in layer.x if at is not None]
+    return max(x) - min(x) if x else 0.0
+
+
 def _traces(go: Any, layer: Line | Band | Points) -> list[Any]:
     if isinstance(layer, Line):
         return [
@@ -120,6 +143,7 @@ def _traces(go: Any, layer: Line | Band | Points) -> list[Any]:
                 x=layer.x,
                 y=layer.y,
                 name=layer.name,
+                showlegend=bool(layer.name),
                 mode="lines",
                 opacity=layer.opacity,
                 line={"color": layer.color, "dash": layer.dash, "width": layer.width},
@@ -153,8 +177,10 @@ def _traces(go: Any, layer: Line | Band | Points) -> list[Any]:
             x=layer.x,
             y=layer.y,
             name=layer.name,
-            mode="markers",
-            text=list(layer.text) or None,
+            mode="markers+text" if layer.labels else "markers",
+            text=list(layer.labels or layer.text) or None,
+            hovertext=list(layer.text) or None,
+            textposition="top left",
             marker={"color": layer.color, "symbol": layer.symbol, "size": layer.size},
             **bars,
         )

@@ -10,16 +10,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.formatting import count, format_distinct, number, p_is, probability
 from optuna_lcpruner.decision.decision import Reason
+from optuna_lcpruner.records.ledger import LedgerEntry
 from optuna_lcpruner.records.location import Setting
-from optuna_lcpruner.reporting.build_report import Row, left_out, on_record, report
+from optuna_lcpruner.reporting.build_report import report
+from optuna_lcpruner.reporting.decisions import Row, on_record, step_maps
 from optuna_lcpruner.reporting.explanation import explain
+from optuna_lcpruner.reporting.savings import left_out
 
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#808080"
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+BLACK, GREY = "#000000", "#808080"
+
+_ENDED_SHOWN = 5  # heuristic
+"""Trials that have ended whose forecasts are shown while no trial runs."""
 
 Numbers = Sequence[float | None]
 """None is a gap."""
@@ -27,7 +34,7 @@ Numbers = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Line:
-    """A line; ``dash`` is solid, dash or dot."""
+    """A line; ``dash`` is solid, dash or dot. Without a name it is not in the legend."""
 
     x: Numbers
     y: Numbers
@@ -53,7 +60,7 @@ class Band:
 class Points:
     """Markers; ``symbol`` is circle, x, diamond or star, ``text`` what each says under the mouse.
 
-    ``low`` and ``high`` are the ends of error bars.
+    ``low`` and ``high`` are the ends of error bars, ``labels`` what stands beside each.
     """
 
     x: Numbers
@@ -65,6 +72,7 @@ class Points:
     text: Sequence[str] = ()
     low: Numbers = ()
     high: Numbers = ()
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class Chart:
         log_y: Whether the y axis is logarithmic.
         x_range: Ends of the x axis; None for what the layers need.
         y_range: Ends of the y axis.
+        whole_x: Whether the x axis counts, so that its ticks are integers.
     """
 
     title: str
@@ -88,6 +97,7 @@ class Chart:
     log_y: bool = False
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
+    whole_x: bool = True
 
 
 def metric_name(study: Study) -> str:
@@ -97,26 +107,28 @@ def metric_name(study: Study) -> str:
 
 
 def forecast_chart(study: Study, trial: int | FrozenTrial, ledger: Setting) -> Chart:
-    """One trial: its curve, the forecast of its final value at each look, the best, decisions."""
+    """One trial: its curve, the forecast to its end, the best value, the decisions."""
     wanted = trial.number if isinstance(trial, FrozenTrial) else trial
     found = explain(study, wanted, ledger=ledger)
     trials = study.get_trials(deepcopy=False)
     steps, values = _curve(trials[found.trial])
     looks = [entry for entry in found.decisions if entry.q50 is not None]
-    at = [entry.step for entry in looks]
-    median = [entry.q50 for entry in looks]
-    layers: list[Line | Band | Points] = [
-        Band(
-            at,
-            [entry.q05 for entry in looks],
-            [entry.q95 for entry in looks],
-            "Forecast of the final value, 90 %",
-            BLUE,
-        ),
-        Line(at, median, "Forecast of the final value, median", BLUE, "dash"),
-        Line(at, [entry.incumbent for entry in looks], "Best value at that time", ORANGE, "dot"),
-        Line(steps, values, f"Trial {found.trial}", "#000000"),
-    ]
+    layers: list[Line | Band | Points] = []
+    if len(looks) > 1:
+        at = [entry.step for entry in looks]
+        low, high = [entry.q05 for entry in looks], [entry.q95 for entry in looks]
+        layers += [
+            Band(at, low, high, "Forecasts before, 90 %", GREY),
+            Line(at, [entry.q50 for entry in looks], "", GREY, "dash", 1.5),
+        ]
+    if looks:
+        end = _end_of(vars(looks[-1]), trials, found.maximize)
+        layers += _to_the_end(looks[-1], end)
+        best = [entry.incumbent for entry in (*looks, looks[-1])]
+        layers.append(
+            Line([*(entry.step for entry in looks), end], best, "Best value", ORANGE, "dot")
+        )
+    layers.append(Line(steps, values, f"Trial {found.trial}", BLACK))
     for action, name, color, symbol in (
         ("continue", "Runs on", GREEN, "circle"),
         ("control", "Control group", ORANGE, "diamond"),
@@ -133,12 +145,12 @@ def forecast_chart(study: Study, trial: int | FrozenTrial, ledger: Setting) -> C
                     name,
                     color,
                     symbol,
-                    text=[entry.message for entry in chosen],
+                    text=[entry.message.replace("\n", "<br>") for entry in chosen],
                 )
             )
     if found.state == TrialState.COMPLETE and found.value is not None and steps:
         name = "Final value" if found.feasible else "Final value, infeasible"
-        layers.append(Points([steps[-1]], [found.value], name, "#000000", "star", 12.0))
+        layers.append(Points([steps[-1]], [found.value], name, BLACK, "star", 12.0))
     return Chart(
         f"Forecast of Trial {found.trial} ({found.state.name.lower()})",
         "Step",
@@ -147,22 +159,57 @@ def forecast_chart(study: Study, trial: int | FrozenTrial, ledger: Setting) -> C
     )
 
 
+def _end_of(look: Row, trials: Sequence[FrozenTrial], maximize: bool) -> float:
+    """The step of the last report of a full training, as the pruner saw it at a look."""
+    _, maps = step_maps([look["trial"]], trials, maximize)
+    steps = maps.get(look["trial"])
+    if steps is None or look["horizon"] is None:
+        return float(look["step"])
+    return float(max(look["step"], (look["horizon"] - steps.offset) * steps.stride))
+
+
+def _to_the_end(look: LedgerEntry, end: float) -> list[Line | Band | Points]:
+    """The forecast that a look made: of the final value, led up to from the report it was made at.
+
+    Only the final value was forecast. What leads there is straight, and says nothing of the way.
+    """
+    if look.value is None or look.step is None or end <= look.step:
+        return []
+    x = [look.step, end]
+    return [
+        Band(x, [look.value, look.q05], [look.value, look.q95], "Way there (not forecast)", BLUE),
+        Line(x, [look.value, look.q50], "", BLUE, "dash", 1.5),
+        Points(
+            [end], [look.q50], "Forecast of the final value, 90 %", BLUE, "diamond",
+            low=[look.q05], high=[look.q95],
+        ),
+    ]  # fmt: skip
+
+
 def forecasts_chart(study: Study, ledger: Setting) -> Chart:
-    """All running trials: their curves, and where the newest forecast of each says they end."""
+    """Running trials, or without any the newest that were pruned: curves, newest forecasts."""
     trials, rows = on_record(study, ledger)
     newest = {row["trial"]: row for row in rows if row["q50"] is not None}
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    title = f"Forecasts of {count(len(running), 'Running Trial')}"
+    if not running:
+        ended = [trial for trial in trials if trial.number in newest]
+        pruned = [trial for trial in ended if trial.state == TrialState.PRUNED]
+        running = (pruned or ended)[-_ENDED_SHOWN:]
+        kind = "Pruned Trial" if pruned else "Trial"
+        title = f"Forecasts of the Newest {count(len(running), kind)}"
     curves = _joined([_curve(trial) for trial in running])
     layers: list[Line | Band | Points] = []
     if running:
         layers.append(Line(*curves, "Reported", GREY, width=1.0, opacity=0.8))
     seen = [newest[trial.number] for trial in running if trial.number in newest]
     if seen:
-        last = max(row["step"] for row in seen)
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        last = max(_end_of(row, trials, maximize) for row in seen)
         first = min(min(trial.intermediate_values, default=last) for trial in running)
         # Beside the curves and side by side: at one place they would hide each other.
         width = last - first + 1
-        place = [last + width * (0.06 + 0.3 * i / len(seen)) for i in range(len(seen))]
+        place = [last + width * (0.02 + 0.2 * i / len(seen)) for i in range(len(seen))]
         layers.append(
             Points(
                 place,
@@ -177,7 +224,6 @@ def forecasts_chart(study: Study, ledger: Setting) -> Chart:
         )
         best = seen[-1]["incumbent"]
         layers.append(Line([first, max(place)], [best, best], "Best value", ORANGE, "dot"))
-    title = f"Forecasts of {count(len(running), 'Running Trial')}"
     return Chart(title, "Step", metric_name(study), layers)
 
 
@@ -189,9 +235,10 @@ def calibration_chart(study: Study, ledger: Setting) -> Chart:
         Points(
             [group.p_beat for group in groups],
             [group.beat for group in groups],
-            "Looks at completed trials",
+            "Looks at completed trials, and their number",
             BLUE,
             size=10.0,
+            labels=[str(group.n_looks) for group in groups],
             text=[
                 f"{group.n_looks} looks at {group.n_trials} trials, P(beat) in "
                 f"[{group.low:g}, {group.high:g}]"
@@ -206,13 +253,14 @@ def calibration_chart(study: Study, ledger: Setting) -> Chart:
         layers,
         x_range=(-0.02, 1.02),
         y_range=(-0.02, 1.02),
+        whole_x=False,
     )
 
 
 def savings_chart(study: Study, ledger: Setting) -> Chart:
     """Reports made, trial by trial, against training every pruned trial to its horizon."""
     trials, rows = on_record(study, ledger)
-    left = left_out(rows, trials)
+    left = left_out(trials, study.direction == StudyDirection.MAXIMIZE, rows)
     made = np.cumsum([len(trial.intermediate_values) for trial in trials], dtype=float)
     saved = np.cumsum([left.get(trial.number, 0) for trial in trials], dtype=float)
     numbers = [trial.number for trial in trials]

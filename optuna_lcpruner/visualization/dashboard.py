@@ -39,7 +39,7 @@ from optuna_lcpruner.visualization.charts import (
     forecasts_chart,
     savings_chart,
 )
-from optuna_lcpruner.visualization.matplotlib import write_svg
+from optuna_lcpruner.visualization.matplotlib import svg_of
 
 _logger = get_logger("optuna.lcpruner")
 
@@ -159,7 +159,7 @@ def upload_forecast(
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"forecast-of-trial-{number}.svg"
-        write_svg(chart, path)
+        path.write_text(svg_of(chart), encoding="utf-8")
         return upload_artifact(
             artifact_store=artifact_store,
             file_path=str(path),
@@ -209,11 +209,15 @@ def standing(study: Study) -> Claim | None:
 def save(name: str, study: Study, ledger: Setting, mine: Claim) -> bool:
     """Save one of :data:`FIGURES`; False if another has claimed the publication meanwhile.
 
-    Whoever claimed later saves them all, newer; two who write one figure at once would mix it up.
+    A figure that would be empty is not saved. Whoever claimed later saves them all, newer; two who
+    write one figure at once would mix it up.
     """
     from optuna_dashboard import save_plotly_graph_object  # type: ignore[import-untyped]
 
-    figure = figure_of(bounded(FIGURES[name](study, ledger)))
+    chart = FIGURES[name](study, ledger)
+    if not chart.layers:
+        return True
+    figure = figure_of(bounded(chart))
     if standing(study) != mine:
         return False
     save_plotly_graph_object(study, figure, graph_object_id=name)
@@ -242,7 +246,7 @@ def _cut(layer: Line | Band | Points, n: int) -> Line | Band | Points:
     columns: dict[str, Any] = {
         name: [values[i] for i in kept]
         for name, values in vars(layer).items()
-        if name in ("x", "y", "low", "high", "text") and len(values)
+        if name in ("x", "y", "low", "high", "text", "labels") and len(values)
     }
     return replace(layer, **columns)
 

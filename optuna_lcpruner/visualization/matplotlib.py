@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "plot_forecast",
     "plot_forecasts",
     "plot_savings",
+    "svg_figures",
 ]
 
 _SIZE = (8.0, 5.0)  # heuristic
@@ -62,6 +63,28 @@ def plot_decisions(study: Study, *, ledger: Setting = None) -> Any:
     return _axes(decisions_chart(study, ledger))
 
 
+def svg_figures(study: Study, *, ledger: Setting = None) -> list[str]:
+    """The figures of a study for a page, ``report(study).to_html(figures=svg_figures(study))``.
+
+    Args:
+        study: The study.
+        ledger: Where the decisions are, as for
+            :class:`~optuna_lcpruner.LearningCurvePruner`; by default beside the study.
+
+    Returns:
+        Savings, calibration and decisions, each an SVG element as text.
+
+    Raises:
+        InputError: If matplotlib is not installed.
+        LedgerError: If there is no ledger or it cannot be read.
+    """
+    documents = [
+        svg_of(chart(study, ledger))
+        for chart in (savings_chart, calibration_chart, decisions_chart)
+    ]
+    return [document[document.index("<svg") :] for document in documents]
+
+
 def _axes(chart: Chart) -> Any:
     try:
         import matplotlib.pyplot as plt
@@ -72,8 +95,8 @@ def _axes(chart: Chart) -> Any:
     return axes
 
 
-def write_svg(chart: Chart, path: Path) -> None:
-    """Write a chart as an SVG file; on any thread, with no window and nothing left open.
+def svg_of(chart: Chart) -> str:
+    """A chart as an SVG document; on any thread, with no window and nothing left open.
 
     Raises:
         InputError: If matplotlib is not installed.
@@ -84,7 +107,9 @@ def write_svg(chart: Chart, path: Path) -> None:
         raise missing("a figure", "matplotlib") from error
     figure = Figure(figsize=_SIZE, layout="constrained")
     _fill(figure.subplots(), chart)
-    figure.savefig(path, format="svg", metadata={"Date": None})
+    written = StringIO()
+    figure.savefig(written, format="svg", metadata={"Date": None})
+    return written.getvalue()
 
 
 def _fill(axes: Any, chart: Chart) -> None:
@@ -98,9 +123,11 @@ def _fill(axes: Any, chart: Chart) -> None:
         axes.set_xlim(chart.x_range)
     if chart.y_range is not None:
         axes.set_ylim(chart.y_range)
+    if chart.whole_x:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    if chart.layers:
-        axes.legend(fontsize="small")
+    if chart.layers:  # where it covers nothing
+        axes.figure.legend(fontsize="small", loc="outside lower center", ncols=3)
 
 
 def _draw(axes: Any, layer: Line | Band | Points) -> None:
@@ -110,7 +137,7 @@ def _draw(axes: Any, layer: Line | Band | Points) -> None:
             x,
             _floats(layer.y),
             _DASHES[layer.dash],
-            label=layer.name,
+            label=layer.name or None,
             color=layer.color,
             lw=0.75 * layer.width,
             alpha=layer.opacity,
@@ -126,6 +153,8 @@ def _draw(axes: Any, layer: Line | Band | Points) -> None:
             x, y, _MARKERS[layer.symbol], color=layer.color, ms=0.75 * layer.size, ls="",
             label=layer.name,
         )  # fmt: skip
+        for at, value, label in zip(x, y, layer.labels, strict=False):
+            axes.annotate(label, (at, value), (-4, 6), textcoords="offset points", ha="right")
         if layer.low:
             axes.vlines(x, _floats(layer.low), _floats(layer.high), color=layer.color, lw=1)
 

@@ -88,7 +88,7 @@ class TestPublish:
         study = make(storage, setting)
         assert publish_to_dashboard(study)
         titles = {name: plot["layout"]["title"]["text"] for name, plot in plots(study).items()}
-        assert titles["lcpruner-forecasts"] == "Forecasts of 0 Running Trials"
+        assert titles["lcpruner-forecasts"].startswith("Forecasts of the Newest ")
         assert titles["lcpruner-decisions"] == "Decisions About 12 Trials"
         assert titles["lcpruner-savings"].startswith("Reports Saved by Pruning: ")
         assert titles["lcpruner-calibration"] == "Calibration of P(beat best)"
@@ -173,7 +173,7 @@ class TestPublish:
         assert titles(study)["lcpruner-forecasts"] == "Forecasts of 1 Running Trial"
         study.tell(trial, 0.9)
         assert publish_to_dashboard(study, every=0)
-        assert titles(study)["lcpruner-forecasts"] == "Forecasts of 0 Running Trials"
+        assert titles(study)["lcpruner-forecasts"].startswith("Forecasts of the Newest ")
 
     def test_what_waits_for_the_ledger_is_shown_too(
         self, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
@@ -520,8 +520,8 @@ class TestBrowser:
                 "lcpruner_decided_at_step",
                 "lcpruner_p_beat_best",
                 "lcpruner_forecast",
-                "lcpruner_forecast_low",
-                "lcpruner_forecast_high",
+                "lcpruner_forecast_lower",
+                "lcpruner_forecast_upper",
             )
         }
         steps = numbers["lcpruner_decided_at_step"]

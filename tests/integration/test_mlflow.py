@@ -20,8 +20,8 @@ from optuna_lcpruner.visualization import dashboard
 DECISION = {
     "lcpruner_p_beat_best",
     "lcpruner_forecast",
-    "lcpruner_forecast_low",
-    "lcpruner_forecast_high",
+    "lcpruner_forecast_lower",
+    "lcpruner_forecast_upper",
     "lcpruner_decided_at_step",
     "lcpruner_reason",
 }

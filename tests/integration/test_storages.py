@@ -214,8 +214,8 @@ class TestEveryStorage:
                     [
                         shown["lcpruner_p_beat_best"],
                         shown["lcpruner_forecast"],
-                        shown["lcpruner_forecast_low"],
-                        shown["lcpruner_forecast_high"],
+                        shown["lcpruner_forecast_lower"],
+                        shown["lcpruner_forecast_upper"],
                     ],
                     [decision.p_beat, decision.forecast, decision.low, decision.high],
                     rtol=1e-9,
@@ -263,7 +263,7 @@ class TestEveryStorage:
         assert where.url == places(kind) + (".lcpruner" if kind == "sqlite" else "")
         assert ledger_writer.flush(20)
         kept = open_ledger(None, study).of_study(name)
-        assert kept["message"] == [decision.message for _, decision in asked]
+        assert kept["message"] == [decision.in_full for _, decision in asked]
         assert kept["trial"] == [number for number, _ in asked]
         np.testing.assert_allclose(
             np.array(kept["p_beat"], dtype=float),
@@ -296,7 +296,7 @@ def test_another_process_reads_the_same(kind: str, ran: Any, opened: Open, place
             np.array(sorted(trial.intermediate_values.items()), dtype=float).reshape(-1, 2),
         )
     if kind in ("sqlite", "postgresql", "mysql"):
-        assert rows["message"] == [decision.message for _, decision in asked]
+        assert rows["message"] == [decision.in_full for _, decision in asked]
     else:
         assert rows is None
 

@@ -37,6 +37,7 @@ ONLY = {
         "_util.optuna_storage", "records.ledger", "records.location", "cli._common",
     },
     "matplotlib": {"backtest.report", "visualization.matplotlib"},
+    "pandas": {"_util.dataframes"},
 }  # fmt: skip
 """Third parties that only these modules import."""
 

@@ -151,7 +151,7 @@ class TestAnotherKindOfCurve:
             trial.report(value, step)
         found = study.pruner.decide(study, study.trials[-1])  # type: ignore[attr-defined]
         assert not found.prune
-        assert found.message.endswith("unlike the completed trials, which therefore say little")
+        assert found.in_full.endswith("unlike the completed trials, which therefore say little")
 
     def test_a_hopeless_one_of_the_same_kind_is_still_stopped(self) -> None:
         alike = [curve(e, 20, 1.0) for e in (0.10, 0.11, 0.12, 0.13, 0.14)]

@@ -16,6 +16,7 @@ from helpers import (
     make_study,
     reports,
 )
+from optuna.pruners import ThresholdPruner
 from optuna.trial import TrialState
 
 from optuna_lcpruner._util.validation import InputError
@@ -45,8 +46,17 @@ def test_the_advice_is_the_cheapest_setting_that_keeps_the_best() -> None:
     assert said.startswith("Use lcpruner:risk=0.4: ")
     assert "(19 of 20)" in said
     assert said.endswith("at 40% of the steps.")
-    assert "though halving would have done so for 30%" in advice(middle, result("halving", 19, 0.3))
     assert "not in the original order" in advice(result("lcpruner", 20, 0.5, original=False))
+
+
+def test_the_advice_names_a_cheaper_peer() -> None:
+    """Who keeps the best for less is to be used; another of ours is no peer."""
+    middle, halving = result("lcpruner:risk=0.4", 19, 0.4), result("halving", 20, 0.3, False)
+    said = advice(middle, halving, result("median", 18, 0.1))
+    assert said.startswith("Use halving on a study like this one: ")
+    assert "in 20 of 20 random orders for 30% of the steps, but not in the original order." in said
+    assert "lcpruner:risk=0.4 is the cheapest (19 of 20), at 40% of the steps;" in said
+    assert said.endswith("halving spent less in 20 of the orders.")
 
 
 def test_the_advice_says_when_there_is_none() -> None:
@@ -86,12 +96,62 @@ def test_the_table(report: BacktestReport) -> None:
     nop = next(line for line in lines if line.startswith("nop"))
     assert nop.split()[1:4] == ["100%", "[100,", "100]"]
     assert "4/4 [51, 100]" in nop
-    assert max(map(len, lines[:-1])) <= 130
+    assert max(map(len, lines)) <= 100
+    for column in ("steps spent", "pruned", "best kept", "regret", "best found"):
+        assert any(line.startswith(f"  {column}  ") for line in lines), column
     best = report.study.trials[report.top[0]]
     assert f"trial {best.number} ({best.value:.5g})" in text
-    assert lines[-1] == report.advice
+    assert text.replace("\n", " ").endswith(report.advice)
     costs = [r.interval("cost") for r in report.results]
     assert all(0 < c.low <= c.mean <= c.high <= 1 for c in costs)
+
+
+def test_what_is_too_wide_goes_on_below() -> None:
+    names = [f"pruner-{'x' * 30}-{i}" for i in range(2)]
+    stopped = replace(outcomes(20, 0.5)[0], stopped=(10,) * 5)
+    results = tuple(PrunerResult(name, False, stopped, (stopped,) * 20) for name in names)
+    lines = BacktestReport(STUDY, 30, 5.0, tuple(range(5)), results).table().splitlines()
+    assert max(map(len, lines)) <= 100
+    for i in range(5):
+        (header,) = [line for line in lines if f"trial {STUDY.trials[i].number} (" in line]
+        assert header.startswith("pruner")
+    assert sum(line.startswith(names[1]) for line in lines) > 3
+
+
+def test_minutes_saved_where_trials_have_times() -> None:
+    """Of an hour's training of 12 steps each trial stopped at its first saves 55 minutes."""
+    curves = noisy_curves(6)[[0, 1, 2, 4, 5]]
+    study = from_curves(curves, "maximize")
+    hour = replace(study, trials=tuple(replace(t, seconds=3600.0) for t in study.trials))
+    stop_all = ThresholdPruner(lower=10.0)
+    found = backtest(hour, {"all": stop_all}, n_orders=2)
+    assert [o.n_pruned for o in found.results[0].orders] == [5, 5]
+    np.testing.assert_allclose(found.results[0].interval("saved").mean, 5 * 11 / 12)
+    lines = found.table().splitlines()
+    (header,) = [line.split("  ") for line in lines if "ms/decision" in line]
+    assert "min saved" in header
+    assert any(line.startswith("all") and " 275 " in line for line in lines)
+    assert "min saved" not in backtest(study, {"all": stop_all}, n_orders=2).table()
+
+
+def test_a_bar_from_the_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the first replay has ended it says how many there are."""
+    told: list[tuple[int, int]] = []
+    backtest(noisy_curves(6), ["nop"], direction="maximize", n_orders=2,
+             progress=lambda done, total: told.append((done, total)))  # fmt: skip
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    backtest(noisy_curves(6), ["nop"], direction="maximize", n_orders=2, progress=True)
+    assert "0/3" in capsys.readouterr().err
+
+
+def test_in_a_notebook(report: BacktestReport) -> None:
+    assert repr(report).count("\n") == 0
+    assert "18 trials" in repr(report)
+    assert report._repr_html_().startswith("<pre>")
+    table = report.to_dataframe()
+    assert len(table) == len(report.results) * 5
+    nop = table[table["pruner"] == "nop"]
+    assert set(nop["cost"]) == {1.0}
 
 
 def test_the_json(report: BacktestReport) -> None:
@@ -110,6 +170,9 @@ def test_the_figure(report: BacktestReport, tmp_path: Path) -> None:
     figure.savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     left, right = figure.axes
+    (legend,) = figure.legends
+    for axes in (left, right):
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
     drawn = {(round(x, 9), round(y, 9)) for line in left.lines for x, y in line.get_xydata()}
     for r in report.results:
         point = (r.interval("cost").mean, r.interval("regret").mean)

@@ -45,7 +45,7 @@ def decide(rule, forecast, incumbent, step, threshold, **looks):
         (
             0.7,
             0.05,
-            Rule(risk=0.0, threshold=0.0),
+            Rule(threshold=0.0),
             {},
             Reason.BELOW_THRESHOLD,
         ),  # the argument counts
@@ -143,10 +143,12 @@ def test_message_when_minimising():
     )
 
 
-def test_message_names_the_opinions_of_the_forecast():
+def test_the_opinions_of_the_forecast_stand_below_the_message():
     forecast = replace(gaussian(*EXAMPLE), opinions={"curve": 0.0304, "study": 1e-5})
     decision = decide(Rule(), forecast, 0.912, 14, 0.05)
-    assert decision.message.endswith("against best 0.912; P by curve 0.030, study < 0.001")
+    assert decision.message.endswith("against best 0.912")
+    assert "P by" not in decision.message
+    assert decision.in_full == f"{decision.message}\nP by curve 0.030, study < 0.001"
 
 
 @pytest.mark.parametrize(

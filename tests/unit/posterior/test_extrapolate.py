@@ -180,3 +180,10 @@ def test_without_randomness():
 def test_mistakes(values, arguments, message):
     with pytest.raises(ValueError, match=message):
         forecast(values, **{"n_steps": 20, **arguments})
+
+
+def test_it_reads_in_one_line() -> None:
+    ahead = forecast([0.60, 0.71, 0.76, 0.79, 0.81], n_steps=20, direction="maximize")
+    low, high = ahead.interval()
+    median = float(ahead.quantile(0.5))
+    assert repr(ahead) == f"Forecast({median:.4g} [{low:.4g}, {high:.4g}] at position 20)"

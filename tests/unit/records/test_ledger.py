@@ -173,7 +173,7 @@ class TestEntry:
             "engine_status": "ok",
             "look": 6,
             "reason": "UNDECIDED",
-            "message": decision.message,
+            "message": decision.in_full,
             "decided_by": None,
             "action": "continue",
             "milliseconds": 1.5,

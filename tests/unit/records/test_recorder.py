@@ -303,7 +303,7 @@ class TestLedger:
         for row, decision in zip(rows, decisions, strict=True):
             assert (row.step, row.message, row.p_beat, row.threshold, row.incumbent) == (
                 decision.step,
-                decision.message,
+                decision.in_full,
                 decision.p_beat,
                 decision.threshold,
                 decision.incumbent,

@@ -24,8 +24,8 @@ from optuna_lcpruner.records.trial_attributes import AttributeWriter, attributes
 NUMBERS = (
     "lcpruner_p_beat_best",
     "lcpruner_forecast",
-    "lcpruner_forecast_low",
-    "lcpruner_forecast_high",
+    "lcpruner_forecast_lower",
+    "lcpruner_forecast_upper",
 )
 
 
@@ -77,8 +77,8 @@ class TestAttributes:
         assert shown == {
             "lcpruner_p_beat_best": 0.25,
             "lcpruner_forecast": 0.5,
-            "lcpruner_forecast_low": 0.25,
-            "lcpruner_forecast_high": 1.0,
+            "lcpruner_forecast_lower": 0.25,
+            "lcpruner_forecast_upper": 1.0,
             "lcpruner_decided_at_step": 7,
             "lcpruner_reason": "undecided: P = 0.250",
         }

@@ -16,6 +16,7 @@ from helpers import (
     SAYS_CONSTRAINTS,
     good_study,
     good_trials,
+    make_study,
     reports,
     saturating,
     sqlite,
@@ -24,11 +25,11 @@ from histories import SIGN, STARTED, History, control, entry, filled, judged
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from optuna_lcpruner import LearningCurvePruner, Reason
+from optuna_lcpruner import LearningCurvePruner, Reason, explain
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.cli.main import main
 from optuna_lcpruner.records import ledger_writer
-from optuna_lcpruner.records.ledger import COLUMNS, Ledger
+from optuna_lcpruner.records.ledger import COLUMNS, Ledger, LedgerError
 from optuna_lcpruner.records.location import Address
 from optuna_lcpruner.reporting.build_report import report
 from optuna_lcpruner.reporting.report import Report
@@ -123,6 +124,16 @@ class TestReport:
         history.trial(look, value=0.9, steps=full[missing:])
         assert [(row.low, row.n_looks) for row in history.report().accuracy] == [(0.75, 1)]
 
+    def test_the_last_value_rule_knows_what_was_known_then(self, tmp_path: Path) -> None:
+        """Of three trainings that gained 0.1, 0.2 and 0.4 since they were here, those before."""
+        history = History(tmp_path)
+        for gain in (0.1, 0.2, 0.4):
+            history.trial(judged(10, Reason.UNDECIDED, 0.3, value=0.5), value=0.5 + gain)
+        found = history.report().log_scores
+        assert found is not None
+        p = [0.5, *stats.norm.cdf([-0.457 / 0.1, -0.457 / np.sqrt((0.1**2 + 0.2**2) / 2)])]
+        np.testing.assert_allclose(found.last_value, -np.mean(np.log(1 - np.array(p))), rtol=1e-3)
+
     def test_reliability(self, found: Report) -> None:
         rows = {row.low: row for row in found.reliability}
         assert set(rows) == {0.01, 0.3}
@@ -204,7 +215,8 @@ class TestReport:
         found = history.report()
         assert found.n_without == n_without
         said = f"None about 1 finished trial that reported, in {history.url} (a copied study or a "
-        assert (said in str(found)) is (said in found.to_html()) is bool(n_without)
+        text = " ".join(str(found).split())
+        assert (said in text) is (said in found.to_html()) is bool(n_without)
         json.dumps(found.to_dict(), allow_nan=False)
 
     def test_two_objectives(self) -> None:
@@ -323,7 +335,9 @@ class TestCommand:
         assert run() == (0, f"{found}\n", "")
         assert not list(tmp_path.glob("*.html"))
         assert run("--html", "page.html") == (0, f"{found}\n", "")
-        assert (tmp_path / "page.html").read_text("utf-8") == found.to_html()
+        page = (tmp_path / "page.html").read_text("utf-8")
+        assert found._repr_html_() in page
+        assert page.count("<svg") == 3
 
     def test_json(self, run: Callable[..., tuple[int, str, str]]) -> None:
         _, out, _ = run("--json")
@@ -343,3 +357,22 @@ class TestCommand:
         code, out, err = run(*argv)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert words in err
+
+
+class TestWithoutThisPruner:
+    """A study that another pruner ran is told so, and of the back-test."""
+
+    HINT = "seems to have run without LearningCurvePruner: optuna-lcpruner backtest tells"
+
+    def test_it_is_said(self) -> None:
+        study = make_study(good_trials())
+        for ask in (lambda: report(study), lambda: explain(study, 0)):
+            with pytest.raises(LedgerError, match=self.HINT):
+                ask()
+
+    def test_not_of_a_study_of_ours(self) -> None:
+        study = make_study(good_trials(user_attrs={"lcpruner_reason": "undecided"}))
+        for ask in (lambda: report(study), lambda: explain(study, 0)):
+            with pytest.raises(LedgerError) as caught:
+                ask()
+            assert "without LearningCurvePruner" not in str(caught.value)

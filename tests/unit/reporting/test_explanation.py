@@ -26,7 +26,7 @@ from helpers import (
     sqlite,
     watch,
 )
-from histories import entry
+from histories import entry, judged
 from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report
@@ -301,9 +301,9 @@ class TestLedgerLeftBehind:
         said = f"is on record in sqlite:///{pruned} ({HINT})."
         assert explain(copy, 5).summary == f"Trial 5 was pruned; no decision about it {said}"
         assert (
-            f"0 on record.\nNone about 6 finished trials that reported, in sqlite:///{pruned} "
+            f"0 on record. None about 6 finished trials that reported, in sqlite:///{pruned} "
             f"({HINT})."
-        ) in str(report(copy))
+        ) in " ".join(str(report(copy)).split())
 
     def test_by_a_copy_in_another_file(
         self, study: optuna.Study, pruned: Path, tmp_path: Path
@@ -416,3 +416,37 @@ class TestCommand:
         code, out, err = run(*argv)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert words in err
+
+
+class TestSources:
+    """What each source said stands below the sentence, of the look that decided."""
+
+    SAID = "P by curve model 0.044, similar trials < 0.001"
+
+    def shown(self, *entries: LedgerEntry, state: TrialState = TrialState.PRUNED) -> Explanation:
+        return Explanation("s", 7, state, None, True, entries)
+
+    def test_of_a_pruned_trial(self) -> None:
+        early = judged(3, Reason.UNDECIDED, 0.3, message="undecided: words\nP by curve model 0.9")
+        stop = judged(4, Reason.BELOW_THRESHOLD, 0.01, message=f"pruned: words\n{self.SAID}\nmore")
+        found = self.shown(early, stop)
+        assert found.sources == [f"At step 4: {self.SAID}.", "more."]
+        assert str(found).splitlines()[2:4] == found.sources
+        assert "curve model" not in found.summary
+
+    def test_of_another_where_it_came_closest(self) -> None:
+        closest = judged(3, Reason.UNDECIDED, 0.1, message=f"undecided: words\n{self.SAID}")
+        other = judged(4, Reason.UNDECIDED, 0.5, message="undecided: words\nP by curve model 0.9")
+        found = self.shown(closest, other, state=TrialState.COMPLETE)
+        assert found.sources == [f"At step 3: {self.SAID}."]
+
+    def test_nothing_on_record(self) -> None:
+        assert self.shown(judged(4, Reason.BELOW_THRESHOLD, 0.01)).sources == []
+        assert self.shown(entry(0, Reason.STARTUP)).sources == []
+        assert self.shown().sources == []
+
+    def test_a_table_of_pandas_and_one_line(self) -> None:
+        found = self.shown(judged(3, Reason.UNDECIDED, 0.3), judged(4, Reason.BELOW_THRESHOLD, 0.1))
+        assert found.to_dataframe()["p_beat"].tolist() == [0.3, 0.1]
+        assert repr(found).startswith("Explanation('s', 2 decisions: Trial 7 was pruned at step 4")
+        assert found._repr_html_().startswith("<pre>Trial 7 was pruned")

@@ -6,7 +6,11 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
-from histories import filled
+import pytest
+from histories import History, filled, judged
+from optuna.trial import TrialState
+
+from optuna_lcpruner import Reason
 
 
 class Texts(HTMLParser):
@@ -33,8 +37,10 @@ class Texts(HTMLParser):
 
 class TestShown:
     def test_text(self, tmp_path: Path) -> None:
-        text = str(filled(tmp_path).report())
-        for line in (
+        printed = str(filled(tmp_path).report())
+        text = " ".join(printed.split())
+        assert max(map(len, printed.splitlines())) <= 100
+        for words in (
             "Study 's', maximize: 10 trials (4 complete, 1 fail, 4 pruned, 1 running), "
             "16 decisions",
             "Control group: 3 that would have been pruned ran on, 2 to their end.",
@@ -42,11 +48,44 @@ class TestShown:
             "95 % interval [1.26 %, 98.7 %].",
             "117 reports were made; training every pruned trial to its horizon would have taken "
             "52 more (30.8 % of 169).",
-            "At each trial's own pace that is 7.02 min.",
+            "At each trial's own pace that is 7.02 min, beside 3.02 min that were spent.",
             "Shares are weighted: a member of the control group stands for 3 trials.",
         ):
-            assert line in text.splitlines()
+            assert words in text
         assert "75-100 %" in text
+        assert printed.splitlines()[2] == "Saved"
+
+    def test_scores_are_explained(self, tmp_path: Path) -> None:
+        """Without a control group the last-value rule is no fair opponent; with one it is."""
+        words = "That is no fair comparison"
+        assert words not in str(filled(tmp_path).report())
+        history = History(tmp_path, "minimize")
+        history.trial(judged(1, Reason.UNDECIDED, 0.3), value=0.915)
+        stop = judged(3, Reason.BELOW_THRESHOLD, 0.01)
+        history.trial(stop, n=4, state=TrialState.PRUNED)
+        text = " ".join(str(history.report()).split())
+        assert words in text
+        assert "It is the mean of -ln(the probability that was given to what happened)" in text
+        assert "Of the final values about 50 % and 90 % should lie within these intervals." in text
+
+    def test_in_a_notebook_and_in_one_line(self, tmp_path: Path) -> None:
+        found = filled(tmp_path).report()
+        assert repr(found) == (
+            "Report('s', 16 decisions: 4 of 9 pruned, 30.8 % of the steps saved, about 7.02 min)"
+        )
+        assert "<h1>Study &#x27;s&#x27;, maximize: 10 trials" in found._repr_html_()
+        assert found._repr_html_() in found.to_html()
+
+    def test_figures_of_the_page(self, tmp_path: Path) -> None:
+        page = filled(tmp_path).report().to_html(figures=["<svg>one</svg>", "<svg>two</svg>"])
+        assert page.index("<figure><svg>one</svg></figure>") < page.index("<svg>two</svg>")
+
+    def test_tables_of_pandas(self, tmp_path: Path) -> None:
+        found = filled(tmp_path).report()
+        assert found.to_dataframe("closest")["trial"].tolist() == [3, 2, 4]
+        assert found.to_dataframe()["n_looks"].sum() == 6
+        with pytest.raises(ValueError, match="of must be one of"):
+            found.to_dataframe("steps")
 
     def test_html_says_the_same_and_needs_nothing_else(self, tmp_path: Path) -> None:
         odd = '<b>&"it\'s" ü 学</b>'

@@ -26,7 +26,7 @@ def looks(n: int = 1, **changes: Any) -> ScoredForecasts:
     plain: dict[str, Any] = {
         "trial": np.arange(n), "seen": 0.3, "value": 0.5, "low": 0.4, "q25": 0.55, "median": 0.6,
         "q75": 0.65, "high": 0.8, "p_beat": 0.2, "incumbent": 0.7, "final": 0.62, "weight": 1.0,
-        "feasible": True,
+        "feasible": True, "gained": 0.16,
     }  # fmt: skip
     return ScoredForecasts(
         **{key: np.broadcast_to(np.asarray(v), (n,)) for key, v in {**plain, **changes}.items()}
@@ -106,13 +106,14 @@ class TestReliability:
 
 class TestLogScores:
     def test_values(self) -> None:
-        found = log_scores(looks(2, p_beat=[0.25, 0.5], final=[0.6, 0.9], weight=[1.0, 2.0]))
+        found = log_scores(
+            looks(2, p_beat=[0.25, 0.5], final=[0.6, 0.9], weight=[1, 2], gained=[0.01, 0.16])
+        )
         assert found is not None
         np.testing.assert_allclose(found.forecast, -(np.log(0.75) + 2 * np.log(0.5)) / 3)
-        s = np.sqrt((0.1**2 + 2 * 0.4**2) / 3)
-        p = stats.norm.cdf(-0.2 / s)
-        np.testing.assert_allclose(found.last_value, -(np.log(1 - p) + 2 * np.log(p)) / 3)
-        assert found.n_looks == 2
+        p, q = stats.norm.cdf([-0.2 / 0.1, -0.2 / 0.4])
+        np.testing.assert_allclose(found.last_value, -(np.log(1 - p) + 2 * np.log(q)) / 3)
+        assert (found.n_looks, found.n_trials) == (2, 2)
 
     def test_an_infeasible_trial_beats_nothing(self) -> None:
         found = log_scores(looks(2, p_beat=[0.25, 0.5], final=0.9, feasible=[True, False]))
@@ -121,11 +122,26 @@ class TestLogScores:
         p = stats.norm.cdf(-0.2 / 0.4)
         np.testing.assert_allclose(found.last_value, -(np.log(p) + np.log(1 - p)) / 2)
 
-    def test_what_trials_still_gain_is_by_the_fraction_seen(self) -> None:
-        found = log_scores(looks(2, seen=[0.05, 0.9], final=[0.6, 0.9]))
+    def test_nobody_knew_yet_what_trials_gain(self) -> None:
+        found = log_scores(looks(2, final=[0.6, 0.9], gained=np.inf))
         assert found is not None
-        early, late = stats.norm.cdf([-0.2 / 0.1, -0.2 / 0.4])
-        np.testing.assert_allclose(found.last_value, -(np.log(1 - early) + np.log(late)) / 2)
+        np.testing.assert_allclose(found.last_value, np.log(2))
+
+    def test_the_standard_error_is_that_of_a_mean_over_trials(self) -> None:
+        """With a look each it is the usual one; the same look twice tells no more."""
+        rng = np.random.default_rng(2)
+        p, final = rng.uniform(size=50), rng.choice([0.6, 0.8], size=50)
+        once = log_scores(looks(50, p_beat=p, final=final, gained=np.inf))
+        assert once is not None
+        apart = -np.log(np.where(final > 0.7, p, 1 - p)) - np.log(2)
+        np.testing.assert_allclose(once.standard_error, stats.sem(apart))
+        trial, p, final = (np.repeat(v, 2) for v in (np.arange(50), p, final))
+        twice = log_scores(looks(100, trial=trial, p_beat=p, final=final, gained=np.inf))
+        assert twice is not None
+        np.testing.assert_allclose(twice.standard_error, once.standard_error)
+        alone = log_scores(looks(1))
+        assert alone is not None
+        assert alone.standard_error is None
 
     def test_no_probability_is_too_sure(self) -> None:
         found = log_scores(looks(1, p_beat=0.0, final=0.9))
@@ -134,7 +150,7 @@ class TestLogScores:
 
     @pytest.mark.parametrize(("final", "value"), [(0.9, 0.9), (0.5, 0.5), (0.7, 0.7)])
     def test_trainings_that_stand_still(self, final: float, value: float) -> None:
-        found = log_scores(looks(2, final=final, value=value))
+        found = log_scores(looks(2, final=final, value=value, gained=0.0))
         assert found is not None
         np.testing.assert_allclose(found.last_value, 1e-4, rtol=1e-3)
 

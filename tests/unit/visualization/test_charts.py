@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +18,7 @@ import pytest
 from helpers import (
     GOOD_STUDY,
     N_STEPS,
+    finished,
     good_study,
     good_trials,
     make_study,
@@ -23,7 +27,7 @@ from helpers import (
     sqlite,
     watch,
 )
-from histories import History, judged
+from histories import History, entry, judged
 from optuna.trial import TrialState
 
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, visualization
@@ -104,17 +108,47 @@ class TestForecast:
         curve = layer(chart, "Trial 5")
         assert list(curve.x) == list(trial.intermediate_values)
         np.testing.assert_allclose(curve.y, list(trial.intermediate_values.values()))
-        looks = [entry for entry in explain(study, 5).decisions if entry.q50 is not None]
-        band = layer(chart, "Forecast of the final value, 90 %")
-        assert isinstance(band, Band)
-        assert list(band.x) == [entry.step for entry in looks]
-        assert list(band.low) == [entry.q05 for entry in looks]
-        assert list(band.high) == [entry.q95 for entry in looks]
-        assert list(layer(chart, "Forecast of the final value, m").y) == [e.q50 for e in looks]
-        assert list(layer(chart, "Best").y) == [entry.incumbent for entry in looks]
         assert list(layer(chart, "Pruned").x) == [trial.last_step]
         assert len(layer(chart, "Runs on").x) == len(explain(study, 5).decisions) - 1
         assert layer(chart, "Pruned").text[0].startswith("pruned: P = ")
+
+    def test_the_forecasts_before(self, study: optuna.Study) -> None:
+        chart = forecast_chart(study, 7, None)
+        looks = [entry for entry in explain(study, 7).decisions if entry.q50 is not None]
+        before = layer(chart, "Forecasts before")
+        assert isinstance(before, Band)
+        assert len(looks) > 2
+        assert list(before.x) == [entry.step for entry in looks]
+        assert list(before.low) == [entry.q05 for entry in looks]
+        assert list(before.high) == [entry.q95 for entry in looks]
+        best = layer(chart, "Best")
+        assert list(best.x) == [*(entry.step for entry in looks), N_STEPS - 1]
+        assert list(best.y) == [*(entry.incumbent for entry in looks), looks[-1].incumbent]
+
+    def test_the_forecast_is_drawn_to_the_end_of_the_training(self, study: optuna.Study) -> None:
+        """Of a trial stopped at its second report there is one forecast, and most to come."""
+        watch(study, LearningCurvePruner(N_STEPS), reports([0.1, 0.1]))
+        (look,) = [entry for entry in explain(study, 9).decisions if entry.q50 is not None]
+        chart = forecast_chart(study, 9, None)
+        (end,) = layer(chart, "Forecast of the final value").x
+        assert end == N_STEPS - 1
+        forecast = layer(chart, "Forecast of the final value")
+        assert (*forecast.y, *forecast.low, *forecast.high) == (look.q50, look.q05, look.q95)
+        way = layer(chart, "Way there")
+        assert list(way.x) == [1, N_STEPS - 1]
+        assert (list(way.low), list(way.high)) == ([0.1, look.q05], [0.1, look.q95])
+        assert list(layer(chart, "Best").x) == [1, N_STEPS - 1]
+        assert not [one for one in chart.layers if one.name == "Forecasts before, 90 %"]
+
+    def test_the_end_is_a_step(self) -> None:
+        """Steps 500, 1000, ... reach 10 000 at the twentieth report."""
+        steps = range(500, 10_001, 500)
+        study = make_study(finished(reports(saturating(e), steps)) for e in (0.8, 0.84, 0.9))
+        with TemporaryDirectory() as folder:
+            url = f"sqlite:///{folder}/ledger.db"
+            watch(study, LearningCurvePruner(10_000, ledger=url), reports([0.1, 0.1], steps))
+            (end,) = layer(forecast_chart(study, 3, url), "Forecast of the final value").x
+        assert end == 10_000
 
     def test_of_a_complete_trial(self, study: optuna.Study) -> None:
         chart = forecast_chart(study, study.get_trials()[6], None)
@@ -152,17 +186,24 @@ class TestForecasts:
         assert list(ends.y) == [entry.q50 for entry in newest]
         assert list(ends.low) == [entry.q05 for entry in newest]
         assert list(ends.high) == [entry.q95 for entry in newest]
-        assert min(ends.x) > 7
+        assert min(ends.x) > N_STEPS - 1
         assert len(set(ends.x)) == 2
         assert set(layer(chart, "Best").y) == {newest[-1].incumbent}
 
     def test_nothing_runs(self, tmp_path: Path) -> None:
+        """Then it is about the newest pruned trials, and before there are any it has no layers."""
         history = History(tmp_path)
-        history.trial(judged(1, Reason.UNDECIDED, 0.3), value=0.9)
+        history.trial(entry(1, Reason.STARTUP), value=0.9)
+        Ledger(Address(history.url)).append(history.entries)
+        assert forecasts_chart(history.study, history.url).layers == []
+        history.entries.clear()
+        for step in range(2, 9):
+            stop = judged(step, Reason.BELOW_THRESHOLD, 0.01, q50=0.5 + step / 100)
+            history.trial(stop, n=step + 1, state=TrialState.PRUNED)
         history.report()
         chart = forecasts_chart(history.study, history.url)
-        assert chart.title == "Forecasts of 0 Running Trials"
-        assert chart.layers == []
+        assert chart.title == "Forecasts of the Newest 5 Pruned Trials"
+        np.testing.assert_allclose(layer(chart, "Forecast").y, [0.54, 0.55, 0.56, 0.57, 0.58])
 
 
 def test_calibration(study: optuna.Study) -> None:
@@ -172,6 +213,11 @@ def test_calibration(study: optuna.Study) -> None:
     assert isinstance(points, Points)
     assert list(points.x) == [group.p_beat for group in groups]
     assert list(points.y) == [group.beat for group in groups]
+    assert list(points.labels) == [str(group.n_looks) for group in groups]
+    (trace,) = [t for t in visualization.plot_calibration(study).data if t.mode == "markers+text"]
+    assert list(trace.text) == list(points.labels)
+    shown = [text.get_text() for text in with_matplotlib.plot_calibration(study).texts]
+    assert shown == list(points.labels)
     assert layer(chart, "As often").x == layer(chart, "As often").y
 
 
@@ -286,7 +332,21 @@ class TestBothLibraries:
                 names = [trace.name for trace in figure.data if trace.showlegend is not False]
             assert title == chart.title
             assert labels == (chart.x_label, chart.y_label, "log" if chart.log_y else "linear")
-            assert sorted(names) == sorted(one.name for one in chart.layers)
+            assert sorted(names) == sorted(one.name for one in chart.layers if one.name)
+
+    def test_steps_are_whole(self, study: optuna.Study) -> None:
+        """Of a training with four steps neither library writes 0.5."""
+        watch(study, LearningCurvePruner(4), reports([0.1, 0.1]))
+        assert visualization.plot_forecast(study, 9).layout.xaxis.dtick == 1
+        ticks = with_matplotlib.plot_forecast(study, 9).get_xticks()
+        np.testing.assert_array_equal(ticks, np.round(ticks))
+        assert visualization.plot_calibration(study).layout.xaxis.dtick is None
+
+    def test_the_legend_covers_nothing(self, study: optuna.Study) -> None:
+        axes = with_matplotlib.plot_forecast(study, 5)
+        axes.figure.canvas.draw()
+        (legend,) = axes.figure.legends
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
 
     def test_error_bars(self, study: optuna.Study) -> None:
         ends = layer(forecasts_chart(study, None), "Forecast")
@@ -317,7 +377,7 @@ class TestBothLibraries:
         figures = drawn(many.study, 1, ledger=many.url)
         for figure in figures:  # many trials are one line with gaps
             n = len(figure.data) if hasattr(figure, "data") else len(figure.lines)
-            assert n <= 8
+            assert n <= 12
 
     def test_no_ledger(self, drawn: Callable[..., list[Any]]) -> None:
         with pytest.raises(LedgerError):
@@ -348,5 +408,18 @@ class TestBothLibraries:
 
 
 def test_both_have_the_same_functions() -> None:
-    assert visualization.__all__ == with_matplotlib.__all__
+    assert [*visualization.__all__, "svg_figures"] == with_matplotlib.__all__
     assert set(visualization.__all__) == {"plot_forecast", *STUDY_FIGURES}
+
+
+def test_figures_for_a_page(study: optuna.Study) -> None:
+    """SVG elements that a page can hold: no second document, no identifier twice."""
+    figures = with_matplotlib.svg_figures(study)
+    assert len(figures) == 3
+    identifiers = [
+        i for figure in figures for i in set(re.findall(r'<clipPath id="(\w+)"', figure))
+    ]
+    assert len(identifiers) == len(set(identifiers)) >= 3
+    for figure in figures:
+        assert ElementTree.fromstring(figure).tag.endswith("svg")
+        assert figure.startswith("<svg")

@@ -1,0 +1,119 @@
+"""The check before a long search: what three completed trials show of each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from helpers import N_STEPS, constrained, finished, make_study, reports, saturating, sqlite
+
+from optuna_lcpruner import Check, LearningCurvePruner, check
+from optuna_lcpruner.cli.main import main
+
+CURVES = [saturating(end) for end in (0.8, 0.84, 0.9)]
+
+
+def checked(trials: list[optuna.trial.FrozenTrial], direction: str = "maximize",
+            n_steps: int | None = N_STEPS) -> Check:  # fmt: skip
+    return check(make_study(trials, direction), LearningCurvePruner(n_steps))
+
+
+def problems(found: Check) -> list[str]:
+    return [finding.about for finding in found.problems]
+
+
+def text(found: Check, about: str) -> str:
+    (finding,) = [finding for finding in found.findings if finding.about == about]
+    return finding.text
+
+
+def test_all_as_it_should_be() -> None:
+    found = checked([finished(reports(curve)) for curve in CURVES])
+    assert problems(found) == []
+    assert text(found, "n_steps") == "20, as given; completed trials show 20"
+    assert text(found, "steps") == "a report every 1, from 0 to 19: n_steps is in this unit"
+    assert text(found, "target") == "the objective returns its last report"
+    assert text(found, "pruning") == "by forecast from now on, from the second report on"
+    assert str(found).splitlines()[0].endswith("no problem")
+
+
+def test_before_the_first_trial() -> None:
+    found = checked([], n_steps=None)
+    assert problems(found) == []
+    assert text(found, "n_steps") == "unknown until a trial completes; better pass it"
+    assert text(found, "pruning").startswith("by forecast after 3 more completed trials, ")
+    assert "early ranks" in text(found, "pruning")
+
+
+def test_wrong_direction() -> None:
+    assert problems(checked([finished(reports(c)) for c in CURVES], "minimize")) == ["direction"]
+
+
+def test_another_metric() -> None:
+    trials = [finished(reports(curve), value=-curve[-1]) for curve in CURVES]
+    assert problems(checked(trials)) == ["metric"]
+
+
+def test_another_unit() -> None:
+    found = checked([finished(reports(curve)) for curve in CURVES], n_steps=2000)
+    assert problems(found) == ["n_steps"]
+
+
+def test_folds() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0.8, 0.02, (4, 5))
+    trials = [finished(reports(row), value=float(np.mean(row))) for row in scores]
+    assert "folds" in problems(checked(trials, n_steps=5))
+
+
+def test_constraints_that_no_trial_keeps() -> None:
+    broken = [constrained(finished(reports(curve)), 1.0) for curve in CURVES]
+    assert problems(checked(broken)) == ["constraints"]
+    kept = [constrained(finished(reports(CURVES[0])), 0.0), *broken]
+    assert text(checked(kept), "constraints") == "1 of 4 completed trials keep them"
+
+
+def test_another_pruner_and_several_objectives() -> None:
+    study = make_study(pruner=optuna.pruners.MedianPruner())
+    assert problems(check(study)) == ["pruner"]
+    several = optuna.create_study(directions=["minimize"] * 2, pruner=LearningCurvePruner())
+    assert problems(check(several)) == ["direction"]
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(study_name="s", storage=sqlite(url), direction="maximize")
+    study.add_trials([finished(reports(curve)) for curve in CURVES])
+    argv = ["check", "--storage", url, "--n-steps"]
+    assert main([*argv, "20"]) == 0
+    assert "20, as given" in capsys.readouterr().out
+    assert main([*argv, "2000"]) == 1
+    assert "PROBLEM  n_steps" in capsys.readouterr().out
+    assert main([*argv, "0"]) == 2
+    assert "n_steps must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert 'words="backtest check completion explain report serve"' in script
+    assert "--trial" in script
+
+
+def test_contradictory_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="n_warmup_steps=41 is beyond n_steps=40"):
+        LearningCurvePruner(40, n_warmup_steps=41)
+    LearningCurvePruner(40, n_warmup_steps=40)
+    with pytest.raises(ValueError, match=r"give risk=0\.02 or threshold=0\.05, not both"):
+        LearningCurvePruner(40, risk=0.02, threshold=0.05)
+
+
+def test_did_you_mean() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'closed_form'"):
+        LearningCurvePruner(engine="closed-form")
+    with pytest.raises(ValueError, match="engine must be one of") as caught:
+        LearningCurvePruner(engine="nothing like it")
+    assert "Did you mean" not in str(caught.value)
