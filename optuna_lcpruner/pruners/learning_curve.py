@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast
 
+import numpy as np
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
@@ -26,7 +27,7 @@ from optuna_lcpruner.decision.rule import Rule
 from optuna_lcpruner.decision.self_check import Caution, self_check
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.interface import Engine, FastEngine, StudyKnowledge, Target
-from optuna_lcpruner.pruners._answer import Answer, ask
+from optuna_lcpruner.pruners._answer import Answer, Answers, Case, ask
 from optuna_lcpruner.pruners._memory import DecisionMemory, check_reports
 from optuna_lcpruner.pruners.executor import Background, Question
 from optuna_lcpruner.records.ledger import DecisionContext
@@ -216,6 +217,12 @@ class LearningCurvePruner(BasePruner):
         """
         return self._memory.in_words(lambda: self._decide(study, trial))
 
+    def judge(self, study: Study, trial: FrozenTrial, reader: StudyReader) -> Decision:
+        """As :meth:`decide`, of what this reader knows; remembered and recorded nowhere."""
+        context = DecisionContext(type(self._engine).__name__)
+        with np.errstate(all="ignore"):  # whatever the caller has made errors
+            return self._memory.in_words(lambda: self._judge(study, trial, reader, context))
+
     def _decide(self, study: Study, trial: FrozenTrial) -> Decision:
         decision = self._memory.decide(
             study, trial, lambda reader, context: self._judge(study, trial, reader, context)
@@ -250,7 +257,7 @@ class LearningCurvePruner(BasePruner):
         reports: Reports,
         reader: StudyReader,
         context: DecisionContext,
-    ) -> _Case | Decision:
+    ) -> Case | Decision:
         """Put the trial's curve beside what the study knows, unless that alone decides."""
         warn, step = self._memory.warn_once, reports.step
         maximize = study.direction == StudyDirection.MAXIMIZE
@@ -287,7 +294,7 @@ class LearningCurvePruner(BasePruner):
             return refusal
         context.horizon = curve.horizon
         reached = float(values[-1] if target is Target.LAST else values.max())
-        return _Case(
+        return Case(
             curves=(curve, *self._conditions.earlier(curve, steps, self._rule.patience - 1)),
             knowledge=knowledge,
             step=step,
@@ -313,7 +320,7 @@ class LearningCurvePruner(BasePruner):
             study, trial, curve, steps, self._memory.lock, self._conditions.check_metric
         )
 
-    def _forecast(self, study: Study, trial: FrozenTrial, case: _Case) -> _Answers | Decision:
+    def _forecast(self, study: Study, trial: FrozenTrial, case: Case) -> Answers | Decision:
         """Ask the engine about the curves, here or in the background."""
         curves, step = case.curves, case.step
         if self._background is None or is_made_up(trial):  # could not be told from another one
@@ -328,14 +335,14 @@ class LearningCurvePruner(BasePruner):
         doubt = next((answer.doubt for answer in answers if answer.doubt), "")
         if doubt:
             return abstain(Reason.NOT_CONVERGED, doubt, step)
-        return _Answers(curves, step, answers)
+        return Answers(curves, step, answers)
 
     def _apply_rule(
         self,
         study: Study,
         trial: FrozenTrial,
-        case: _Case,
-        answered: _Answers,
+        case: Case,
+        answered: Answers,
         context: DecisionContext,
     ) -> Decision:
         """Compare P(beat) with the threshold."""
@@ -414,34 +421,6 @@ def forgetful(pruner: LearningCurvePruner, background: Background | None) -> Lea
     other = copy.copy(pruner)
     other._background = background
     return other
-
-
-@dataclass(frozen=True)
-class _Case:
-    """A trial's curves beside what the study knows.
-
-    Attributes:
-        curves: The curve, then as it was at the looks before that patience asks about.
-        knowledge: What the study knows.
-        step: The newest step.
-        incumbent: Best objective value so far, in the metric's units.
-        ahead: Whether the trial already is better.
-    """
-
-    curves: tuple[LearningCurve, ...]
-    knowledge: StudyKnowledge
-    step: int
-    incumbent: float
-    ahead: bool
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """The engine's answers about these curves, the newest of which ends at ``step``."""
-
-    curves: tuple[LearningCurve, ...]
-    step: int
-    answers: list[Answer]
 
 
 def _quiet(topic: str, message: str) -> None:

@@ -40,12 +40,13 @@ class StudyReader:
 
     Args:
         announced: Whether the lengths that trials announce count.
+        record: What was read of these trials before, if anything.
     """
 
-    def __init__(self, announced: bool = True) -> None:
+    def __init__(self, announced: bool = True, record: StudyRecord | None = None) -> None:
         self._announced = announced
         self.stopped: dict[int, int] = {}  # number -> last step at which it was told to stop
-        self._record: StudyRecord | None = None
+        self._record = record
         self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
         self._reading = threading.Lock()
         self._made_up: Recent[Any, tuple[StudyRecord, StudySummary]] = Recent(_MAX_MADE_UP)
