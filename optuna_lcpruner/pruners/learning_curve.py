@@ -32,6 +32,7 @@ from optuna_lcpruner.pruners._memory import DecisionMemory, check_reports
 from optuna_lcpruner.pruners.executor import Background, Question
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked
+from optuna_lcpruner.study.history import StudyRecord
 from optuna_lcpruner.study.reader import StudyReader
 from optuna_lcpruner.study.stand_in import is_made_up
 from optuna_lcpruner.study.standings import Standing
@@ -73,6 +74,9 @@ class LearningCurvePruner(BasePruner):
             never prunes by forecast.
         threshold: Prune below this fixed probability instead; in [0, 1]. The paper's rule is
             ``threshold=0.05`` with ``engine="mcmc"``.
+        n_best: How many trials are wanted, for an ensemble or a second stage: a trial is pruned
+            when it is unlikely to come among the best ``n_best``. The best value is then the
+            ``n_best``-th best, here and in reasons, ledger and report.
         n_startup_trials: Completed trials needed before anything is pruned by forecast.
         n_warmup_steps: No pruning while the step is below this.
         interval_steps: Steps between two looks, counted from ``n_warmup_steps``.
@@ -130,6 +134,7 @@ class LearningCurvePruner(BasePruner):
         *,
         risk: float = 0.04,
         threshold: float | None = None,
+        n_best: int = 1,
         n_startup_trials: int = 3,
         n_warmup_steps: int = 0,
         interval_steps: int = 1,
@@ -155,6 +160,7 @@ class LearningCurvePruner(BasePruner):
             choice("nan_policy", nan_policy, ("prune", "ignore")),
             boolean("check_metric", check_metric),
             boolean("prune_infeasible", prune_infeasible),
+            integer("n_best", n_best, 1),
         )
         self._rule = Rule(
             real("risk", risk, 0.0, 1.0),
@@ -163,6 +169,7 @@ class LearningCurvePruner(BasePruner):
             None
             if stop_below_std is None
             else real("stop_below_std", stop_below_std, 0.0, math.inf),
+            self._conditions.n_best,
         )
         # A fixed threshold is the user's own rule, and without any risk nothing is stopped.
         self._ranks_early = (
@@ -174,13 +181,14 @@ class LearningCurvePruner(BasePruner):
         self._target = choice("target", target, ("auto", "last", "best"))
         self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
         self._engine = engine_of(engine)
+        # A length that the user gave holds whatever trials announce.
+        self._reader = partial(StudyReader, n_steps is None, self._conditions.n_best)
         self._memory = DecisionMemory(
             "LearningCurvePruner",
             _name_of(engine),
             boolean("publish", publish),
             checked(ledger),
-            # A length that the user gave holds whatever trials announce.
-            partial(StudyReader, announced=n_steps is None),
+            self._reader,
         )
         timeout = real("executor_timeout", executor_timeout, 0.0, math.inf)
         self._background = background_of(self, executor, timeout)
@@ -216,12 +224,6 @@ class LearningCurvePruner(BasePruner):
         is judged by what the study says today, and nobody is told of it.
         """
         return self._memory.in_words(lambda: self._decide(study, trial))
-
-    def judge(self, study: Study, trial: FrozenTrial, reader: StudyReader) -> Decision:
-        """As :meth:`decide`, of what this reader knows; remembered and recorded nowhere."""
-        context = DecisionContext(type(self._engine).__name__)
-        with np.errstate(all="ignore"):  # whatever the caller has made errors
-            return self._memory.in_words(lambda: self._judge(study, trial, reader, context))
 
     def _decide(self, study: Study, trial: FrozenTrial) -> Decision:
         decision = self._memory.decide(
@@ -389,7 +391,7 @@ class LearningCurvePruner(BasePruner):
         conditions = self._conditions
         return (
             f"LearningCurvePruner(n_steps={conditions.n_steps}, risk={self._rule.risk}, "
-            f"threshold={self._rule.threshold}, "
+            f"threshold={self._rule.threshold}, n_best={conditions.n_best}, "
             f"n_startup_trials={conditions.n_startup_trials}, "
             f"n_warmup_steps={conditions.n_warmup_steps}, "
             f"interval_steps={conditions.interval_steps}, patience={self._rule.patience})"
@@ -421,6 +423,28 @@ def forgetful(pruner: LearningCurvePruner, background: Background | None) -> Lea
     other = copy.copy(pruner)
     other._background = background
     return other
+
+
+def new_record(pruner: LearningCurvePruner, maximize: bool) -> StudyRecord:
+    """Return what a pruner reads completed trials into, of a study in this direction."""
+    return pruner._reader().new_record(maximize)
+
+
+def decide_about(
+    pruner: LearningCurvePruner, study: Study, trial: FrozenTrial, record: StudyRecord
+) -> Decision:
+    """Decide as for the first time; the decision is remembered and recorded nowhere.
+
+    Args:
+        pruner: Decides.
+        study: The study.
+        trial: The trial.
+        record: Of the study's completed trials, what was read before.
+    """
+    reader = pruner._reader(record=record)
+    context = DecisionContext(type(pruner._engine).__name__)
+    with np.errstate(all="ignore"):  # whatever the caller has made errors
+        return pruner._memory.in_words(lambda: pruner._judge(study, trial, reader, context))
 
 
 def _quiet(topic: str, message: str) -> None:

@@ -14,9 +14,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.validation import choice, integer
 from optuna_lcpruner.decision.decision import Decision
-from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
+from optuna_lcpruner.pruners.learning_curve import (
+    LearningCurvePruner,
+    decide_about,
+    new_record,
+)
 from optuna_lcpruner.study.history import StudyRecord
-from optuna_lcpruner.study.reader import StudyReader
 
 Curve = Mapping[int, float] | ArrayLike
 """Reports by step, or in order from step 0 on."""
@@ -103,7 +106,7 @@ def should_stop(
     asked = _Training.of("curve", curve).trial(len(others), TrialState.RUNNING)
     direction_ = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
     study = cast(Study, _GivenStudy(direction_, (*others, asked)))
-    return pruner.judge(study, asked, StudyReader(record=record))
+    return decide_about(pruner, study, asked, record)
 
 
 def _pruner(n_steps: int | None, settings: Mapping[str, Any]) -> LearningCurvePruner:
@@ -192,7 +195,7 @@ def _history(
 ) -> tuple[StudyRecord, tuple[FrozenTrial, ...]]:
     """What is read of these trainings, at first nothing, and the trials that they are."""
     trials = (training.trial(i, TrialState.COMPLETE) for i, training in enumerate(completed))
-    return StudyRecord(maximize), tuple(trials)
+    return new_record(pruner, maximize), tuple(trials)
 
 
 @dataclass(frozen=True)
