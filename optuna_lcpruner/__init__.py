@@ -7,6 +7,7 @@ from optuna_lcpruner.posterior.extrapolate import forecast
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.pruners.combined import PruneIfAll, PruneIfAny
 from optuna_lcpruner.pruners.executor import worker_processes
+from optuna_lcpruner.pruners.folds import FoldReporter
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 from optuna_lcpruner.pruners.remote import RemotePruner
 from optuna_lcpruner.pruners.should_stop import should_stop
@@ -22,6 +23,7 @@ from optuna_lcpruner.visualization.dashboard import publish_to_dashboard, upload
 __all__ = [
     "Decision",
     "Explanation",
+    "FoldReporter",
     "Forecast",
     "ForecastSampler",
     "Forecaster",

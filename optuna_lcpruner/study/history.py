@@ -40,7 +40,8 @@ MAX_CURVES = 1000  # heuristic
 _MOST_POINTS = 8 * MAX_KNOTS  # heuristic
 """Points kept of a curve: many a knot, so that they fall on those that reports would fall on."""
 
-MIN_REPORTS_TO_JUDGE_DIRECTION = 5  # heuristic
+MIN_REPORTS_TO_JUDGE_DIRECTION = 11  # heuristic
+"""More than ten: the running mean over up to ten folds gets worse wherever the first is easy."""
 
 _WHOLE = 0.9  # heuristic
 """Share of the horizon from which on a training that ended while it was moving counts as whole."""
