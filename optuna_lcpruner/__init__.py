@@ -8,8 +8,10 @@ from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.pruners.check import Check, check
 from optuna_lcpruner.pruners.combined import PruneIfAll, PruneIfAny
 from optuna_lcpruner.pruners.executor import worker_processes
+from optuna_lcpruner.pruners.folds import FoldReporter
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 from optuna_lcpruner.pruners.remote import RemotePruner
+from optuna_lcpruner.pruners.should_stop import should_stop
 from optuna_lcpruner.reporting.build_report import report
 from optuna_lcpruner.reporting.explanation import Explanation, explain
 from optuna_lcpruner.reporting.report import Report
@@ -24,6 +26,7 @@ __all__ = [
     "Check",
     "Decision",
     "Explanation",
+    "FoldReporter",
     "Forecast",
     "ForecastSampler",
     "Forecaster",
@@ -44,6 +47,7 @@ __all__ = [
     "report",
     "requeue",
     "set_n_steps",
+    "should_stop",
     "summary",
     "upload_forecast",
     "worker_processes",

@@ -92,7 +92,7 @@ class Decision:
         step: The step it was made at, None before the first report.
         p_beat: Posterior probability that the trial ends better than the incumbent.
         threshold: The value that ``p_beat`` was compared with.
-        incumbent: Best objective value of the completed trials.
+        incumbent: Best objective value of the completed trials; with ``n_best=k`` the k-th best.
         decided_by: Names of the pruners that decided, where several were asked: those that would
             prune, or those that would not and so kept the trial. Empty where
             LearningCurvePruner was asked alone.

@@ -58,6 +58,7 @@ class Preconditions:
         check_metric: Whether reports that do not fit the returned values or the study's direction
             keep trials from being pruned.
         prune_infeasible: Whether a broken constraint stops a trial.
+        n_best: How many trials count as the best.
     """
 
     n_steps: int | None
@@ -67,6 +68,7 @@ class Preconditions:
     nan_policy: str
     check_metric: bool = True
     prune_infeasible: bool = False
+    n_best: int = 1
 
     def __post_init__(self) -> None:
         if self.n_steps is not None and self.n_warmup_steps > self.n_steps:
@@ -137,6 +139,10 @@ class Preconditions:
                 Reason.NO_BEST_VALUE,
                 f"none of {summary.n_completed} completed trials keeps the constraints",
                 step,
+            )
+        if summary.n_feasible < self.n_best:  # whatever the trial becomes, it is one of the best
+            return abstain(
+                Reason.NO_BEST_VALUE, f"{summary.n_feasible} of n_best={self.n_best}", step
             )
         if summary.n_curves < self.n_startup_trials:
             without = summary.n_completed - summary.n_curves

@@ -39,6 +39,15 @@ class Rule:
     probability P. So of the trials that are stopped a share of less than ``risk`` would have, and
     of all trials still less. This takes P to be right.
 
+    Where the k best count (``n_best``), P is that of ending among the best k so far, and any one of
+    M trials is among them with probability k / M. So k takes the place of 1 in what shrinks with M:
+
+        threshold = min(risk, 20 k sqrt(risk) / M) * (1 - n / T)
+
+    and ``risk`` bounds the chance that a stopped trial would have come among the best k, by the
+    same argument. It is a chance a stopped trial, so of the best k the share that is lost is no
+    larger than the share of the best one at k = 1, as far as equally many are stopped.
+
     Attributes:
         risk: Bound, under this condition, of the chance that a stopped trial would have become the
             best.
@@ -46,12 +55,14 @@ class Rule:
         patience: Consecutive looks below the threshold that it takes; at least 1.
         stop_below_std: The paper's optimistic rule: stop as well once the predictive standard
             deviation (metric units) is below this and its median is not better than the best.
+        n_best: k, how many trials count as the best; the incumbent is the last of them.
     """
 
     risk: float = 0.04
     threshold: float | None = None
     patience: int = 1
     stop_below_std: float | None = None
+    n_best: int = 1
 
     def __post_init__(self) -> None:
         if self.threshold is not None and self.risk != Rule.risk:
@@ -70,7 +81,8 @@ class Rule:
         """
         if self.threshold is not None:
             return self.threshold
-        return min(self.risk, _LENIENCE * math.sqrt(self.risk) / n_begun) * (1.0 - seen) * caution
+        shrinking = self.n_best * (_LENIENCE * math.sqrt(self.risk) / n_begun)
+        return min(self.risk, shrinking) * (1.0 - seen) * caution
 
     def judge_among(
         self, standing: Standing, seen: float, n_startup_trials: int, requeued: bool
@@ -82,7 +94,8 @@ class Rule:
             threshold = risk * min(1, 6 / (R + 1)) * (1 - n / T).
 
         With R rivals any trial is the best with probability 1 / (R + 1), so among many of them the
-        threshold shrinks, as that of forecasts does in a long study.
+        threshold shrinks, as that of forecasts does in a long study. Among the best k it is with
+        probability k / (R + 1): then it is 6 k in place of 6.
 
         Args:
             standing: Where it stands.
@@ -96,11 +109,13 @@ class Rule:
         n_rivals = standing.n_rivals
         if n_rivals < max(n_startup_trials, _LEAST_RIVALS) or self.patience > 1:
             return None
-        threshold = self.risk * min(1.0, _FEW_RIVALS / (n_rivals + 1.0)) * (1.0 - seen)
+        few = self.n_best * _FEW_RIVALS
+        threshold = self.risk * min(1.0, few / (n_rivals + 1.0)) * (1.0 - seen)
         if not standing.p_best < threshold:
             return None
         p, below = format_distinct(standing.p_best, threshold)
-        detail = f"{standing}, {p_is(p)} < {below} to end best of {n_rivals + 1}"
+        rank = "best" if self.n_best == 1 else f"among the best {self.n_best}"
+        detail = f"{standing}, {p_is(p)} < {below} to end {rank} of {n_rivals + 1}"
         return abstain(Reason.REQUEUED if requeued else Reason.BEHIND, detail, standing.step)
 
     def judge(
@@ -139,7 +154,7 @@ class Rule:
             reason = spare() or reason
         return Decision(
             reason,
-            lambda: _describe(reason, detail, step, incumbent, forecast(), remark),
+            lambda: _describe(reason, detail, step, incumbent, forecast(), remark, self.n_best),
             step,
             p,
             threshold,
@@ -178,11 +193,19 @@ class Rule:
 
 
 def _describe(
-    reason: Reason, detail: str, step: int, incumbent: float, forecast: Forecast, remark: str
+    reason: Reason,
+    detail: str,
+    step: int,
+    incumbent: float,
+    forecast: Forecast,
+    remark: str,
+    n_best: int,
 ) -> Description:
     """Put a judgement of this forecast into words and numbers."""
     low, middle, high = (float(q) for q in forecast.quantile([0.05, 0.5, 0.95]))
     words = sentence(reason, detail, step, incumbent, middle, low, high)
+    if n_best > 1:
+        words += f", the last of the best {n_best}"
     details = [more for more in (forecast.remark, remark) if more]
     if forecast.opinions:
         sources = (f"{name} {probability(q)}" for name, q in forecast.opinions.items())

@@ -8,7 +8,8 @@ present rule would have stopped a trial that did beat the best, and the threshol
     caution  =  max(min P / threshold, 1/20)
 
 so that it would not have. It follows from the completed trials alone, so every worker comes to the
-same; it is worked out once each time another trial completes.
+same; it is worked out once each time another trial completes. Where the k best count (``n_best``),
+it is the last of these that is replayed, against the one that comes after it.
 """
 
 from __future__ import annotations
@@ -32,18 +33,23 @@ class Caution:
     Attributes:
         factor: What the threshold is multiplied by, in (0, 1].
         position: Of the report at which the best trial would have been stopped; None if nowhere.
+        n_best: How many trials count as the best.
     """
 
     factor: float = 1.0
     position: float | None = None
+    n_best: int = 1
 
     @property
     def remark(self) -> str:
         """What a reason says of it; nothing where the rule stays as it is."""
         if self.position is None:
             return ""
+        best = "study's best trial"
+        if self.n_best > 1:
+            best = f"last of the study's best {self.n_best} trials"
         return (
-            f"threshold lowered to {self.factor:.2g} of itself, since the study's best trial would "
+            f"threshold lowered to {self.factor:.2g} of itself, since the {best} would "
             f"have been stopped at report {self.position:g}"
         )
 
@@ -74,5 +80,6 @@ def self_check(
         threshold = rule.threshold_at(others.final.size + 1, curve.seen)
         p, _ = engine.p_and_forecast(curve, others)
         if p < threshold * caution.factor:
-            caution = Caution(max(p / threshold, _LEAST), float(positions[n - 1]))
+            factor = max(p / threshold, _LEAST)
+            caution = Caution(factor, float(positions[n - 1]), rule.n_best)
     return caution

@@ -65,9 +65,14 @@ class LogRegret:
     gap: float
 
     @classmethod
-    def of(cls, best: float, final: Array, unit: float) -> LogRegret:
-        """From the study's best value, its trials' final values and its working unit."""
-        return cls(best, max(best - float(np.median(final)), _LEAST_GAP * unit))
+    def of(cls, best: float, final: Array, unit: float, n_best: int = 1) -> LogRegret:
+        """From the study's best value, its trials' final values and its working unit.
+
+        Where several count as the best, and ``best`` is the last of them, it may be near the median
+        or below it: then the gap is that of the first.
+        """
+        first = best if n_best == 1 else max(best, float(np.max(final)))
+        return cls(best, max(first - float(np.median(final)), _LEAST_GAP * unit))
 
     def of_values(self, values: Array) -> Array:
         """The x of oriented values, any shape; kept between -20 and 1e6."""
@@ -167,7 +172,9 @@ class ComparisonCurves:
         return np.asarray(self._without_lowest.var(axis=0))
 
     @classmethod
-    def of(cls, completed: Array, final: Array, best: float, unit: float) -> ComparisonCurves:
+    def of(
+        cls, completed: Array, final: Array, best: float, unit: float, n_best: int = 1
+    ) -> ComparisonCurves:
         """From a study's completed trials.
 
         Args:
@@ -175,8 +182,9 @@ class ComparisonCurves:
             final: Their final (objective) values, oriented, shape (N,).
             best: The study's best objective value, oriented.
             unit: The study's working unit.
+            n_best: How many trials count as the best; ``best`` is the last of them.
         """
-        regret = LogRegret.of(best, final, unit)
+        regret = LogRegret.of(best, final, unit, n_best)
         return cls(regret.of_values(completed), regret.of_values(final), regret)
 
     def analogues(self, values: Array, ahead: NDArray[np.int64]) -> Analogues:

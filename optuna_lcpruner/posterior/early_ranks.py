@@ -23,6 +23,10 @@ ranks tell nothing. So, of R rivals,
 
     P = 0.9 Q + 0.1 / (R + 1).
 
+With ``n_best`` = k it is among the best k if fewer than k of its rivals end above. Given where it
+ends these are independent events, so instead of the product there is the lower tail of their
+Poisson-binomial distribution, and k / (R + 1), at most 1, instead of 1 / (R + 1).
+
 Source: a Gaussian copula of ranks whose correlation is that of an Ornstein-Uhlenbeck process in log
 time; Fisher 1921, "On the probable error of a coefficient of correlation deduced from a small
 sample". The constants are those of thirty recorded studies, see docs/benchmarks.md.
@@ -103,8 +107,15 @@ def weights_of_kappa(moves: Sequence[tuple[float, Array, Array]]) -> Array:
     return np.asarray(weights / weights.sum() @ _TRANSITION)
 
 
-def p_best(z: float, seen: float, rivals: Array, rivals_seen: Array, weights: Array) -> float:
-    """Return P that a training ends best of all, itself and its rivals.
+def p_best(
+    z: float,
+    seen: float,
+    rivals: Array,
+    rivals_seen: Array,
+    weights: Array,
+    n_best: int = 1,
+) -> float:
+    """Return P that a training ends best of all, or among the best, itself and its rivals.
 
     Args:
         z: Normal score of its rank.
@@ -112,15 +123,39 @@ def p_best(z: float, seen: float, rivals: Array, rivals_seen: Array, weights: Ar
         rivals: Normal scores of the others, shape (R,).
         rivals_seen: Shares of theirs that are done, shape (R,).
         weights: Probability of each kappa, shape (K,).
+        n_best: How many are the best.
     """
     rho, rho_of_rivals = seen**KAPPA, rivals_seen[:, None] ** KAPPA
     own = np.sqrt(1.0 - np.minimum(rho, _CERTAIN) ** 2)
     end = rho * z + own * _NODES[:, None]
     # Where a rival's end is known there is a step: so wide that the nodes do not miss it.
     spread = np.sqrt(1.0 - np.minimum(rho_of_rivals, 1.0) ** 2 + (0.4 * _GAP * own) ** 2)
-    ahead = ndtr((end[:, None] - rho_of_rivals * rivals[:, None]) / spread).prod(axis=1)
-    by_rank = float(weights @ (_DENSITY @ ahead))
-    return (1.0 - _OTHERWISE) * by_rank + _OTHERWISE / (rivals.size + 1.0)
+    ahead = ndtr((end[:, None] - rho_of_rivals * rivals[:, None]) / spread)
+    by_rank = float(weights @ (_DENSITY @ _few_behind(ahead, n_best)))
+    return (1.0 - _OTHERWISE) * by_rank + _OTHERWISE * min(1.0, n_best / (rivals.size + 1.0))
+
+
+def _few_behind(ahead: Array, n_best: int) -> Array:
+    """P that of independent events, given P of each, fewer than ``n_best`` do not come about.
+
+    That is the lower tail of a Poisson-binomial distribution, built up event by event.
+
+    Args:
+        ahead: P of each event, shape (..., R, K).
+        n_best: At least 1.
+
+    Returns:
+        Shape (..., K).
+    """
+    if n_best == 1:
+        return np.asarray(ahead.prod(axis=-2))
+    missed = np.zeros((n_best, *ahead.shape[:-2], ahead.shape[-1]))  # P of 0, 1, ... so far
+    missed[0] = 1.0
+    for j in range(ahead.shape[-2]):
+        p = ahead[..., j, :]
+        missed[1:] = missed[1:] * p + missed[:-1] * (1.0 - p)
+        missed[0] *= p
+    return np.asarray(missed.sum(axis=0))
 
 
 def _transition() -> Array:

@@ -36,6 +36,8 @@ class StudyKnowledge:
         final: Their objective values, oriented, shape (N,).
         n_completed: N, the trials of which the best value is the best; by default all that are
             here. Those that break the study's constraints are none of them.
+        n_best: k, how many trials count as the best; what is to be beaten, and is called the best
+            value here, is the k-th best value.
 
     What engines work out of it once for all trials, they keep with :meth:`cached`.
     """
@@ -45,6 +47,7 @@ class StudyKnowledge:
     completed: Array = field(default_factory=lambda: np.empty((0, 0)))
     final: Array = field(default_factory=lambda: np.empty(0))
     n_completed: int | None = None
+    n_best: int = 1
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def cached(self, key: Hashable, make: Callable[[], Made]) -> Made:
@@ -56,9 +59,9 @@ class StudyKnowledge:
     def without(self, index: int) -> StudyKnowledge | None:
         """Return what the study would know without one of the completed trials.
 
-        Its best value is then the best of the others that are not better than this one, which can
-        only be trials that break constraints. What engines have cached is kept where it does not
-        depend on single trials: shapes and noise.
+        Its best value is then the best of the others that are not better than this one: with
+        ``n_best`` = 1 only trials that break constraints can be better. What engines have cached
+        is kept where it does not depend on single trials: shapes and noise.
 
         Args:
             index: The trial's row in ``completed``.
@@ -73,7 +76,8 @@ class StudyKnowledge:
         start = min(self.scale.location, float(np.min(lower)))
         scale = spanning(start, float(np.max(lower)), self.scale.maximize)
         n = None if self.n_completed is None else max(self.n_completed - 1, 0)
-        other = StudyKnowledge(scale, self.target, np.delete(self.completed, index, 0), final, n)
+        completed = np.delete(self.completed, index, 0)
+        other = StudyKnowledge(scale, self.target, completed, final, n, self.n_best)
         other._made.update({key: made for key, made in self._made.items() if key != "peers"})
         return other
 
@@ -82,7 +86,7 @@ class StudyKnowledge:
 
     @property
     def best(self) -> float:
-        """Best objective value of the study, oriented; it is 1 on the working scale."""
+        """Value to beat, the study's ``n_best``-th best, oriented; 1 on the working scale."""
         return self.scale.location + self.scale.unit
 
     @property
@@ -106,8 +110,11 @@ class StudyKnowledge:
 
     @property
     def base_rate(self) -> float:
-        """Chance of a trial to beat the best before its curve is seen, 1 / (N + 1)."""
-        return 1.0 / (self.n + 1.0)
+        """Chance of a trial to beat the best before its curve is seen, k / (N + 1).
+
+        Of N + 1 trials, any of them may be the new one, k are the best k; all, if there are fewer.
+        """
+        return min(1.0, self.n_best / (self.n + 1.0))
 
     def on_scale(self, scale: Scale) -> StudyKnowledge:
         """Return the same knowledge on another working scale, with what is cached."""

@@ -20,6 +20,10 @@ While few trials have completed there is one source more, the rank of the trial 
 as far (:mod:`~optuna_lcpruner.posterior.early_ranks`): logit P goes plausible / (N + 1) of the way
 to what it says.
 
+Where the k best count (``n_best``), y* is the k-th best value. The odds 1 / (N + 1) are those of a
+probability 1 / (N + 2), so of k they are k / (N + 2 - k): the first summand is
+ln k - ln(N + 2 - k).
+
 How the final value lies on either side of y* is left to the mixture of both, in which the ensemble
 counts as one more neighbour: weight 1 / (k + 1), the analogues k / (k + 1). Pool and mixture are
 joined by Jeffrey's rule: the mass above y* is P, the mass below it 1 - P, the mixture's shape is
@@ -122,8 +126,10 @@ class OpinionPool:
             similar = found.plausible * a if knowledge.best_has_curve else 0.0
             own = 0.0 if _in_a_transient(curve, knowledge, found) else e + a - similar
             unlike = (1.0 - found.plausible) * min(knowledge.n, _MOST_OF_ANOTHER_KIND)
+            k, n = knowledge.n_best, found.plausible * knowledge.n + unlike
             log_odds = (
-                -math.log(found.plausible * knowledge.n + unlike + 1.0)
+                math.log(k)
+                - math.log(max(n + (2.0 - k), 1.0))
                 + self.offset
                 + self.fade * math.sqrt(curve.seen)
                 + similar * _logit(p_analogues)
@@ -163,7 +169,11 @@ class _Opinions:
 
 def _peers(knowledge: StudyKnowledge) -> analogues.ComparisonCurves:
     return analogues.ComparisonCurves.of(
-        knowledge.completed, knowledge.final, knowledge.best, knowledge.scale.unit
+        knowledge.completed,
+        knowledge.final,
+        knowledge.best,
+        knowledge.scale.unit,
+        knowledge.n_best,
     )
 
 

@@ -1,4 +1,4 @@
-"""What an engine answers about a curve: P(beat) at once, the forecast when it is wanted."""
+"""What an engine is asked about a trial, and its answer: P(beat), the forecast when wanted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,25 @@ from functools import cache
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior.forecast import Forecast
 from optuna_lcpruner.posterior.interface import Engine, StudyKnowledge
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trial's curves beside what the study knows.
+
+    Attributes:
+        curves: The curve, then as it was at the looks before that patience asks about.
+        knowledge: What the study knows.
+        step: The newest step.
+        incumbent: Best objective value so far, in the metric's units.
+        ahead: Whether the trial already is better.
+    """
+
+    curves: tuple[LearningCurve, ...]
+    knowledge: StudyKnowledge
+    step: int
+    incumbent: float
+    ahead: bool
 
 
 @dataclass(frozen=True)
@@ -26,6 +45,15 @@ class Answer:
         found = forecast.diagnostics
         doubt = "" if found is None or found.converged else found.status
         return cls(_checked(forecast.p_beats(incumbent)), lambda: forecast, doubt)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The engine's answers about these curves, the newest of which ends at ``step``."""
+
+    curves: tuple[LearningCurve, ...]
+    step: int
+    answers: list[Answer]
 
 
 def ask(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast
 
+import numpy as np
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
@@ -26,11 +27,12 @@ from optuna_lcpruner.decision.rule import Rule
 from optuna_lcpruner.decision.self_check import Caution, self_check
 from optuna_lcpruner.posterior.engines import engine_of
 from optuna_lcpruner.posterior.interface import Engine, FastEngine, StudyKnowledge, Target
-from optuna_lcpruner.pruners._answer import Answer, ask
+from optuna_lcpruner.pruners._answer import Answer, Answers, Case, ask
 from optuna_lcpruner.pruners._memory import DecisionMemory, check_reports
 from optuna_lcpruner.pruners.executor import Background, Question
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked
+from optuna_lcpruner.study.history import StudyRecord
 from optuna_lcpruner.study.reader import StudyReader
 from optuna_lcpruner.study.stand_in import is_made_up
 from optuna_lcpruner.study.standings import Standing
@@ -72,6 +74,9 @@ class LearningCurvePruner(BasePruner):
             never prunes by forecast.
         threshold: Prune below this fixed probability instead; in [0, 1]. The paper's rule is
             ``threshold=0.05`` with ``engine="mcmc"``.
+        n_best: How many trials are wanted, for an ensemble or a second stage: a trial is pruned
+            when it is unlikely to come among the best ``n_best``. The best value is then the
+            ``n_best``-th best, here and in reasons, ledger and report.
         n_startup_trials: Completed trials needed before anything is pruned by forecast.
         n_warmup_steps: No pruning while the step is below this.
         interval_steps: Steps between two looks, counted from ``n_warmup_steps``.
@@ -128,6 +133,7 @@ class LearningCurvePruner(BasePruner):
         *,
         risk: float = 0.04,
         threshold: float | None = None,
+        n_best: int = 1,
         n_startup_trials: int = 3,
         n_warmup_steps: int = 0,
         interval_steps: int = 1,
@@ -153,6 +159,7 @@ class LearningCurvePruner(BasePruner):
             choice("nan_policy", nan_policy, ("prune", "ignore")),
             boolean("check_metric", check_metric),
             boolean("prune_infeasible", prune_infeasible),
+            integer("n_best", n_best, 1),
         )
         self._rule = Rule(
             real("risk", risk, 0.0, 1.0),
@@ -161,6 +168,7 @@ class LearningCurvePruner(BasePruner):
             None
             if stop_below_std is None
             else real("stop_below_std", stop_below_std, 0.0, math.inf),
+            self._conditions.n_best,
         )
         # A fixed threshold is the user's own rule, and without any risk nothing is stopped.
         self._ranks_early = (
@@ -172,13 +180,14 @@ class LearningCurvePruner(BasePruner):
         self._target = choice("target", target, ("auto", "last", "best"))
         self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
         self._engine = engine_of(engine)
+        # A length that the user gave holds whatever trials announce.
+        self._reader = partial(StudyReader, n_steps is None, self._conditions.n_best)
         self._memory = DecisionMemory(
             "LearningCurvePruner",
             _name_of(engine),
             boolean("publish", publish),
             checked(ledger),
-            # A length that the user gave holds whatever trials announce.
-            partial(StudyReader, announced=n_steps is None),
+            self._reader,
         )
         timeout = real("executor_timeout", executor_timeout, 0.0, math.inf)
         self._background = background_of(self, executor, timeout)
@@ -249,7 +258,7 @@ class LearningCurvePruner(BasePruner):
         reports: Reports,
         reader: StudyReader,
         context: DecisionContext,
-    ) -> _Case | Decision:
+    ) -> Case | Decision:
         """Put the trial's curve beside what the study knows, unless that alone decides."""
         warn, step = self._memory.warn_once, reports.step
         maximize = study.direction == StudyDirection.MAXIMIZE
@@ -286,7 +295,7 @@ class LearningCurvePruner(BasePruner):
             return refusal
         context.horizon = curve.horizon
         reached = float(values[-1] if target is Target.LAST else values.max())
-        return _Case(
+        return Case(
             curves=(curve, *self._conditions.earlier(curve, steps, self._rule.patience - 1)),
             knowledge=knowledge,
             step=step,
@@ -312,7 +321,7 @@ class LearningCurvePruner(BasePruner):
             study, trial, curve, steps, self._memory.lock, self._conditions.check_metric
         )
 
-    def _forecast(self, study: Study, trial: FrozenTrial, case: _Case) -> _Answers | Decision:
+    def _forecast(self, study: Study, trial: FrozenTrial, case: Case) -> Answers | Decision:
         """Ask the engine about the curves, here or in the background."""
         curves, step = case.curves, case.step
         if self._background is None or is_made_up(trial):  # could not be told from another one
@@ -327,14 +336,14 @@ class LearningCurvePruner(BasePruner):
         doubt = next((answer.doubt for answer in answers if answer.doubt), "")
         if doubt:
             return abstain(Reason.NOT_CONVERGED, doubt, step)
-        return _Answers(curves, step, answers)
+        return Answers(curves, step, answers)
 
     def _apply_rule(
         self,
         study: Study,
         trial: FrozenTrial,
-        case: _Case,
-        answered: _Answers,
+        case: Case,
+        answered: Answers,
         context: DecisionContext,
     ) -> Decision:
         """Compare P(beat) with the threshold."""
@@ -381,7 +390,7 @@ class LearningCurvePruner(BasePruner):
         conditions = self._conditions
         return (
             f"LearningCurvePruner(n_steps={conditions.n_steps}, risk={self._rule.risk}, "
-            f"threshold={self._rule.threshold}, "
+            f"threshold={self._rule.threshold}, n_best={conditions.n_best}, "
             f"n_startup_trials={conditions.n_startup_trials}, "
             f"n_warmup_steps={conditions.n_warmup_steps}, "
             f"interval_steps={conditions.interval_steps}, patience={self._rule.patience})"
@@ -415,32 +424,26 @@ def forgetful(pruner: LearningCurvePruner, background: Background | None) -> Lea
     return other
 
 
-@dataclass(frozen=True)
-class _Case:
-    """A trial's curves beside what the study knows.
+def new_record(pruner: LearningCurvePruner, maximize: bool) -> StudyRecord:
+    """Return what a pruner reads completed trials into, of a study in this direction."""
+    return pruner._reader().new_record(maximize)
 
-    Attributes:
-        curves: The curve, then as it was at the looks before that patience asks about.
-        knowledge: What the study knows.
-        step: The newest step.
-        incumbent: Best objective value so far, in the metric's units.
-        ahead: Whether the trial already is better.
+
+def decide_about(
+    pruner: LearningCurvePruner, study: Study, trial: FrozenTrial, record: StudyRecord
+) -> Decision:
+    """Decide as for the first time; the decision is remembered and recorded nowhere.
+
+    Args:
+        pruner: Decides.
+        study: The study.
+        trial: The trial.
+        record: Of the study's completed trials, what was read before.
     """
-
-    curves: tuple[LearningCurve, ...]
-    knowledge: StudyKnowledge
-    step: int
-    incumbent: float
-    ahead: bool
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """The engine's answers about these curves, the newest of which ends at ``step``."""
-
-    curves: tuple[LearningCurve, ...]
-    step: int
-    answers: list[Answer]
+    reader = pruner._reader(record=record)
+    context = DecisionContext(type(pruner._engine).__name__)
+    with np.errstate(all="ignore"):  # whatever the caller has made errors
+        return pruner._memory.in_words(lambda: pruner._judge(study, trial, reader, context))
 
 
 def _quiet(topic: str, message: str) -> None:

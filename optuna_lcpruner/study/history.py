@@ -40,7 +40,8 @@ MAX_CURVES = 1000  # heuristic
 _MOST_POINTS = 8 * MAX_KNOTS  # heuristic
 """Points kept of a curve: many a knot, so that they fall on those that reports would fall on."""
 
-MIN_REPORTS_TO_JUDGE_DIRECTION = 5  # heuristic
+MIN_REPORTS_TO_JUDGE_DIRECTION = 11  # heuristic
+"""More than ten: the running mean over up to ten folds gets worse wherever the first is easy."""
 
 _WHOLE = 0.9  # heuristic
 """Share of the horizon from which on a training that ended while it was moving counts as whole."""
@@ -186,13 +187,15 @@ class StudyRecord:
     Not thread-safe: the pruner preconditions it with its lock.
     """
 
-    def __init__(self, maximize: bool, announced: bool = True) -> None:
+    def __init__(self, maximize: bool, announced: bool = True, n_best: int = 1) -> None:
         """Make an empty record.
 
         Args:
             maximize: The study's direction.
             announced: Whether the lengths that trials announce count.
+            n_best: Of how many best trials the last one is to be beaten.
         """
+        self._n_best = n_best
         self._maximize = maximize
         self._announced = announced
         self._known: dict[int, datetime | None] = {}  # trials read: number -> when completed
@@ -236,7 +239,7 @@ class StudyRecord:
         if self._summary is None:
             table = np.array(self._rows).reshape(-1, len(_COLUMNS))
             columns = {name.split(".")[-1]: table[:, i] for i, name in enumerate(_COLUMNS)}
-            self._summary = StudySummary.of(columns, self._maximize)
+            self._summary = StudySummary.of(columns, self._maximize, self._n_best)
         return self._summary
 
     def _is_another_study(self, trials: Sequence[FrozenTrial], newest: bool) -> bool:
@@ -288,7 +291,7 @@ class StudyRecord:
             return known
         assert summary.scale is not None, "a completed trial comes first"
         curves, final, n_feasible = self.curves(horizon, stride)
-        made = StudyKnowledge(summary.scale, target, curves, final, n_feasible)
+        made = StudyKnowledge(summary.scale, target, curves, final, n_feasible, self._n_best)
         if summary is self._summary:  # else another thread has seen a further trial complete
             self._knowledge[key] = made
         return made

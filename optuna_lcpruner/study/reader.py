@@ -40,17 +40,30 @@ class StudyReader:
 
     Args:
         announced: Whether the lengths that trials announce count.
+        n_best: Of how many best trials the last one is to be beaten.
+        record: What was read of these trials before, if anything.
     """
 
-    def __init__(self, announced: bool = True) -> None:
+    def __init__(
+        self, announced: bool = True, n_best: int = 1, record: StudyRecord | None = None
+    ) -> None:
         self._announced = announced
+        self._n_best = n_best
         self.stopped: dict[int, int] = {}  # number -> last step at which it was told to stop
-        self._record: StudyRecord | None = None
+        self._record = record
         self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
         self._reading = threading.Lock()
         self._made_up: Recent[Any, tuple[StudyRecord, StudySummary]] = Recent(_MAX_MADE_UP)
         self._standings: Standings | None = None
         self._stood: Recent[int, tuple[float, Standing | None]] = Recent(_MAX_STANDINGS)
+
+    def new_record(self, maximize: bool) -> StudyRecord:
+        """Return a record of nothing yet.
+
+        Args:
+            maximize: The study's direction.
+        """
+        return StudyRecord(maximize, self._announced, self._n_best)
 
     def read(
         self, study: Study, maximize: bool, guard: AbstractContextManager[Any]
@@ -100,7 +113,7 @@ class StudyReader:
         key = (maximize, *((t.value, *t.intermediate_values.items()) for t in whole))
         with guard:
             if key not in self._made_up:
-                record = StudyRecord(maximize, self._announced)
+                record = self.new_record(maximize)
                 self._made_up[key] = record, record.update(whole)
             return self._made_up[key]
 
@@ -135,7 +148,7 @@ class StudyReader:
         with guard:
             if self._standings is None:
                 maximize = study.direction == StudyDirection.MAXIMIZE
-                self._standings = Standings(maximize, self._announced)
+                self._standings = Standings(maximize, self._announced, self._n_best)
             self._standings.update((*trials, trial))
             standing = self._standings.standing(trial.number, curve, steps, check_metric)
             self._stood[trial.number] = position, standing
@@ -151,7 +164,7 @@ class StudyReader:
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         with guard:
             if self._record is None:
-                self._record = StudyRecord(maximize, self._announced)
+                self._record = self.new_record(maximize)
             # With a mark one thread reads at a time.
             summary = self._record.update(trials, mark is not None, self.stopped)
             self._read = None if mark is None else (mark, self._record, summary)

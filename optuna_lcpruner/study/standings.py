@@ -57,9 +57,9 @@ class Standing:
         n: Others compared at this step; those that had been stopped before are among them.
         step: The step.
         n_rivals: Others that are under way or have completed.
-        p_best: P that it ends better than all of these.
-        p_beats_completed: P that it ends better than those of them that have completed; None where
-            none has, or few are compared.
+        p_best: P that it ends better than all of these; with ``n_best`` above 1, among the best.
+        p_beats_completed: The same of those of them that have completed; None where none has, or
+            few are compared.
     """
 
     n_ahead: int
@@ -122,9 +122,11 @@ class Standings:
     Args:
         maximize: The study's direction.
         by_length: Whether only trials that announce the same length are compared.
+        n_best: How many trials count as the best.
     """
 
-    def __init__(self, maximize: bool, by_length: bool) -> None:
+    def __init__(self, maximize: bool, by_length: bool, n_best: int = 1) -> None:
+        self._n_best = n_best
         self._sign = 1.0 if maximize else -1.0
         self._by_length = by_length
         self._taken: dict[int, tuple[int, TrialState]] = {}  # number -> reports, state
@@ -201,11 +203,11 @@ class Standings:
         scores, at_steps = compared.newest_ranks(rivals)
         positions = curve.positions[-1] + (at_steps - step) / curve.stride
         seen = np.clip(positions, 1.0, curve.horizon) / curve.horizon
-        p = early_ranks.p_best(z, curve.seen, scores, seen, weights)
+        p = early_ranks.p_best(z, curve.seen, scores, seen, weights, self._n_best)
         have_completed, of_completed = completed[rivals], None
         if have_completed.any() and at.n > _ENOUGH:
             of_completed = early_ranks.p_best(
-                z, curve.seen, scores[have_completed], seen[have_completed], weights
+                z, curve.seen, scores[have_completed], seen[have_completed], weights, self._n_best
             )
         n_ahead = int(np.count_nonzero(at.values > own))
         return Standing(n_ahead, at.n - 1, step, rivals.size, p, of_completed)

@@ -37,10 +37,12 @@ class StudySummary:
         n_completed: Completed trials with a finite value.
         n_feasible: Of these, those that keep the study's constraints.
         n_told_to_stop: Of all of them, those that were told to stop and returned a value.
-        incumbent: Best objective value of the feasible ones; ``-inf`` without any.
+        incumbent: Best objective value of the feasible ones, or the ``n_best``-th best; ``-inf``
+            where there are not so many.
         incumbent_trial: The number of the first trial that has it; None without any.
         lengths: How long their trainings were.
-        scale: 0 is where the study's curves typically start, 1 its best objective value.
+        scale: 0 is where the study's curves typically start, 1 its best objective value. With
+            ``n_best`` above 1 the unit is the same and 1 the ``n_best``-th best value.
         target: Whether the completed trials' values are their last or their best report.
         problem: Why reports and objective value do not belong together, if so.
     """
@@ -57,13 +59,14 @@ class StudySummary:
     problem: MetricProblem | None
 
     @classmethod
-    def of(cls, table: dict[str, Array], maximize: bool) -> StudySummary:
+    def of(cls, table: dict[str, Array], maximize: bool, n_best: int = 1) -> StudySummary:
         """Sum up one row a trial, columns by name, each of shape (n_trials,)."""
         curve, feasible = table["has_curve"] == 1.0, table["feasible"] == 1.0
         value, first, last, best = (
             table[name][curve] for name in ("value", "first", "last", "best")
         )
-        incumbent = float(np.max(table["value"][feasible], initial=-np.inf))
+        kept = np.sort(table["value"][feasible])[::-1][:n_best]
+        incumbent = float(kept[-1]) if kept.size == n_best else -np.inf
         having = table["number"][feasible & (table["value"] == incumbent)]
         typical = _inner(np.concatenate([first, last, table["value"]]))
         target, problem = _relation(value, last, best, typical)
@@ -76,6 +79,7 @@ class StudySummary:
         scale = None
         if np.isfinite(incumbent):
             start = float(np.median(first)) if first.size else incumbent
+            start -= float(kept[0]) - incumbent  # the unit is up to the best value
             scale = spanning(start, incumbent, maximize, fallback=typical)
         return cls(
             maximize,

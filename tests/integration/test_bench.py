@@ -353,6 +353,15 @@ def test_concepts_draws_what_the_page_tells(tmp_path: Path) -> None:
     assert max(ends["40"], ends["24"]) < ends["43"] < best < ends["57"]
 
 
+def test_the_best_three(recorded: list[str]) -> None:
+    output = run("best_k.py", *recorded, "--orders", "1", "--trials", "12")
+    rows = [line.split() for line in output.splitlines()[1:]]
+    assert [row[1] for row in rows] == ["n_best=1", "n_best=3"] * 2
+    for one, three in zip(rows[::2], rows[1::2], strict=True):
+        assert float(one[2]) < float(three[2]) <= 1.0  # what spends more
+        assert float(one[4]) <= float(three[4])
+
+
 def test_reprint(tmp_path: Path) -> None:
     """The commands of the files run, the outputs replace the old ones, the commands stay."""
     sums, kept = tmp_path / "sums.txt", tmp_path / "kept.txt"

@@ -67,6 +67,9 @@ LIGHT = (
     Example(
         "lightgbm_diabetes", ("lightgbm", *BOOSTED), 12, ("rounds", 50), "rounds", 50, 4, every=5
     ),
+    Example(
+        "lightgbm_folds", ("lightgbm", "sklearn"), 10, ("rounds", 20), "rounds", None, 4, every=5
+    ),
     Example("minibatch_loss", ("sklearn",), 12, ("epochs", 2), "iterations", None, looks_every=10),
     Example("noisy_reward", (), 20, ("updates", 20), "updates", 20, first=1),
     Example(
@@ -162,7 +165,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_every_example_is_run() -> None:
     tried = {example.name for example in (*LIGHT, *HEAVY)}
-    assert tried | {"quickstart", "shared"} == {path.stem for path in EXAMPLES.glob("*.py")}
+    elsewhere = {"quickstart", "ray_scheduler", "shared"}
+    assert tried | elsewhere == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
 def test_it_succeeds_without_warnings(run: Run) -> None:
