@@ -251,7 +251,8 @@ class BacktestReport:
         yield "  steps spent  share of the reports made [in nine of ten orders]"
         columns = ["pruner", "steps spent"]
         if self.study.in_hours:
-            yield "  min saved    minutes of training saved, of all workers together"
+            of_all = ", of all workers together" if self.n_workers > 1 else ""
+            yield f"  min saved    minutes of training saved{of_all}"
             columns.append("min saved")
         if self.n_workers > 1:
             alike = "" if self.study.in_hours else ", all steps lasting alike"
@@ -278,7 +279,9 @@ class BacktestReport:
         yield _aligned(rows)
 
     def _within_budget(self) -> Iterator[str]:
-        yield f"with the steps of {self.budget:g} full trainings to spend: is the best found?"
+        plural = "" if self.budget == 1 else "s"
+        whole = f"{self.budget:g} full training{plural}"
+        yield f"with the steps of {whole} to spend: is the best found?"
         yield "  best found   orders in which the study's best trial ran to its end [95 %, %]"
         yield "  regret       as above, against the best of the whole study"
         yield ""

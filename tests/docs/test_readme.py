@@ -85,7 +85,7 @@ def test_the_commands_run(
     assert {
         "explain": f"Trial {pruned} was pruned at step ",
         "report": "What pruning cost",
-        "backtest": "Use lcpruner:risk=",
+        "backtest": "steps spent",
     }[words[0]] in printed
     if "--figure" in words:
         assert Path(words[words.index("--figure") + 1]).is_file()

@@ -108,10 +108,10 @@ class TestOnEveryStorage:
         watching.look(15)
         assert [facts["study"] for facts in watching.named("study_gone")] == ["s"]
         study = optuna.create_study(study_name="s", storage=storage, direction="minimize")
-        study.add_trials(good_trials()[:4])
+        study.add_trials(good_trials()[:4])  # which get worse in this direction
         trial = running(study, BAD[:6])
         watching.look(15)
-        assert verdict_of(study, trial).reason is Reason.ALREADY_BETTER
+        assert verdict_of(study, trial).reason is Reason.WRONG_DIRECTION
         assert not watching.named("cannot_serve")
 
     def test_a_study_made_again_between_two_looks(self, opened: Callable[[], Any]) -> None:

@@ -15,9 +15,14 @@ UNIT = TESTS / "unit"
 ELSEWHERE = {
     "version.py": "integration/test_package.py",
     "_util/arrays.py": None,  # nothing but names of types
+    # By all that makes tables of pandas, and all that looks back.
+    "_util/dataframes.py": "unit/reporting/test_report.py",
+    "reporting/decisions.py": "unit/reporting/test_build_report.py",
     # What people type, and what it does to processes, files and servers.
     "cli/_common.py": "integration/test_cli.py",
     "cli/backtest.py": "integration/test_cli.py",
+    "cli/check.py": "unit/pruners/test_check.py",
+    "cli/completion.py": "unit/pruners/test_check.py",
     "cli/explain.py": "unit/reporting/test_explanation.py",
     "cli/main.py": "integration/test_cli.py",
     "cli/report.py": "unit/reporting/test_build_report.py",

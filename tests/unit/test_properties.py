@@ -120,6 +120,9 @@ def check(decision: Decision, pruner: LearningCurvePruner) -> None:
 def test_never_fails(
     earlier: list[FrozenTrial], curve: dict[int, float], direction: str, options: dict[str, Any]
 ) -> None:
+    n_steps = options.get("n_steps")
+    assume(n_steps is None or options.get("n_warmup_steps", 0) <= n_steps)
+    assume(options.get("threshold") is None or options.get("risk", 0.04) == 0.04)
     study = make_study(earlier, direction)
     pruner = LearningCurvePruner(**options)
     for decision in watch(study, pruner, curve):

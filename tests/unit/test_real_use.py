@@ -183,7 +183,8 @@ class TestConstraints:
         for end in (0.35, 0.4):
             study.add_trial(constrained(finished(reports(curve(end))), 1.0))
         assert train(study, curve(0.9)) is not None
-        assert reason(study).endswith("base rate 0.500")  # but only one is to beat
+        decision = study.pruner.decide(study, study.get_trials()[-1])  # type: ignore[attr-defined]
+        assert decision.in_full.endswith("base rate 0.500")  # but only one is to beat
 
     @pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
     @pytest.mark.parametrize("wanted", [False, True])
@@ -332,11 +333,11 @@ class TestTheUnitOfSteps:
 class TestTheDirection:
     @staticmethod
     def overfitting(q: float) -> Array:
-        return q + 0.03 * np.arange(5)
+        return q + 0.03 * np.arange(12)
 
     @pytest.mark.parametrize("target", ["auto", "best"])
     def test_the_best_report_may_be_the_first(self, target: str, warned: list[str]) -> None:
-        study = study_with(LearningCurvePruner(n_steps=5, target=target))
+        study = study_with(LearningCurvePruner(n_steps=12, target=target))
         stopped = [
             train(study, self.overfitting(q), value=q)
             for q in np.random.default_rng(1).uniform(0.2, 0.8, 20)
@@ -345,14 +346,14 @@ class TestTheDirection:
         assert sum(n is not None for n in stopped) > 5
 
     def test_it_can_be_overruled(self, warned: list[str]) -> None:
-        study = study_with(LearningCurvePruner(n_steps=5, check_metric=False))
+        study = study_with(LearningCurvePruner(n_steps=12, check_metric=False))
         for q in (0.3, 0.35, 0.4, 0.45, 0.5):
             study.add_trial(finished(reports(self.overfitting(q))))
         assert train(study, self.overfitting(0.9)) is not None
         assert not warned
 
     def test_the_warning_names_the_causes(self, warned: list[str]) -> None:
-        study = study_with(LearningCurvePruner(n_steps=5))
+        study = study_with(LearningCurvePruner(n_steps=12))
         for q in (0.3, 0.35, 0.4, 0.45, 0.5):
             study.add_trial(finished(reports(self.overfitting(q))))
         assert train(study, self.overfitting(0.9)) is None

@@ -292,9 +292,10 @@ def test_the_report_names_the_workers_and_the_unit_of_time() -> None:
     report = backtest(timed([3.0, 1.0, 1.0, 2.0, 1.0]), ["nop", "median"], **settings)
     lines = report.table().splitlines()
     assert lines[1].startswith("replayed by 2 workers in 2 random orders")
-    assert lines[2] == "time: until the last of these trials has ended, in hours"
+    assert "  time         until the last of these trials has ended, in hours" in lines
     head, nop = (next(line for line in lines if line.startswith(s)) for s in ("pruner", "nop"))
-    assert head[: head.index("time") + 4].split() == ["pruner", "steps", "spent", "time"]
+    columns = head[: head.index("time") + 4].split()
+    assert columns == ["pruner", "steps", "spent", "min", "saved", "time"]
     mean = report.results[0].interval("duration").mean
     assert nop[: head.index("time") + 4].split()[-1] == f"{mean:.4g}"
     said = report.to_dict()

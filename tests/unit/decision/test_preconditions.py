@@ -78,7 +78,8 @@ def warn() -> Warnings:
 def test_looks(warm_up: int, interval: int, steps: Any, looks: list[int]) -> None:
     """A look is the first report of each interval, counted from the end of the warm-up."""
     steps = np.array(steps)
-    found = conditions(n_warmup_steps=warm_up, interval_steps=interval).looks(steps)
+    settings = {"n_steps": 5000, "n_warmup_steps": warm_up, "interval_steps": interval}
+    found = conditions(**settings).looks(steps)
     assert steps[found].tolist() == looks
 
 

@@ -126,13 +126,14 @@ class TestWhoDecided:
         assert [row.action for row in rows] == ["continue"] * 8 + ["prune"]
         last = rows[-1]
         assert (last.reason, last.decided_by) == ("OTHER_PRUNER", "Says")
-        assert said == f"pruned by Says (LearningCurvePruner: {last.message})"
+        assert said == f"pruned by Says (LearningCurvePruner: {last.message.splitlines()[0]})"
         assert last.p_beat is not None
         assert last.p_beat > 0.05
         assert last.q50 is not None
         assert f"Trial {trial.number}: {said}" in logged
         words = str(explain(study, trial.number))
-        assert words.startswith(f"Trial {trial.number} was pruned at step 8 {said[7:]}.")
+        story = f"Trial {trial.number} was pruned at step 8 {said[7:]}."
+        assert " ".join(words.split()).startswith(story)
         assert "pruned by another pruner" in words.splitlines()[-1]
 
     def test_ours(self, studies: Callable[[BasePruner], Study]) -> None:
@@ -143,7 +144,8 @@ class TestWhoDecided:
         last = on_record(study, trial)[-1]
         assert (last.reason, last.action) == ("BELOW_THRESHOLD", "prune")
         assert last.decided_by == "LearningCurvePruner"
-        assert said == f"pruned by LearningCurvePruner: {last.message.removeprefix('pruned: ')}"
+        ours_said = last.message.splitlines()[0].removeprefix("pruned: ")
+        assert said == f"pruned by LearningCurvePruner: {ours_said}"
         assert explain(study, trial.number).summary.startswith(
             f"Trial {trial.number} was pruned at step {last.step} by LearningCurvePruner, look "
         )

@@ -49,8 +49,8 @@ DOOMED = BAD[:12]
 NUMBERS = (
     "lcpruner_p_beat_best",
     "lcpruner_forecast",
-    "lcpruner_forecast_low",
-    "lcpruner_forecast_high",
+    "lcpruner_forecast_lower",
+    "lcpruner_forecast_upper",
 )
 
 
@@ -423,7 +423,7 @@ class TestLedger:
         assert [len(rows_of(study, i, setting)) for i in (-2, -1)] == [2, 3]
         assert {row.engine for row in rows_of(study, setting=setting)} == {"closed_form"}
 
-    @pytest.mark.parametrize("warm_up", [0, 100])
+    @pytest.mark.parametrize("warm_up", [0, 19])
     def test_the_study_is_not_read_for_it(self, warm_up: int, tmp_path: Path) -> None:
         def n_reads(setting: Any) -> int:
             storage = CountingStorage()

@@ -323,7 +323,7 @@ def test_among_forecasts_it_is_a_source_that_fades(n_completed, asked):
     completed = [good_trials()[i % 5] for i in range(n_completed)]
     study, trial, sign = crowd(LearningCurvePruner(N_STEPS), completed=completed)
     train(trial, sign, level=0.5, n=3)
-    words = study.pruner.decide(study, study.get_trials()[-1]).words
+    words = study.pruner.decide(study, study.get_trials()[-1]).in_full
     assert words.startswith(("undecided", "pruned: P"))
     assert ("early ranks" in words) is asked
 
@@ -338,7 +338,7 @@ def test_the_share_of_early_ranks():
         for step, value in enumerate((0.2, 0.4, 0.5)):
             trial.report(value, step)
         answers[compares] = pruner.decide(study, study.get_trials()[-1])
-    by_ranks = float(answers[True].words.split("early ranks ")[1].split(";")[0])
+    by_ranks = float(answers[True].in_full.split("early ranks ")[1].split()[0])
     odds = {key: math.log(one.p_beat / (1 - one.p_beat)) for key, one in answers.items()}
     n = len(completed)
     expected = (n * odds[False] + math.log(by_ranks / (1 - by_ranks))) / (n + 1)

@@ -215,8 +215,9 @@ class TestMetricProblem:
         ("curves", "wrong"),
         [
             ([1.0 - saturating(e) for e in GOOD_ENDS], True),
-            ([1.0 - saturating(e) for e in GOOD_ENDS[:4]], False),
-            ([1.0 - saturating(e)[:4] for e in GOOD_ENDS], False),
+            ([1.0 - saturating(e) for e in GOOD_ENDS[:3]], True),
+            ([1.0 - saturating(e) for e in GOOD_ENDS[:2]], False),
+            ([1.0 - saturating(e)[:10] for e in GOOD_ENDS], False),
             ([1.0 - saturating(e, 1000) for e in GOOD_ENDS], True),
             ([saturating(e) for e in GOOD_ENDS], False),
             ([BAD] * 5, False),
@@ -226,7 +227,8 @@ class TestMetricProblem:
         ],
         ids=[
             "getting worse",
-            "four trials",
+            "three trials",
+            "two trials",
             "short",
             "long",
             "getting better",
