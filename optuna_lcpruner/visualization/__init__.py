@@ -180,7 +180,7 @@ def _traces(go: Any, layer: Line | Band | Points) -> list[Any]:
             mode="markers+text" if layer.labels else "markers",
             text=list(layer.labels or layer.text) or None,
             hovertext=list(layer.text) or None,
-            textposition="top left",
+            textposition="middle right",
             marker={"color": layer.color, "symbol": layer.symbol, "size": layer.size},
             **bars,
         )

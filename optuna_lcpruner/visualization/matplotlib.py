@@ -154,7 +154,7 @@ def _draw(axes: Any, layer: Line | Band | Points) -> None:
             label=layer.name,
         )  # fmt: skip
         for at, value, label in zip(x, y, layer.labels, strict=False):
-            axes.annotate(label, (at, value), (-4, 6), textcoords="offset points", ha="right")
+            axes.annotate(label, (at, value), (6, -3), textcoords="offset points")
         if layer.low:
             axes.vlines(x, _floats(layer.low), _floats(layer.high), color=layer.color, lw=1)
 
