@@ -66,16 +66,21 @@ def benchmarks() -> dict[str, str]:
 
 
 def side_by_side() -> str:
-    """The first reason by which one of 16 trainings side by side, epoch by epoch, is stopped."""
-    rates = np.random.default_rng(0).permutation(np.geomspace(0.01, 0.5, 16))
+    """A reason by which one of 24 trainings side by side is stopped before any completes."""
+    rng = np.random.default_rng(0)
+    rates = rng.permutation(np.geomspace(0.01, 0.5, 24))
     study = optuna.create_study(pruner=LearningCurvePruner(n_steps=40))
-    trials = [study.ask() for _ in rates]
-    for epoch in range(40):
-        for trial, rate in zip(trials, rates, strict=True):
-            trial.report(0.1 / rate**0.3 + math.exp(-rate * (epoch + 1)), epoch)
+    trials = {study.ask(): rate for rate in rates}
+    reasons = []
+    for epoch in range(39):
+        for trial, rate in list(trials.items()):
+            loss = 0.1 / rate**0.3 + math.exp(-rate * (epoch + 1)) + rng.normal(0.0, 0.05)
+            trial.report(loss, epoch)
             if trial.should_prune():
-                return study.trials[trial.number].user_attrs["lcpruner_reason"]
-    raise AssertionError("none is stopped")
+                reasons.append(study.trials[trial.number].user_attrs["lcpruner_reason"])
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                del trials[trial]
+    return reasons[len(reasons) // 2]
 
 
 def examples(folder: Path) -> tuple[dict[str, str], str]:
