@@ -31,7 +31,7 @@ def test_the_whole_ones_have_their_last_reports() -> None:
 
 
 def test_or_their_best() -> None:
-    curve = {0: 0.5, 1: 0.2, 2: float("nan"), 3: 0.3}
+    curve = {0: float("nan"), 1: 0.5, 2: 0.2, 3: 0.3}
     trials = [finished(curve, value=0.0)]
     assert [t.value for t in as_reported(trials, asked(2), min)] == [0.2]
     assert [t.value for t in as_reported(trials, asked(2), max)] == [0.5]
