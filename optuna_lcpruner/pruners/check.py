@@ -11,9 +11,10 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.formatting import count, table
+from optuna_lcpruner.curves.horizon import MIN_TRIALS_TO_JUDGE
+from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.decision.preconditions import Preconditions
-from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
-from optuna_lcpruner.study.history import StudyRecord
+from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner, new_record
 from optuna_lcpruner.study.summary import MetricProblem, StudySummary
 
 
@@ -88,7 +89,7 @@ def _findings(study: Study, pruner: BasePruner) -> Iterator[Finding]:
         return
     maximize = study.direction == StudyDirection.MAXIMIZE
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    summary = StudyRecord(maximize).update(completed)
+    summary = new_record(settings, maximize).update(completed)
     yield _length(conditions, summary)
     if summary.n_curves:
         yield _steps(summary)
@@ -141,6 +142,13 @@ def _metric(summary: StudySummary, maximize: bool, checked: bool) -> Iterator[Fi
     if problem is not None and not wrong:
         yield Finding("metric", True, problem.value)
         return
+    if summary.n_curves < MIN_TRIALS_TO_JUDGE:
+        judged = count(MIN_TRIALS_TO_JUDGE, "completed trial")
+        yield Finding("metric", False, f"not judged yet, nor the direction: that takes {judged}")
+        return
+    if not checked:
+        yield Finding("metric", False, "not judged, nor the direction: check_metric=False")
+        return
     yield Finding("metric", False, "the returned value is among the reported ones")
     yield Finding("target", False, f"the objective returns its {summary.target.value} report")
 
@@ -166,11 +174,16 @@ def _folds(completed: Sequence[FrozenTrial]) -> Finding:
 def _pruning(
     pruner: LearningCurvePruner, conditions: Preconditions, summary: StudySummary
 ) -> Finding:
-    needed = conditions.n_startup_trials
-    missing = needed - summary.n_curves
-    when = "from now on" if missing <= 0 else f"after {count(missing, 'more completed trial')}"
+    refusal = conditions.with_study(summary, 0, lambda topic, message: None)
+    waits = refusal is not None and refusal.reason in (Reason.STARTUP, Reason.NO_BEST_VALUE)
+    if refusal is not None and not waits:
+        return Finding("pruning", False, f"none by forecast: {refusal.message}")
+    missing = max(
+        conditions.n_startup_trials - summary.n_curves, conditions.n_best - summary.n_feasible
+    )
+    when = f"after {count(missing, 'more completed trial')}" if waits else "from now on"
     first = f"from step {conditions.n_warmup_steps} and " if conditions.n_warmup_steps else "from "
     words = f"by forecast {when}, {first}the second report on"
-    if missing > 0 and pruner._ranks_early:
+    if waits and pruner._ranks_early:
         words += "; before that by early ranks, where three other trials are under way"
     return Finding("pruning", False, words)

@@ -48,7 +48,28 @@ def test_before_the_first_trial() -> None:
 
 
 def test_wrong_direction() -> None:
-    assert problems(checked([finished(reports(c)) for c in CURVES], "minimize")) == ["direction"]
+    found = checked([finished(reports(c)) for c in CURVES], "minimize")
+    assert problems(found) == ["direction"]
+    assert text(found, "pruning").startswith("none by forecast: direction looks wrong")
+
+
+def test_what_few_trials_cannot_show_is_not_said() -> None:
+    found = checked([finished(reports(curve), value=7.0) for curve in CURVES[:2]])
+    assert text(found, "metric").startswith("not judged yet")
+    assert text(found, "pruning").startswith("by forecast after 1 more completed trial, ")
+
+
+def test_by_the_settings_of_the_pruner() -> None:
+    study = make_study([finished(reports(curve)) for curve in CURVES], "maximize")
+    found = check(study, LearningCurvePruner(N_STEPS, n_best=5))
+    assert text(found, "pruning").startswith("by forecast after 2 more completed trials, ")
+    unchecked = check(study, LearningCurvePruner(N_STEPS, check_metric=False))
+    assert text(unchecked, "metric").startswith("not judged")
+    longer = [
+        finished(reports(curve), user_attrs={"lcpruner_n_steps": 4 * N_STEPS}) for curve in CURVES
+    ]
+    given = check(make_study(longer, "maximize"), LearningCurvePruner(N_STEPS))
+    assert text(given, "n_steps") == "20, as given; completed trials show 20"
 
 
 def test_another_metric() -> None:
