@@ -15,7 +15,6 @@ orders lie in; that of a share of the orders is Wilson's 95 % confidence interva
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +26,6 @@ from scipy import stats
 
 from optuna_lcpruner._util.dataframes import dataframe
 from optuna_lcpruner._util.formatting import number, table, wrapped
-from optuna_lcpruner._util.validation import missing
 from optuna_lcpruner.backtest.data import RecordedStudy
 
 KEEP = 0.95  # heuristic
@@ -231,10 +229,11 @@ class BacktestReport:
         if self._n_infeasible:
             yield f"{self._n_infeasible} of the trials are infeasible: none of them is the best"
         n_orders = len(self.results[0].orders)
-        yield f"replayed{self._by} in {n_orders} random orders of its trials and the original one"
+        yield f"replayed{self.by} in {n_orders} random orders of its trials and the original one"
 
     @property
-    def _by(self) -> str:
+    def by(self) -> str:
+        """By how many workers it was replayed, if by more than one."""
         return f" by {self.n_workers} workers" if self.n_workers > 1 else ""
 
     @property
@@ -356,7 +355,9 @@ class BacktestReport:
         Raises:
             InputError: If matplotlib is not installed.
         """
-        return _draw(self)
+        from optuna_lcpruner.backtest.figure import draw
+
+        return draw(self)
 
 
 _NUMBERS = ("cost", "regret", "n_pruned", "budget_regret", "ms", "duration", "saved")
@@ -413,77 +414,3 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
         header, *lines = zip(*block, strict=True)
         texts.append(table(header, lines, left=range(len(header))))
     return "\n\n".join(texts)
-
-
-def require_matplotlib() -> None:
-    """An InputError, instead of an ImportError, where matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise missing("a figure", "matplotlib")
-
-
-def _draw(report: BacktestReport) -> Any:
-    require_matplotlib()
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
-
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    n_ours = sum(r.ours for r in report.results)
-    blues = iter([(0.7 - 0.7 * d, 0.82 - 0.5 * d, 1 - 0.3 * d) for d in _depths(n_ours)])
-    markers = iter("^sDvP*X<>hpd" * len(report.results))
-    path = []
-    for i, r in enumerate(report.results):
-        cost, regret, late = (r.interval(m) for m in ("cost", "regret", "budget_regret"))
-        style: dict[str, Any] = {"ms": 7, "elinewidth": 0.8}
-        if r.ours:
-            style |= {"fmt": "o", "color": next(blues)}
-            path.append((cost.mean, regret.mean))
-        else:
-            style |= {"fmt": next(markers), "color": f"C{1 + i % 9}"}
-        kept, found = r.share("kept"), r.share("budget_kept")
-        left.errorbar(
-            cost.mean,
-            regret.mean,
-            _bars(regret),
-            _bars(cost),
-            label=f"{r.pruner}, best kept {kept.count}/{kept.n}",
-            **style,
-        )
-        right.errorbar(late.mean, i, None, _bars(late), **style)
-        right.annotate(
-            f"{found.count}/{found.n}",
-            (1.01, i),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize="small",
-        )
-    if len(path) > 1:
-        left.plot(*zip(*sorted(path), strict=True), color="0.8", lw=1, zorder=0)
-    left.set(xlabel="steps spent", ylabel="regret", title=f"{report.n_trials} trials")
-    left.xaxis.set_major_formatter(PercentFormatter(1.0))
-    left.set_xlim(0, None)
-    right.set_yticks(range(len(report.results)), [r.pruner for r in report.results])
-    right.invert_yaxis()
-    right.set(
-        xlabel="regret; right: best found, in how many orders",
-        title=f"budget of {report.budget:g} full trainings",
-    )
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    orders = len(report.results[0].orders)
-    figure.legend(frameon=False, fontsize="small", loc="outside lower center", ncols=3)
-    figure.suptitle(
-        f"{report.study.name}: mean and 5 %-95 % range over {orders} random orders{report._by}",
-        fontsize="medium",
-    )
-    return figure
-
-
-def _depths(n: int) -> list[float]:
-    return np.linspace(0.4, 1.0, n).tolist() if n > 1 else [0.8] * n
-
-
-def _bars(interval: Interval) -> list[list[float]]:
-    """Lengths of the error bars to either side of the mean, which may lie outside the range."""
-    below, above = interval.mean - interval.low, interval.high - interval.mean
-    return [[max(0.0, below)], [max(0.0, above)]]

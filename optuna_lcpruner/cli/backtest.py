@@ -10,8 +10,9 @@ from typing import Any
 
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import DIRECTIONS, from_study, read_file
+from optuna_lcpruner.backtest.figure import require_matplotlib
 from optuna_lcpruner.backtest.replay import DEFAULT_PRUNERS, pruner_names
-from optuna_lcpruner.backtest.report import BacktestReport, require_matplotlib
+from optuna_lcpruner.backtest.report import BacktestReport
 from optuna_lcpruner.backtest.run import backtest, progress_bar
 from optuna_lcpruner.cli._common import open_study
 

@@ -191,7 +191,7 @@ def test_what_an_extra_brings_is_asked_for(installed: Installed) -> None:
     script = """
 import optuna
 from optuna_lcpruner import publish_to_dashboard
-from optuna_lcpruner.backtest.report import require_matplotlib
+from optuna_lcpruner.backtest.figure import require_matplotlib
 from optuna_lcpruner._util.validation import InputError
 
 study = optuna.create_study()

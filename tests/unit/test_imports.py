@@ -36,7 +36,7 @@ ONLY = {
     "sqlalchemy": {
         "_util.optuna_storage", "records.ledger", "records.location", "cli._common",
     },
-    "matplotlib": {"backtest.report", "visualization.matplotlib"},
+    "matplotlib": {"backtest.figure", "visualization.matplotlib"},
     "pandas": {"_util.dataframes"},
 }  # fmt: skip
 """Third parties that only these modules import."""
