@@ -10,7 +10,7 @@ from optuna.pruners import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner.backtest.report import Outcome
+from optuna_lcpruner.backtest.outcome import Outcome
 
 Array = NDArray[np.float64]
 

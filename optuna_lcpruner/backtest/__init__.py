@@ -7,14 +7,9 @@ from optuna_lcpruner.backtest.data import (
     from_study,
     read_file,
 )
+from optuna_lcpruner.backtest.outcome import Interval, Outcome, PrunerResult, Share
 from optuna_lcpruner.backtest.replay import make_pruner, pruner_names
-from optuna_lcpruner.backtest.report import (
-    BacktestReport,
-    Interval,
-    Outcome,
-    PrunerResult,
-    Share,
-)
+from optuna_lcpruner.backtest.report import BacktestReport
 from optuna_lcpruner.backtest.run import backtest
 
 __all__ = [

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from optuna_lcpruner._util.validation import missing
-
-if TYPE_CHECKING:
-    from optuna_lcpruner.backtest.report import BacktestReport, Interval
+from optuna_lcpruner.backtest.outcome import Interval, PrunerResult
 
 
 def require_matplotlib() -> None:
@@ -19,8 +18,14 @@ def require_matplotlib() -> None:
         raise missing("a figure", "matplotlib")
 
 
-def draw(report: BacktestReport) -> Any:
+def draw(results: Sequence[PrunerResult], trials: str, budget: str, title: str) -> Any:
     """Draw cost against regret, and regret within the budget, as a matplotlib Figure.
+
+    Args:
+        results: One a pruner.
+        trials: Title of the first: how many trials were run.
+        budget: Title of the second: what was to spend.
+        title: Of both.
 
     Raises:
         InputError: If matplotlib is not installed.
@@ -31,11 +36,11 @@ def draw(report: BacktestReport) -> Any:
 
     figure = Figure(figsize=(10, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    n_ours = sum(r.ours for r in report.results)
+    n_ours = sum(r.ours for r in results)
     blues = iter([(0.7 - 0.7 * d, 0.82 - 0.5 * d, 1 - 0.3 * d) for d in _depths(n_ours)])
-    markers = iter("^sDvP*X<>hpd" * len(report.results))
+    markers = iter("^sDvP*X<>hpd" * len(results))
     path = []
-    for i, r in enumerate(report.results):
+    for i, r in enumerate(results):
         cost, regret, late = (r.interval(m) for m in ("cost", "regret", "budget_regret"))
         style: dict[str, Any] = {"ms": 7, "elinewidth": 0.8}
         if r.ours:
@@ -62,23 +67,19 @@ def draw(report: BacktestReport) -> Any:
         )
     if len(path) > 1:
         left.plot(*zip(*sorted(path), strict=True), color="0.8", lw=1, zorder=0)
-    left.set(xlabel="steps spent", ylabel="regret", title=f"{report.n_trials} trials")
+    left.set(xlabel="steps spent", ylabel="regret", title=trials)
     left.xaxis.set_major_formatter(PercentFormatter(1.0))
     left.set_xlim(0, None)
-    right.set_yticks(range(len(report.results)), [r.pruner for r in report.results])
+    right.set_yticks(range(len(results)), [r.pruner for r in results])
     right.invert_yaxis()
     right.set(
         xlabel="regret; right: best found, in how many orders",
-        title=f"budget of {report.budget:g} full trainings",
+        title=budget,
     )
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    orders = len(report.results[0].orders)
     figure.legend(frameon=False, fontsize="small", loc="outside lower center", ncols=3)
-    figure.suptitle(
-        f"{report.study.name}: mean and 5 %-95 % range over {orders} random orders{report.by}",
-        fontsize="medium",
-    )
+    figure.suptitle(title, fontsize="medium")
     return figure
 
 

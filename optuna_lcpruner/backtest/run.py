@@ -28,8 +28,9 @@ from optuna_lcpruner.backtest.data import (
     maximizes,
     read_file,
 )
+from optuna_lcpruner.backtest.outcome import Outcome, PrunerResult
 from optuna_lcpruner.backtest.replay import DEFAULT_PRUNERS, Replay, make_pruner, replay
-from optuna_lcpruner.backtest.report import BacktestReport, Outcome, PrunerResult
+from optuna_lcpruner.backtest.report import BacktestReport
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 
 Curves = Study | RecordedStudy | str | Path | Iterable[Iterable[float]]

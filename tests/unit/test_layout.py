@@ -20,6 +20,7 @@ ELSEWHERE = {
     "reporting/decisions.py": "unit/reporting/test_build_report.py",
     # With the report that it is of.
     "backtest/figure.py": "unit/backtest/test_report.py",
+    "backtest/outcome.py": "unit/backtest/test_report.py",
     # What people type, and what it does to processes, files and servers.
     "cli/_common.py": "integration/test_cli.py",
     "cli/backtest.py": "integration/test_cli.py",

@@ -21,7 +21,8 @@ from optuna.trial import TrialState
 
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import from_curves
-from optuna_lcpruner.backtest.report import BacktestReport, PrunerResult, Share
+from optuna_lcpruner.backtest.outcome import PrunerResult, Share
+from optuna_lcpruner.backtest.report import BacktestReport
 from optuna_lcpruner.backtest.run import backtest
 
 SOME = ("lcpruner:risk=0.8", "hyperband", "patient:patience=3")

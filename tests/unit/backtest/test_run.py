@@ -35,10 +35,11 @@ from optuna.trial import FrozenTrial
 from optuna_lcpruner import LearningCurvePruner
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.backtest.data import RecordedStudy, from_curves, from_study
+from optuna_lcpruner.backtest.outcome import PrunerResult, Share
 from optuna_lcpruner.backtest.replay import (
     replay,
 )
-from optuna_lcpruner.backtest.report import BacktestReport, PrunerResult, Share
+from optuna_lcpruner.backtest.report import BacktestReport
 from optuna_lcpruner.backtest.run import backtest
 
 Array = NDArray[np.float64]
