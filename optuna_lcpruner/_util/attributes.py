@@ -11,6 +11,9 @@ CONTROL_ATTRIBUTE = "lcpruner_control_since_step"
 REQUEUED_ATTRIBUTE = "lcpruner_requeued_from"
 """Trial user attribute of a trial enqueued to run again unpruned: the number of the pruned one."""
 
+PACE_ATTRIBUTE = "lcpruner_seconds_per_report"
+"""Trial user attribute of a training that is replayed: the time it took from report to report."""
+
 REASON_ATTRIBUTE = "lcpruner_reason"
 """Trial user attribute: the reason of the decision that stopped the trial, or of a recent one."""
 

@@ -36,6 +36,7 @@ from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
+from optuna_lcpruner._util.attributes import PACE_ATTRIBUTE
 from optuna_lcpruner._util.optuna_storage import storage_of, trial_id_of
 from optuna_lcpruner._util.validation import InputError, did_you_mean
 from optuna_lcpruner.backtest.data import RecordedStudy, RecordedTrial, first_line
@@ -239,7 +240,7 @@ def replay(
             ):
                 index = order[len(ran)]
                 heapq.heappush(under_way, (now + step_times[index], len(ran)))
-                ran.append(_begin(target, index, study.trials[index], total))
+                ran.append(_begin(target, index, study, total))
             if not under_way:
                 break
             now, place = heapq.heappop(under_way)
@@ -279,8 +280,9 @@ class _Training:
         return not self.pruned and self.spent < len(self.recorded.steps)
 
 
-def _begin(study: Study, index: int, recorded: RecordedTrial, before: int) -> _Training:
-    trial = study.ask()
+def _begin(study: Study, index: int, trainings: RecordedStudy, before: int) -> _Training:
+    trial, recorded = study.ask(), trainings.trials[index]
+    trial.set_user_attr(PACE_ATTRIBUTE, 3600.0 * trainings.step_times[index])
     if recorded.n_steps is not None:
         trial.set_user_attr(N_STEPS_ATTRIBUTE, recorded.n_steps)
     return _Training(index, recorded, trial, before)

@@ -39,6 +39,7 @@ _SETTINGS: tuple[tuple[str, Any, str], ...] = (
     ("n-steps", int, "steps of a full training (default: as announced or seen)"),
     ("risk", float, "accepted chance that a stopped trial would have become the best (0.04)"),
     ("threshold", float, "prune below this fixed probability instead"),
+    ("n-best", int, "how many trials are wanted (1)"),
     ("engine", ("pool", "closed_form", "mcmc"), "the posterior (pool)"),
     ("n-startup-trials", int, "completed trials before anything is pruned by forecast (3)"),
     ("n-warmup-steps", int, "no pruning before this step (0)"),

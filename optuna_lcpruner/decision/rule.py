@@ -19,6 +19,9 @@ _FEW_RIVALS = 6.0
 
 _LEAST_RIVALS = 3  # heuristic
 
+_MOST_BY_PACE = 0.5
+"""No trial is stopped for its pace that is likelier than not to become the best."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -38,6 +41,12 @@ class Rule:
     trial is stopped at the first look with P < risk, and then would have become the best with
     probability P. So of the trials that are stopped a share of less than ``risk`` would have, and
     of all trials still less. This takes P to be right.
+
+    Where time is what a training costs (``cost="time"``), the threshold is multiplied by s, how
+    many times as long the trial takes from report to report as the study's trials do on average:
+    s (1 - n / T) is what is left to pay for, a full training at the average pace being 1. Since s
+    is 1 on average, ``risk`` still bounds the chance of losing a would-be best trial: not of each
+    trial, but of trials on average. No pace stops what is likelier than not to become the best.
 
     Where the k best count (``n_best``), P is that of ending among the best k so far, and any one of
     M trials is among them with probability k / M. So k takes the place of 1 in what shrinks with M:
@@ -71,21 +80,29 @@ class Rule:
                 "a fixed threshold takes the place of the one that follows from risk."
             )
 
-    def threshold_at(self, n_begun: int, seen: float, caution: float = 1.0) -> float:
+    def threshold_at(
+        self, n_begun: int, seen: float, caution: float = 1.0, slowness: float = 1.0
+    ) -> float:
         """The probability below which a trial is pruned.
 
         Args:
             n_begun: M, trials begun so far, this one included; at least 1.
             seen: Fraction of the training that is done, n / T.
             caution: A factor below 1 where the rule would have stopped the study's best trial.
+            slowness: s, the trial's pace by the study's mean; 1 where steps are what counts.
         """
         if self.threshold is not None:
             return self.threshold
         shrinking = self.n_best * (_LENIENCE * math.sqrt(self.risk) / n_begun)
-        return min(self.risk, shrinking) * (1.0 - seen) * caution
+        return _at_pace(min(self.risk, shrinking) * (1.0 - seen) * caution, slowness)
 
     def judge_among(
-        self, standing: Standing, seen: float, n_startup_trials: int, requeued: bool
+        self,
+        standing: Standing,
+        seen: float,
+        n_startup_trials: int,
+        requeued: bool,
+        slowness: float = 1.0,
     ) -> Decision | None:
         """Judge a trial by where it stands, before forecasts can be made.
 
@@ -102,6 +119,7 @@ class Rule:
             seen: Fraction of the training that is done, n / T.
             n_startup_trials: Rivals that it takes, three at least.
             requeued: Whether the trial has been requeued and runs on all the same.
+            slowness: As for :meth:`threshold_at`.
 
         Returns:
             None where it says nothing: with ``patience`` above 1, too.
@@ -110,7 +128,7 @@ class Rule:
         if n_rivals < max(n_startup_trials, _LEAST_RIVALS) or self.patience > 1:
             return None
         few = self.n_best * _FEW_RIVALS
-        threshold = self.risk * min(1.0, few / (n_rivals + 1.0)) * (1.0 - seen)
+        threshold = _at_pace(self.risk * min(1.0, few / (n_rivals + 1.0)) * (1.0 - seen), slowness)
         if not standing.p_best < threshold:
             return None
         p, below = format_distinct(standing.p_best, threshold)
@@ -190,6 +208,11 @@ class Rule:
             if behind and std < self.stop_below_std:
                 return Reason.NARROW_FORECAST, f"sd = {number(std)} < {self.stop_below_std:.3g}"
         return Reason.UNDECIDED, p_is(probability(p))
+
+
+def _at_pace(threshold: float, slowness: float) -> float:
+    """The threshold of a trial that is so many times slower than others are."""
+    return min(threshold * slowness, max(threshold, _MOST_BY_PACE))
 
 
 def _describe(

@@ -22,6 +22,7 @@ class Case:
         step: The newest step.
         incumbent: Best objective value so far, in the metric's units.
         ahead: Whether the trial already is better.
+        slowness: Its pace by the study's mean; 1 where steps are what a training costs.
     """
 
     curves: tuple[LearningCurve, ...]
@@ -29,6 +30,7 @@ class Case:
     step: int
     incumbent: float
     ahead: bool
+    slowness: float
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,11 @@ class LearningCurvePruner(BasePruner):
             ``patience`` above 1. Not at all with a ``threshold``, nor if ``n_startup_trials`` is
             above eight. False: nothing but divergence stops a trial before ``n_startup_trials``
             have completed.
+        cost: What a training costs: ``"steps"``, or the ``"time"`` they take, where some trials are
+            faster than others. Then the factor ``1 - n / T`` is multiplied by how many times as
+            long the trial takes from report to report as the study's ended trials did on average,
+            so that slow trials are stopped sooner and fast ones later. What time a report takes
+            changes with what else the machine does, and the decision with it.
         stop_below_std: Also prune once the forecast's standard deviation, in metric units, is below
             this and its median is not better than the best (the paper's optimistic rule, there
             0.005 for accuracies). Off by default.
@@ -143,6 +148,7 @@ class LearningCurvePruner(BasePruner):
         check_metric: bool = True,
         prune_infeasible: bool = False,
         compare_running: bool = True,
+        cost: str = "steps",
         stop_below_std: float | None = None,
         publish: bool = True,
         control_fraction: float = 0.0,
@@ -177,6 +183,12 @@ class LearningCurvePruner(BasePruner):
             and self._rule.risk > 0.0
             and self._conditions.n_startup_trials <= _MOST_STARTUP
         )
+        self._by_time = choice("cost", cost, ("steps", "time")) == "time"
+        if self._by_time and threshold is not None:
+            raise ValueError(
+                f"give cost='time' or threshold={threshold}, not both: only the threshold that "
+                "follows from risk goes by time."
+            )
         self._target = choice("target", target, ("auto", "last", "best"))
         self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
         self._engine = engine_of(engine)
@@ -209,6 +221,8 @@ class LearningCurvePruner(BasePruner):
         """The setting, if any, with which it cannot decide for the trials of other processes."""
         if self._background is not None:
             return "an executor: it is the forecaster's to have"
+        if self._by_time:
+            return "cost='time', which the trainer's clock tells"
         thins_out = self._conditions.interval_steps > 1
         return "interval_steps, which is the trainer's" if thins_out else None
 
@@ -284,7 +298,9 @@ class LearningCurvePruner(BasePruner):
                 return refusal
             requeued = REQUEUED_ATTRIBUTE in trial.user_attrs
             n = self._conditions.n_startup_trials
-            return self._rule.judge_among(standing, curve.seen, n, requeued) or refusal
+            slowness = self._slowness(study, trial, reader)
+            judged = self._rule.judge_among(standing, curve.seen, n, requeued, slowness)
+            return judged or refusal
         if standing is not None:
             curve = replace(curve, p_by_ranks=standing.p_beats_completed)
         target = summary.target if self._target == "auto" else Target(self._target)
@@ -301,7 +317,14 @@ class LearningCurvePruner(BasePruner):
             step=step,
             incumbent=summary.incumbent if maximize else -summary.incumbent,
             ahead=reached > summary.incumbent,
+            slowness=self._slowness(study, trial, reader),
         )
+
+    def _slowness(self, study: Study, trial: FrozenTrial, reader: StudyReader) -> float:
+        """How many times as long a trial takes a report as others; 1 where that does not count."""
+        if not self._by_time or is_made_up(trial):
+            return 1.0
+        return reader.slowness(study, trial, self._memory.lock)
 
     def _standing(
         self,
@@ -352,7 +375,10 @@ class LearningCurvePruner(BasePruner):
             n_before = len(study.get_trials(deepcopy=False))
         caution = self._caution(case.knowledge, case.curves[0].horizon)
         newest, *earlier = [
-            (answer, self._rule.threshold_at(1 + n_before, look.seen, caution.factor))
+            (
+                answer,
+                self._rule.threshold_at(1 + n_before, look.seen, caution.factor, case.slowness),
+            )
             for answer, look in zip(answered.answers, answered.curves, strict=True)
         ]
         context.caution, context.forecast = caution.factor, newest[0].forecast
@@ -365,7 +391,7 @@ class LearningCurvePruner(BasePruner):
             ahead=case.ahead,
             earlier=[(answer.p, threshold) for answer, threshold in earlier],
             spare=lambda: self._spared(study, trial),
-            remark=caution.remark,
+            remark="; ".join(filter(None, (caution.remark, _pace_in_words(case.slowness)))),
         )
 
     def _caution(self, knowledge: StudyKnowledge, horizon: int) -> Caution:
@@ -444,6 +470,12 @@ def decide_about(
     context = DecisionContext(type(pruner._engine).__name__)
     with np.errstate(all="ignore"):  # whatever the caller has made errors
         return pruner._memory.in_words(lambda: pruner._judge(study, trial, reader, context))
+
+
+def _pace_in_words(slowness: float) -> str:
+    if slowness == 1.0:
+        return ""
+    return f"threshold times {slowness:.2g}, the time a report takes by the mean of other trials"
 
 
 def _quiet(topic: str, message: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any
 
 from optuna.study import Study, StudyDirection
@@ -21,6 +22,7 @@ from optuna_lcpruner._util.optuna_storage import change_token
 from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.study.history import StudyRecord
+from optuna_lcpruner.study.pace import mean_pace, slowness
 from optuna_lcpruner.study.stand_in import as_reported
 from optuna_lcpruner.study.standings import Standing, Standings, is_compared
 from optuna_lcpruner.study.summary import StudySummary
@@ -28,8 +30,8 @@ from optuna_lcpruner.study.summary import StudySummary
 _MAX_MADE_UP = 8  # heuristic
 """Studies made up by another pruner that are remembered, at least one a metric."""
 
-_MAX_STANDINGS = 512  # heuristic
-"""Trials of which it is remembered where they stood."""
+_MAX_TRIALS = 512  # heuristic
+"""Trials of which it is remembered where they stood, and beside which pace."""
 
 Mark = tuple[Any, ...]
 """Number, latest id and latest end of the completed trials."""
@@ -55,7 +57,8 @@ class StudyReader:
         self._reading = threading.Lock()
         self._made_up: Recent[Any, tuple[StudyRecord, StudySummary]] = Recent(_MAX_MADE_UP)
         self._standings: Standings | None = None
-        self._stood: Recent[int, tuple[float, Standing | None]] = Recent(_MAX_STANDINGS)
+        self._stood: Recent[int, tuple[float, Standing | None]] = Recent(_MAX_TRIALS)
+        self._mean_paces: Recent[int, float] = Recent(_MAX_TRIALS)
 
     def new_record(self, maximize: bool) -> StudyRecord:
         """Return a record of nothing yet.
@@ -153,6 +156,29 @@ class StudyReader:
             standing = self._standings.standing(trial.number, curve, steps, check_metric)
             self._stood[trial.number] = position, standing
             return standing
+
+    def slowness(
+        self, study: Study, trial: FrozenTrial, guard: AbstractContextManager[Any]
+    ) -> float:
+        """How many times as long a trial takes from report to report as the ended ones did.
+
+        What the others took on average is read once a trial, as soon as one has ended.
+
+        Args:
+            study: The study.
+            trial: The trial.
+            guard: The lock under which that is remembered.
+        """
+        now = datetime.now()
+        with guard:
+            mean = self._mean_paces.get(trial.number)
+        if mean is None:
+            ended = (TrialState.COMPLETE, TrialState.PRUNED)
+            mean = mean_pace(study.get_trials(deepcopy=False, states=ended), now)
+            if mean is not None:
+                with guard:
+                    self._mean_paces[trial.number] = mean
+        return slowness(trial, mean, now)
 
     def _known(self, mark: Mark | None) -> tuple[StudyRecord, StudySummary] | None:
         read = self._read

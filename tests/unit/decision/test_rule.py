@@ -123,6 +123,19 @@ def test_threshold(rule, n_begun, seen, threshold):
     assert_allclose(rule.threshold_at(n_begun, seen), threshold, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("rule", "slowness", "threshold"),
+    [
+        (Rule(), 3.0, 0.12),
+        (Rule(), 0.5, 0.02),
+        (Rule(risk=0.2), 10.0, 0.5),  # likelier than not to become the best: no pace stops it
+        (Rule(risk=0.8), 10.0, 0.8),
+    ],
+)
+def test_threshold_by_time(rule, slowness, threshold):
+    assert_allclose(rule.threshold_at(5, 0.0, slowness=slowness), threshold, rtol=1e-12)
+
+
 # Chosen so that median, 5 %, 95 % and P(> 0.912) are 0.871, 0.853, 0.884 and 0.012.
 EXAMPLE = ([0.87146, 0.84878, 0.93], [0.0072, 0.0035, 0.006], [0.9371, 0.0510, 0.0119])
 
