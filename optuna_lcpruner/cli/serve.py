@@ -46,6 +46,9 @@ _SETTINGS: tuple[tuple[str, Any, str], ...] = (
     ("patience", int, "looks below the threshold in a row (1)"),
     ("target", ("auto", "last", "best"), "which report the objective returns (auto)"),
     ("nan-policy", ("prune", "ignore"), "what becomes of a trial that reports NaN (prune)"),
+    ("check-metric", bool, "prune nothing by forecast where reports do not fit results (yes)"),
+    ("prune-infeasible", bool, "stop a trial once it breaks a constraint (no)"),
+    ("compare-running", bool, "compare with running trials while few have completed (yes)"),
     ("stop-below-std", float, "also prune once the forecast is this narrow and not better"),
     ("control-fraction", float, "share of the trials that run on although hopeless (0)"),
 )
@@ -98,7 +101,9 @@ def add_serve(commands: Any) -> None:
     how.add_argument("--once", action="store_true", help="look once at each trial, then exit")
     deciding = parser.add_argument_group("deciding (see LearningCurvePruner)")
     for name, kind, text in _SETTINGS:
-        if isinstance(kind, tuple):
+        if kind is bool:
+            deciding.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text)
+        elif isinstance(kind, tuple):
             deciding.add_argument(f"--{name}", choices=kind, help=text)
         else:
             metavar = "N" if kind is int else "X"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import logging
@@ -25,7 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from serving import Serving, wait
 
-from optuna_lcpruner import RemotePruner
+from optuna_lcpruner import LearningCurvePruner, RemotePruner
 from optuna_lcpruner.cli.main import main
 from optuna_lcpruner.cli.serve import Log, status
 from optuna_lcpruner.records import trial_attributes
@@ -75,6 +76,13 @@ class TestOnce:
                    for line in said)  # fmt: skip
         assert said[-1].endswith("info stopped verdicts=1 prunes=1")
         assert "lcpruner_reason" in study._storage.get_trial(trial._trial_id).user_attrs
+
+    def test_the_best_three(self, url: str) -> None:
+        study = a_study(url)
+        trial = running(study, BAD[:6])
+        assert serve("--storage", url, "--once", "--n-steps", "20", "--n-best", "3") == 0
+        third = sorted(trial.value or 0.0 for trial in good_trials())[-3]
+        assert system_attrs(study, trial)["lcpruner_verdict"]["incumbent"] == third
 
     def test_a_path_will_do(self, tmp_path: Path) -> None:
         path = f"{tmp_path}/study.log"
@@ -162,6 +170,9 @@ class TestWrongArguments:
         shown = capsys.readouterr().out
         for option in ("--storage", "--study", "--once", "--risk", "--log-json", "exit code"):
             assert option in shown
+        trainers = {"interval_steps", "executor", "executor_timeout", "cost"}
+        for setting in set(inspect.signature(LearningCurvePruner).parameters) - trainers:
+            assert re.search(rf"--(no-)?{setting.replace('_', '-')}\b", shown), setting
 
 
 def test_never_reached(capsys: pytest.CaptureFixture[str]) -> None:
