@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,8 @@ class Share:
         """Wilson's interval; (0, 1) where there was no order."""
         if self.n == 0:
             return 0.0, 1.0
+        from scipy import stats  # takes longer to import than the rest of the package
+
         interval = stats.binomtest(self.count, self.n).proportion_ci(0.95, "wilson")
         return float(interval.low), float(interval.high)
 

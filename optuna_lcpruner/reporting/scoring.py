@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
 
@@ -276,6 +276,8 @@ def clopper_pearson(k: int, n: int) -> tuple[float, float]:
     """Exact 95 % interval of a binomial probability after k of n; (0, 1) after none."""
     if n == 0:
         return 0.0, 1.0
+    from scipy import stats  # imported by all who train, it would take longer than the rest
+
     interval = stats.binomtest(k, n).proportion_ci(0.95, "exact")
     return float(interval.low), float(interval.high)
 
