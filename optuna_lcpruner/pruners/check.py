@@ -16,6 +16,7 @@ from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.decision.preconditions import Preconditions
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner, new_record
 from optuna_lcpruner.study.summary import MetricProblem, StudySummary
+from optuna_lcpruner.study.units import changed_unit
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Finding:
 
     Attributes:
         about: What: ``"pruner"``, ``"n_steps"``, ``"steps"``, ``"direction"``, ``"metric"``,
-            ``"target"``, ``"folds"``, ``"constraints"``, ``"stops"`` or ``"pruning"``.
+            ``"target"``, ``"unit"``, ``"folds"``, ``"constraints"``, ``"stops"`` or ``"pruning"``.
         is_problem: Whether something should be changed.
         text: What was found, in words.
     """
@@ -92,6 +93,7 @@ def _findings(study: Study, pruner: BasePruner) -> Iterator[Finding]:
     summary = new_record(settings, maximize).update(completed)
     yield _length(conditions, summary)
     if summary.n_curves:
+        yield from _unit(study, summary)
         yield _steps(summary)
         yield from _metric(summary, maximize, conditions.check_metric)
         yield _folds(completed)
@@ -151,6 +153,19 @@ def _metric(summary: StudySummary, maximize: bool, checked: bool) -> Iterator[Fi
         return
     yield Finding("metric", False, "the returned value is among the reported ones")
     yield Finding("target", False, f"the objective returns its {summary.target.value} report")
+
+
+def _unit(study: Study, summary: StudySummary) -> Iterator[Finding]:
+    """Say where nothing but trials of another unit have been stopped since one completed."""
+    stopped = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    starts = {
+        t.number: t.intermediate_values[min(t.intermediate_values)]
+        for t in stopped
+        if t.intermediate_values
+    }
+    changed = changed_unit(starts, summary)
+    if changed is not None:
+        yield Finding("unit", True, changed)
 
 
 def _folds(completed: Sequence[FrozenTrial]) -> Finding:

@@ -242,8 +242,10 @@ class LearningCurvePruner(BasePruner):
         decision = self._memory.decide(
             study, trial, lambda reader, context: self._judge(study, trial, reader, context)
         )
-        if decision.prune and trial.last_step is not None:
-            self._memory.memo(study).known.stopped[trial.number] = trial.last_step
+        if decision.prune and trial.intermediate_values and not is_made_up(trial):
+            changed = self._memory.memo(study).known.note_stopped(trial)
+            if changed is not None:
+                self._memory.warn_once("unit", f"{changed}.")
         return decision
 
     def _judge(

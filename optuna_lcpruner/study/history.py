@@ -61,6 +61,7 @@ class FinishedTrial:
         last_step: Last step with a finite value; NaN without reports.
         first: Where it started: the first finite report that is no transient, see
             :func:`~optuna_lcpruner.curves.scale.typical_start`.
+        begins: First finite reported value, even of a transient.
         last: Last finite reported value.
         best: Best finite reported value.
         worsens: Best within its first tenth and worse at the end than at the start; None if it is
@@ -82,6 +83,7 @@ class FinishedTrial:
     first_step: float
     last_step: float
     first: float
+    begins: float
     last: float
     best: float
     worsens: bool | None
@@ -108,11 +110,10 @@ class FinishedTrial:
         reported, raw = ordered(trial.intermediate_values)
         finite = usable(raw)
         steps, reports = reported[finite].astype(float), oriented(raw[finite], maximize)
-        first, last, best, last_step = (
-            (typical_start(reports), float(reports[-1]), float(reports.max()), float(steps[-1]))
-            if steps.size
-            else (np.nan, np.nan, np.nan, np.nan)
-        )
+        first = last = best = begins = last_step = np.nan
+        if steps.size:
+            first, begins = typical_start(reports), float(reports[0])
+            last, best, last_step = float(reports[-1]), float(reports.max()), float(steps[-1])
         gap = typical_gap(steps)
         told_to_stop = reported.size > 0 and int(reported[-1]) in (
             stopped_at,
@@ -131,6 +132,7 @@ class FinishedTrial:
             first_step=float(reported[0]) if reported.size else np.nan,
             last_step=last_step,
             first=first,
+            begins=begins,
             last=last,
             best=best,
             worsens=_worsens(reports),
@@ -164,6 +166,7 @@ _COLUMNS = (
     "number",
     "value",
     "first",
+    "begins",
     "last",
     "best",
     "first_step",

@@ -26,6 +26,7 @@ from optuna_lcpruner.study.pace import mean_pace, slowness
 from optuna_lcpruner.study.stand_in import as_reported
 from optuna_lcpruner.study.standings import Standing, Standings, is_compared
 from optuna_lcpruner.study.summary import StudySummary
+from optuna_lcpruner.study.units import changed_unit
 
 _MAX_MADE_UP = 8  # heuristic
 """Studies made up by another pruner that are remembered, at least one a metric."""
@@ -52,7 +53,9 @@ class StudyReader:
         self._announced = announced
         self._n_best = n_best
         self.stopped: dict[int, int] = {}  # number -> last step at which it was told to stop
+        self._starts: Recent[int, float] = Recent(_MAX_TRIALS)  # of these, their first report
         self._record = record
+        self._summary: StudySummary | None = None
         self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
         self._reading = threading.Lock()
         self._made_up: Recent[Any, tuple[StudyRecord, StudySummary]] = Recent(_MAX_MADE_UP)
@@ -157,6 +160,19 @@ class StudyReader:
             self._stood[trial.number] = position, standing
             return standing
 
+    def note_stopped(self, trial: FrozenTrial) -> str | None:
+        """Remember that a trial was told to stop; say if the metric's unit seems to have changed.
+
+        Args:
+            trial: The trial, with a report.
+        """
+        steps = sorted(trial.intermediate_values)
+        self.stopped[trial.number] = steps[-1]
+        self._starts[trial.number] = trial.intermediate_values[steps[0]]
+        if self._summary is None:
+            return None
+        return changed_unit(self._starts, self._summary)
+
     def slowness(
         self, study: Study, trial: FrozenTrial, guard: AbstractContextManager[Any]
     ) -> float:
@@ -193,5 +209,6 @@ class StudyReader:
                 self._record = self.new_record(maximize)
             # With a mark one thread reads at a time.
             summary = self._record.update(trials, mark is not None, self.stopped)
+            self._summary = summary
             self._read = None if mark is None else (mark, self._record, summary)
             return self._record, summary

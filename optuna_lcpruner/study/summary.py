@@ -9,7 +9,7 @@ import numpy as np
 
 from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.curves.horizon import MIN_TRIALS_TO_JUDGE, TrainingLengths
-from optuna_lcpruner.curves.scale import Scale, spanning
+from optuna_lcpruner.curves.scale import Scale, oriented, spanning
 from optuna_lcpruner.posterior.interface import Target
 
 MIN_REPORTS = 2
@@ -45,6 +45,7 @@ class StudySummary:
             ``n_best`` above 1 the unit is the same and 1 the ``n_best``-th best value.
         target: Whether the completed trials' values are their last or their best report.
         problem: Why reports and objective value do not belong together, if so.
+        starts: First reports of trials with a curve by number, in the metric's units.
     """
 
     maximize: bool
@@ -57,6 +58,7 @@ class StudySummary:
     scale: Scale | None
     target: Target
     problem: MetricProblem | None
+    starts: dict[int, float]
 
     @classmethod
     def of(cls, table: dict[str, Array], maximize: bool, n_best: int = 1) -> StudySummary:
@@ -92,6 +94,13 @@ class StudySummary:
             scale=scale,
             target=target,
             problem=problem,
+            starts=dict(
+                zip(
+                    table["number"][curve].astype(int).tolist(),
+                    oriented(table["begins"][curve], maximize).tolist(),
+                    strict=True,
+                )
+            ),
         )
 
     @property
