@@ -19,6 +19,7 @@ from types import ModuleType
 
 import numpy as np
 import optuna
+from numpy.testing import assert_allclose
 
 from optuna_lcpruner import LearningCurvePruner, explain, report
 
@@ -29,6 +30,8 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 
 BLOCK = re.compile(r"(?<=^<!-- printed: )([\w ,]+)( -->\n```\w*\n)(.*?)(?=^```$)", re.M | re.S)
+TIMES = re.compile(r"(?: in)? \d+(?:\.\d+)? (?:s|ms|min)\b")
+"""Times that something took, which do not matter."""
 TRIAL = re.compile(r"(?<= --study quickstart-1 --trial )\d+")
 
 
@@ -112,6 +115,15 @@ def examples(folder: Path) -> tuple[dict[str, str], str]:
         "family": family,
         "engine": engine,
     }, trial
+
+
+def assert_same(quoted: str, printed: str) -> None:
+    """The same words, and numbers but for the last digits; how long it took does not matter."""
+    number = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+    texts = [" ".join(TIMES.sub("", text).split()) for text in (quoted, printed)]
+    assert re.sub(number, "#", texts[0]) == re.sub(number, "#", texts[1])
+    told, found = (np.array(re.findall(number, text), dtype=float) for text in texts)
+    assert_allclose(told, found, rtol=0.05, atol=2e-3)
 
 
 def main() -> None:
