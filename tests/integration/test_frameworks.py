@@ -182,7 +182,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_every_example_is_run() -> None:
     tried = {example.name for example in (*LIGHT, *HEAVY)}
-    elsewhere = {"quickstart", "ray_scheduler", "shared"}
+    elsewhere = {"own_engine", "own_family", "quickstart", "ray_scheduler", "shared"}
     assert tried | elsewhere == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
