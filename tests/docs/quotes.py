@@ -165,7 +165,7 @@ def main() -> None:
     blocks |= benchmarks()
 
     def block(quoted: re.Match[str]) -> str:
-        return f"{quoted[1]}{quoted[2]}{blocks[quoted[1]].strip()}\n"
+        return f"{quoted[1]}{quoted[2]}{blocks[quoted[1]].strip(chr(10))}\n"
 
     for path in PAGES:
         text = BLOCK.sub(block, path.read_text(encoding="utf-8"))
