@@ -311,7 +311,9 @@ def test_torchrun(in_trainer: bool, tmp_path: Path) -> None:
     else:
         code, steps = LOOP + begin + ending, range(3)
     code = COMMON + LINEAR + RANKS + code.replace("STEPS", repr(steps))
-    in_a_process(code, tmp_path, "-m", "torch.distributed.run", "--nproc-per-node=2")
+    in_a_process(
+        code, tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"
+    )
     notes = [(tmp_path / f"rank{rank}.txt").read_text() for rank in range(2)]
     assert notes[0] == notes[1]
     assert len(notes[0].splitlines()) == sum(2 if n % 2 else 3 for n in range(N_TRIALS))

@@ -102,7 +102,7 @@ HEAVY = (
         ("epochs", 8),
         "epochs",
         8,
-        launcher=("-m", "torch.distributed.run", "--nproc-per-node=2"),
+        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
     ),
     Example(
         "lightning_digits", ("lightning", *LEARNED, *BOOSTED), 12, ("epochs", 8), "epochs", None
