@@ -23,11 +23,16 @@ from optuna_lcpruner import LearningCurvePruner
 
 
 def main() -> None:
-    args = options(__doc__, trials=30, epochs=30).parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", "TorchDistributedTrial is experimental")
     dist.init_process_group("gloo")  # with "nccl" the trial makes a gloo group for itself
     rank, ranks = dist.get_rank(), dist.get_world_size()
+    lengths = [(0, 0)]
+    if rank == 0:  # the only one to open the database: two at once might both make its tables
+        args = options(__doc__, trials=30, epochs=30).parse_args()
+        lengths = [(args.trials, args.epochs)]
+    dist.broadcast_object_list(lengths)
+    ((trials, epochs),) = lengths
     images, digits = load_digits(return_X_y=True)
     x_train, x_valid, y_train, y_valid = map(
         torch.tensor,
@@ -47,7 +52,7 @@ def main() -> None:
         )
         rate = trial.suggest_float("lr", 1e-3, 1.0, log=True)
         optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
-        for epoch in range(args.epochs):
+        for epoch in range(epochs):
             for rows in torch.randperm(len(x_train)).split(64):
                 own = rows[rank::ranks]
                 optimizer.zero_grad()
@@ -67,12 +72,12 @@ def main() -> None:
             storage=args.storage,
             direction="minimize",
             sampler=optuna.samplers.TPESampler(seed=0),
-            pruner=LearningCurvePruner(n_steps=args.epochs),
+            pruner=LearningCurvePruner(n_steps=epochs),
         )
-        study.optimize(objective, args.trials)
-        print_summary(study, args.epochs)
+        study.optimize(objective, trials)
+        print_summary(study, epochs)
     else:
-        for _ in range(args.trials):
+        for _ in range(trials):
             with contextlib.suppress(optuna.TrialPruned):
                 objective(None)
     dist.destroy_process_group()

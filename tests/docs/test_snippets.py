@@ -243,7 +243,7 @@ from pathlib import Path
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()
-study = optuna.create_study(pruner=EveryOther()) if rank == 0 else None
+LearningCurvePruner = lambda n_steps: EveryOther()
 note = Path(f"rank{rank}.txt").open("a")
 """
 
