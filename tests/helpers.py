@@ -260,11 +260,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def run_example(name: str, *options: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run an example in a folder, as a user would."""
+def run_example(
+    name: str, *options: str, folder: Path, launcher: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run an example in a folder, as a user would; with options of Python that launch it."""
     search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *options],
+        [sys.executable, *launcher, str(EXAMPLES / name), *options],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": search},
         stdin=subprocess.DEVNULL,

@@ -19,8 +19,10 @@ from types import ModuleType
 
 import numpy as np
 import optuna
+from numpy.testing import assert_allclose
+from optuna.pruners import BasePruner, MedianPruner, ThresholdPruner
 
-from optuna_lcpruner import LearningCurvePruner, explain, report
+from optuna_lcpruner import LearningCurvePruner, PruneIfAll, PruneIfAny, explain, report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers import ROOT, run_example
@@ -29,17 +31,15 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 
 BLOCK = re.compile(r"(?<=^<!-- printed: )([\w ,]+)( -->\n```\w*\n)(.*?)(?=^```$)", re.M | re.S)
+TIMES = re.compile(r"(?: in)? \d+(?:\.\d+)? (?:s|ms|min)\b")
+"""Times that something took, which do not matter."""
 TRIAL = re.compile(r"(?<= --study quickstart-1 --trial )\d+")
 
 
 def outputs(page: str) -> list[str]:
-    """What the Python blocks of a page print, run in order as one module; of those that print.
-
-    All blocks, or those below ``<!-- run -->`` where there are such.
-    """
+    """What the Python blocks of a page print, run in order as one module; of those that print."""
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    every = re.findall(r"^(<!-- run -->\n)?```python\n(.*?)^```$", text, re.M | re.S)
-    codes = [code for mark, code in every if mark] or [code for _, code in every]
+    codes = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
     module = ModuleType(f"page_{page}")
     sys.modules[module.__name__] = module
     found = []
@@ -65,6 +65,40 @@ def benchmarks() -> dict[str, str]:
     }
 
 
+def shortened(text: str) -> str:
+    """A text that ends with a long table, without the middle of that."""
+    above, _, table = text.rpartition("\n\n")
+    lines = table.splitlines()
+    return "\n".join([above, "", *lines[:4], "...", *lines[-4:]])
+
+
+def reasons_of(pruner: BasePruner) -> str:
+    """The first reason of each kind, by who would have stopped the trial."""
+
+    def objective(trial: optuna.Trial) -> float:
+        end = trial.suggest_float("end", 0.1, 1.0)
+        speed = trial.suggest_float("speed", 2.0, 10.0)
+        blows_up = trial.suggest_float("rate", 0.0, 1.0) > 0.9
+        for epoch in range(40):
+            loss = end + math.exp(-speed * (epoch + 1) / 40)
+            if blows_up and epoch > 1:
+                loss *= 4.0**epoch
+            trial.report(loss, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return loss
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0), pruner=pruner)
+    study.optimize(objective, n_trials=30)
+    first: dict[str, str] = {}
+    for trial in study.trials:
+        reason = trial.user_attrs["lcpruner_reason"]
+        if reason.startswith(("pruned", "overruled")):
+            who = reason.split("P = ")[0].split(" (")[0]
+            first.setdefault(who, f"trial {trial.number} {reason}")
+    return "\n\n".join(first.values())
+
+
 def side_by_side() -> str:
     """A reason by which one of 24 trainings side by side is stopped before any completes."""
     rng = np.random.default_rng(0)
@@ -87,31 +121,41 @@ def examples(folder: Path) -> tuple[dict[str, str], str]:
     """Blocks by name, and the trial that commands name; the quick start runs in ``folder``."""
     ran = run_example("quickstart.py", folder=folder)
     assert ran.returncode == 0, ran.stderr
-    head, end = ran.stdout.strip().split("\n\nTrained on: ")
-    shown = re.findall(r"^  trial (\d+) (pruned: .*)$", head, re.M)
+    shown = re.findall(r"^  trial (\d+) (pruned: .*)$", ran.stdout, re.M)
     trial, reason = shown[-1]
     study = optuna.load_study(
         study_name="quickstart-1", storage=f"sqlite:///{folder / 'quickstart.db'}"
     )
     (calibration,) = re.findall(
-        r"^Does P\(beat best\).*?(?=\n\n[^\n]+\n---)", str(report(study)), re.M | re.S
+        r"^Does P\(beat best\).*?\n\n(.*?)(?=\n\n[^\n]+\n---)", str(report(study)), re.M | re.S
     )
     (own,) = outputs("quickstart")
-    either, both = outputs("combining")
-    family, engine = outputs("extending")
+    median = MedianPruner(n_startup_trials=10)
+    either = PruneIfAny([LearningCurvePruner(40), ThresholdPruner(upper=10.0)])
+    both = PruneIfAll([LearningCurvePruner(40, threshold=0.05), median])
+    family, engine = (
+        run_example(f"own_{part}.py", folder=folder).stdout for part in ("family", "engine")
+    )
     return {
-        "quick start": head.strip(),
-        "quick start, end": "Trained on: " + end.split("\n\n")[0],
         "reason": reason,
-        "explain": str(explain(study, int(trial))),
+        "explain": shortened(str(explain(study, int(trial)))),
         "report": calibration,
         "own objective": own,
         "behind": side_by_side(),
-        "either": either,
-        "both": both,
+        "either": reasons_of(either),
+        "both": reasons_of(both),
         "family": family,
         "engine": engine,
     }, trial
+
+
+def assert_same(quoted: str, printed: str) -> None:
+    """The same words, and numbers but for the last digits; how long it took does not matter."""
+    number = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+    texts = [" ".join(TIMES.sub("", text).split()) for text in (quoted, printed)]
+    assert re.sub(number, "#", texts[0]) == re.sub(number, "#", texts[1])
+    told, found = (np.array(re.findall(number, text), dtype=float) for text in texts)
+    assert_allclose(told, found, rtol=0.05, atol=2e-3)
 
 
 def main() -> None:
@@ -121,7 +165,7 @@ def main() -> None:
     blocks |= benchmarks()
 
     def block(quoted: re.Match[str]) -> str:
-        return f"{quoted[1]}{quoted[2]}{blocks[quoted[1]].strip()}\n"
+        return f"{quoted[1]}{quoted[2]}{blocks[quoted[1]].strip(chr(10))}\n"
 
     for path in PAGES:
         text = BLOCK.sub(block, path.read_text(encoding="utf-8"))

@@ -257,7 +257,7 @@ def blocks(name: str) -> list[tuple[str, str]]:
 
 def test_the_korean_quick_start_has_the_same_commands() -> None:
     assert blocks("quickstart_ko") == blocks("quickstart")
-    assert len(blocks("quickstart")) >= 7
+    assert len(blocks("quickstart")) >= 6
 
 
 def test_the_korean_quick_start_has_the_same_structure() -> None:

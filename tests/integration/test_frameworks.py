@@ -35,6 +35,7 @@ class Example:
         looks_every: Reports from one look to the next.
         studies: Its studies.
         more: Further options.
+        launcher: Options of Python that launch it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Example:
     looks_every: int = 1
     studies: tuple[str, ...] = ("",)
     more: tuple[str, ...] = ()
+    launcher: tuple[str, ...] = ()
 
     @property
     def options(self) -> list[str]:
@@ -93,6 +95,15 @@ HEAVY = (
         6,
     ),
     Example("pytorch_schedules", LEARNED, 16, ("epochs", 12), "epochs", 12),
+    Example(
+        "torchrun_digits",
+        (*LEARNED, *BOOSTED),
+        14,
+        ("epochs", 8),
+        "epochs",
+        8,
+        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+    ),
     Example(
         "lightning_digits", ("lightning", *LEARNED, *BOOSTED), 12, ("epochs", 8), "epochs", None
     ),
@@ -159,13 +170,19 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """An example run once, its studies in study.db."""
     example, folder = request.param, tmp_path_factory.mktemp(request.param.name)
     storage = ("--storage", "sqlite:///study.db")
-    result = run_example(f"{example.name}.py", *example.options, *storage, folder=folder)
+    result = run_example(
+        f"{example.name}.py",
+        *example.options,
+        *storage,
+        folder=folder,
+        launcher=example.launcher,
+    )
     return Run(example, folder, result)
 
 
 def test_every_example_is_run() -> None:
     tried = {example.name for example in (*LIGHT, *HEAVY)}
-    elsewhere = {"quickstart", "ray_scheduler", "shared"}
+    elsewhere = {"own_engine", "own_family", "quickstart", "ray_scheduler", "shared"}
     assert tried | elsewhere == {path.stem for path in EXAMPLES.glob("*.py")}
 
 

@@ -377,14 +377,15 @@ def command_of(where: str) -> list[str]:
         program, *command = json.loads(re.search(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[1])
         assert program == "optuna-lcpruner"
         return command + json.loads(re.search(r"^CMD (.*)$", text, re.MULTILINE)[1])
-    manifest = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    manifest = yaml.safe_load(text)
     assert manifest["spec"]["replicas"] == 1
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     return ["serve", *container["args"]]  # they take the place of CMD
 
 
 @pytest.mark.parametrize(
-    "where", ["examples/forecaster.service", "examples/Containerfile", "docs/many_workers.md"]
+    "where",
+    ["examples/forecaster.service", "examples/Containerfile", "examples/forecaster.yaml"],
 )
 def test_the_examples_call_it_rightly(
     where: str, url: str, monkeypatch: pytest.MonkeyPatch
