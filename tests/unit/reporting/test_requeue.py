@@ -34,7 +34,8 @@ from optuna.trial import TrialState, create_trial
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, requeue
 from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import LedgerError
-from optuna_lcpruner.reporting.build_report import calls, second_chance_of
+from optuna_lcpruner.reporting.build_report import calls
+from optuna_lcpruner.study.continuation import second_chance_of
 
 ATTRIBUTE = "lcpruner_requeued_from"
 
