@@ -186,9 +186,8 @@ def main() -> None:
     run = partial(both, budget=arguments.budget)
     with ProcessPoolExecutor(arguments.jobs) as pool:
         pairs = list(pool.map(run, *zip(*cases, strict=True)))
-    print(
-        f"budget {arguments.budget:g}\n{'':22s} {'without':>14s} {'with':>14s} {'with - without':>14s}"
-    )
+    print(f"budget {arguments.budget:g}")
+    print(f"{'':22s} {'without':>14s} {'with':>14s} {'with - without':>14s}")
     print(
         f"{'':22s} {'regret':>7s} {'+-':>6s} {'regret':>7s} {'+-':>6s} {'more':>7s} {'+-':>6s} "
         f"{'better':>6s} {'worse':>5s} {'resumed':>7s} {'whole':>5s} {'won':>5s} searches"
