@@ -51,7 +51,7 @@ def main() -> None:
                 raise optuna.TrialPruned
         return loss
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a progress bar instead of a log
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with TemporaryDirectory() as folder:
 
         def checkpoint(number: int) -> Path:
@@ -65,9 +65,9 @@ def main() -> None:
             # requeue looks up the closest calls; a study in memory has no ledger of its own.
             pruner=LearningCurvePruner(args.epochs, ledger=f"sqlite:///{folder}/ledger.db"),
         )
-        study.optimize(objective, args.trials, show_progress_bar=True)
+        study.optimize(objective, args.trials)
         requeued = requeue(study, args.resume, resume=True)
-        study.optimize(objective, n_trials=len(requeued), show_progress_bar=True)
+        study.optimize(objective, n_trials=len(requeued))
         chances = report(study).second_chances
     print_summary(study, args.epochs)
     print_resumed(study, "epoch")
