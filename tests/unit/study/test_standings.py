@@ -124,8 +124,8 @@ class TestStanding:
     def test_one_that_waits_to_go_on_is_the_stopped_one(self):
         own = trial_of(0, [0.0, 0.25, 0.5])
         running = [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
-        stopped = trial_of(7, [0.0, 1.0], PRUNED)
-        waits = trial_of(8, [0.0, 1.0], TrialState.WAITING, user_attrs=resumed(7, 1))
+        stopped = trial_of(7, [0.0, 1.0, 2.0], PRUNED)
+        waits = trial_of(8, [0.0, 1.0, 2.0], TrialState.WAITING, user_attrs=resumed(7, 2))
         found = standing_of([own, *running, stopped, waits])
         assert found == standing_of([own, *running, stopped])
 
