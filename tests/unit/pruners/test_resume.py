@@ -183,6 +183,11 @@ class TestWhich:
             assert len([c for c in engine.curves if c.n_points == 10]) <= 3
         assert found == [[], [], [11]]
 
+    def test_one_without_a_record_is_asked_first(self) -> None:
+        trials = [stopped(0.5, p=0.04), stopped(0.95, p=None)]
+        study = make_study([*good_trials(), *trials, *others(60)])
+        assert called(study, ResumeCallback(alone(), 1)) == [6]
+
     def test_one_object_for_two_studies(self) -> None:
         callback = ResumeCallback(alone())
         trials = [*good_trials(), stopped(0.95), *others(60)]

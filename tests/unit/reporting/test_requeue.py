@@ -174,6 +174,20 @@ class TestRequeue:
         assert found.log_scores is None
         assert found.n_control == 0
 
+    def test_what_a_callback_let_go_on_says_nothing_about_p_in_general(
+        self, tmp_path: Path
+    ) -> None:
+        """It was chosen for its high P as well."""
+        history = History(tmp_path)
+        history.trial(
+            judged(3, Reason.BELOW_THRESHOLD, 0.01), value=0.4, n=4, state=TrialState.PRUNED
+        )
+        resumed = {"lcpruner_resumed_from": 0, "lcpruner_resumed_at_step": 3}
+        history.trial(judged(3, Reason.UNDECIDED, 0.3), value=0.96, attrs=resumed)
+        found = history.report()
+        assert [chance.beat for chance in found.second_chances] == [True]
+        assert found.log_scores is None
+
     @pytest.mark.parametrize("direction", ["maximize", "minimize"])
     @pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
     def test_an_infeasible_one_beats_nothing(
