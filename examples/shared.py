@@ -6,6 +6,8 @@ from collections.abc import Callable
 import optuna
 from optuna.trial import TrialState
 
+from optuna_lcpruner import resumed_from
+
 
 def at_least(low: int) -> Callable[[str], int]:
     """An argument's type: integers from ``low`` on."""
@@ -53,8 +55,15 @@ def print_summary(study: optuna.Study, n_steps: int, unit: str = "epochs", every
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
     reasons = {trial.number: trial.user_attrs["lcpruner_reason"] for trial in pruned}
     diverged = sum(reason.startswith("pruned: diverged") for reason in reasons.values())
-    spent = every * sum(len(trial.intermediate_values) for trial in trials)
-    full = sum(trial.user_attrs.get("lcpruner_n_steps", n_steps) for trial in trials)
+    resumed = {trial.number: resumed_from(trial) for trial in trials}
+    inherited = sum(
+        sum(step <= point.step for step in trials[number].intermediate_values)
+        for number, point in resumed.items()
+        if point is not None
+    )
+    spent = every * (sum(len(trial.intermediate_values) for trial in trials) - inherited)
+    begun = [trial for trial in trials if resumed[trial.number] is None]
+    full = sum(trial.user_attrs.get("lcpruner_n_steps", n_steps) for trial in begun)
     print(f"\n{study.study_name}: {len(trials)} trials")
     print(f"  completed   {len(completed)}")
     print(f"  pruned      {len(pruned)}{f' ({diverged} diverged)' if diverged else ''}")
@@ -66,6 +75,19 @@ def print_summary(study: optuna.Study, n_steps: int, unit: str = "epochs", every
     by_forecast = [number for number, reason in reasons.items() if "P = " in reason]
     if by_forecast:
         print(f"\nOne of the pruned, trial {by_forecast[-1]}:\n  {reasons[by_forecast[-1]]}")
+
+
+def print_resumed(study: optuna.Study, unit: str) -> None:
+    """Which trials went on, from which step, and how they ended."""
+    points = [(trial, resumed_from(trial)) for trial in study.trials]
+    resumed = [(trial, point) for trial, point in points if point is not None]
+    print(f"\n{len(resumed)} pruned trials went on.")
+    for trial, point in resumed:
+        end = f"{trial.state.name.lower()} after {unit} {trial.last_step}"
+        if trial.state == TrialState.COMPLETE:
+            end += f", {trial.value:.4f}"
+            end += ", the best" if trial.number == study.best_trial.number else ""
+        print(f"  trial {point.number}, after {unit} {point.step}, as trial {trial.number}: {end}")
 
 
 def format_(value: object) -> str:

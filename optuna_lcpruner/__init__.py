@@ -11,6 +11,7 @@ from optuna_lcpruner.pruners.executor import worker_processes
 from optuna_lcpruner.pruners.folds import FoldReporter
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 from optuna_lcpruner.pruners.remote import RemotePruner
+from optuna_lcpruner.pruners.resume import ResumeCallback
 from optuna_lcpruner.pruners.should_stop import should_stop
 from optuna_lcpruner.reporting.build_report import report
 from optuna_lcpruner.reporting.explanation import Explanation, explain
@@ -19,6 +20,7 @@ from optuna_lcpruner.reporting.requeue import requeue
 from optuna_lcpruner.reporting.savings import SavingsCallback, Summary, summary
 from optuna_lcpruner.samplers.forecast_sampler import ForecastSampler
 from optuna_lcpruner.service.forecaster import Forecaster
+from optuna_lcpruner.study.continuation import ResumePoint, resumed_from
 from optuna_lcpruner.version import __version__
 from optuna_lcpruner.visualization.dashboard import publish_to_dashboard, upload_forecast
 
@@ -37,6 +39,8 @@ __all__ = [
     "Reason",
     "RemotePruner",
     "Report",
+    "ResumeCallback",
+    "ResumePoint",
     "SavingsCallback",
     "Summary",
     "__version__",
@@ -46,6 +50,7 @@ __all__ = [
     "publish_to_dashboard",
     "report",
     "requeue",
+    "resumed_from",
     "set_n_steps",
     "should_stop",
     "summary",

@@ -14,6 +14,15 @@ REQUEUED_ATTRIBUTE = "lcpruner_requeued_from"
 PACE_ATTRIBUTE = "lcpruner_seconds_per_report"
 """Trial user attribute of a training that is replayed: the time it took from report to report."""
 
+RESUMED_ATTRIBUTE = "lcpruner_resumed_from"
+"""Trial user attribute of a trial that goes on where a pruned one stopped: that one's number."""
+
+RESUMED_STEP_ATTRIBUTE = "lcpruner_resumed_at_step"
+"""Trial user attribute of such a trial: the last step that the pruned one reported."""
+
+P_BEAT_ATTRIBUTE = "lcpruner_p_beat_best"
+"""Trial user attribute: P(beat) by the newest decision."""
+
 REASON_ATTRIBUTE = "lcpruner_reason"
 """Trial user attribute: the reason of the decision that stopped the trial, or of a recent one."""
 

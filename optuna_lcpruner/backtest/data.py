@@ -32,6 +32,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.curves.horizon import announced_n_steps, shown_n_steps
 from optuna_lcpruner.curves.learning_curve import ordered, typical_gap, usable
+from optuna_lcpruner.study.continuation import n_own_reports
 from optuna_lcpruner.study.feasibility import constraint_values
 
 MIN_TRIALS = 5  # heuristic
@@ -216,7 +217,10 @@ def from_study(study: Study, n_steps: float | None = None) -> RecordedStudy:
 
 def _trial(trial: FrozenTrial) -> RecordedTrial:
     steps, values = ordered(trial.intermediate_values)
-    took = trial.duration
+    took = trial.duration.total_seconds() if trial.duration else 0.0
+    own = n_own_reports(trial)
+    # As long as all of its reports would have taken, if it continues another trial.
+    took = took * len(steps) / own if own else 0.0
     return RecordedTrial(
         trial.number,
         tuple(steps.tolist()),
@@ -225,7 +229,7 @@ def _trial(trial: FrozenTrial) -> RecordedTrial:
         announced_n_steps(trial.user_attrs),
         tuple(float(value) for value in constraint_values(trial.system_attrs)),
         # A trial that was only added took no time, and a clock may have been set back.
-        seconds if (seconds := took.total_seconds() if took else 0.0) > 0.0 else None,
+        took if took > 0.0 else None,
     )
 
 

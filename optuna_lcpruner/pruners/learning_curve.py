@@ -217,6 +217,11 @@ class LearningCurvePruner(BasePruner):
         return self._memory.ledger
 
     @property
+    def n_best(self) -> int:
+        """The setting ``n_best``."""
+        return self._conditions.n_best
+
+    @property
     def cannot_serve(self) -> str | None:
         """The setting, if any, with which it cannot decide for the trials of other processes."""
         if self._background is not None:
@@ -458,7 +463,11 @@ def new_record(pruner: LearningCurvePruner, maximize: bool) -> StudyRecord:
 
 
 def decide_about(
-    pruner: LearningCurvePruner, study: Study, trial: FrozenTrial, record: StudyRecord
+    pruner: LearningCurvePruner,
+    study: Study,
+    trial: FrozenTrial,
+    record: StudyRecord,
+    context: DecisionContext | None = None,
 ) -> Decision:
     """Decide as for the first time; the decision is remembered and recorded nowhere.
 
@@ -467,9 +476,10 @@ def decide_about(
         study: The study.
         trial: The trial.
         record: Of the study's completed trials, what was read before.
+        context: Filled in with what was looked at.
     """
     reader = pruner._reader(record=record)
-    context = DecisionContext(type(pruner._engine).__name__)
+    context = context or DecisionContext("")
     with np.errstate(all="ignore"):  # whatever the caller has made errors
         return pruner._memory.in_words(lambda: pruner._judge(study, trial, reader, context))
 

@@ -105,7 +105,7 @@ def should_stop(
             others.append(_Training.of(name, other).trial(len(others), state))
     asked = _Training.of("curve", curve).trial(len(others), TrialState.RUNNING)
     direction_ = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
-    study = cast(Study, _GivenStudy(direction_, (*others, asked)))
+    study = cast(Study, GivenStudy(direction_, (*others, asked)))
     return decide_about(pruner, study, asked, record)
 
 
@@ -199,8 +199,8 @@ def _history(
 
 
 @dataclass(frozen=True)
-class _GivenStudy:
-    """What a pruner asks of a study."""
+class GivenStudy:
+    """What a pruner asks of a study, of trials that are at hand."""
 
     direction: StudyDirection
     trials: tuple[FrozenTrial, ...]
@@ -208,9 +208,11 @@ class _GivenStudy:
 
     @property
     def directions(self) -> list[StudyDirection]:
+        """As of a study."""
         return [self.direction]
 
     def get_trials(
         self, deepcopy: bool = True, states: Iterable[TrialState] | None = None
     ) -> list[FrozenTrial]:
+        """As of a study."""
         return [trial for trial in self.trials if states is None or trial.state in states]

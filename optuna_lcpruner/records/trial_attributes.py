@@ -16,7 +16,7 @@ from collections.abc import Callable
 from optuna.logging import get_logger
 from optuna.storages import BaseStorage
 
-from optuna_lcpruner._util.attributes import REASON_ATTRIBUTE, STEP_ATTRIBUTE
+from optuna_lcpruner._util.attributes import P_BEAT_ATTRIBUTE, REASON_ATTRIBUTE, STEP_ATTRIBUTE
 from optuna_lcpruner._util.fork_safety import at_work
 from optuna_lcpruner._util.optuna_storage import set_user_attrs, writes_are_free
 from optuna_lcpruner._util.recent import Recent
@@ -53,7 +53,7 @@ def attributes(decision: Decision) -> Attributes:
     """The user attributes that show a decision; plain Python numbers and a string."""
     shown: Attributes = {}
     for key, value in (
-        ("lcpruner_p_beat_best", decision.p_beat),
+        (P_BEAT_ATTRIBUTE, decision.p_beat),
         (FORECAST, decision.forecast),
         ("lcpruner_forecast_lower", decision.low),
         ("lcpruner_forecast_upper", decision.high),

@@ -11,7 +11,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.arrays import Array, IntArray
-from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
+from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE, RESUMED_ATTRIBUTE
 from optuna_lcpruner.curves.learning_curve import ordered, usable
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.records.ledger import open_ledger
@@ -29,6 +29,7 @@ from optuna_lcpruner.reporting.scoring import (
     pruning_cost,
     reliability,
 )
+from optuna_lcpruner.study.continuation import second_chance_of
 from optuna_lcpruner.study.feasibility import is_feasible
 
 _BY_FORECAST = (Reason.BELOW_THRESHOLD.name, Reason.NARROW_FORECAST.name, Reason.CONTROL.name)
@@ -154,12 +155,13 @@ def _looks(
 
     Second chances are left out: they were chosen for their high P(beat).
     """
+    chosen = {REQUEUED_ATTRIBUTE, RESUMED_ATTRIBUTE}
     needed = ("p_beat", "value", "incumbent", "horizon", "q05", "q25", "q50", "q75", "q95")
     scored = [
         row
         for row in rows
         if _has_ended(trials[row["trial"]])
-        and REQUEUED_ATTRIBUTE not in trials[row["trial"]].user_attrs
+        and chosen.isdisjoint(trials[row["trial"]].user_attrs)
         and all(row[name] is not None for name in needed)
     ]
     sign = 1.0 if maximize else -1.0
@@ -255,27 +257,6 @@ def _calls(pruned: Sequence[Row]) -> list[Call]:
     names = ("trial", "step", "p_beat", "threshold", "q50", "q05", "q95", "incumbent")
     ordered = sorted(pruned, key=lambda row: -row["p_beat"])
     return [Call(*(row[name] for name in names)) for row in ordered]
-
-
-def second_chance_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
-    """The number of the trial that a second chance runs again; None if it is none of this study's.
-
-    Trials that came from another study keep their attributes, where a number means a trial of that
-    one: so the parameters have to agree as well.
-    """
-    first = trial.user_attrs.get(REQUEUED_ATTRIBUTE)
-    if not isinstance(first, int) or not 0 <= first < trial.number:
-        return None
-    # As it was enqueued: a parameter comes into trial.params when the objective asks for it.
-    given = trial.system_attrs.get("fixed_params", trial.params)
-    asked = trials[first].params
-    agree = all(name in given and _same(given[name], value) for name, value in asked.items())
-    return first if agree else None
-
-
-def _same(one: object, other: object) -> bool:
-    """Equal, NaN with NaN too."""
-    return one == other or (one != one and other != other)
 
 
 def _second_chances(

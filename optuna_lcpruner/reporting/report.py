@@ -102,7 +102,8 @@ class Report:
         cost: What pruning by forecast cost and saved, by the control group.
         savings: What was not trained.
         closest: Prunes with the highest P(beat).
-        second_chances: Pruned trials that :func:`~optuna_lcpruner.requeue` gave one.
+        second_chances: Pruned trials that :func:`~optuna_lcpruner.requeue` or
+            :class:`~optuna_lcpruner.ResumeCallback` gave one.
         ledger: Where the decisions were looked for: a database URL without its password.
         n_without: Finished trials that reported, but have no decision on record.
     """
@@ -396,7 +397,7 @@ def _chances(found: Report) -> _Section:
         for chance in found.second_chances
     )
     header = ("pruned", "again", "state", "value", "best when pruned", "beat it")
-    return _Section("Second chances", ("Pruned trials that ran again unpruned.",), header, rows)
+    return _Section("Second chances", ("Pruned trials that ran again or went on.",), header, rows)
 
 
 def _beat(chance: SecondChance) -> str:

@@ -10,17 +10,18 @@ from optuna.trial import TrialState
 
 from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
 from optuna_lcpruner._util.formatting import LEFT_BEHIND, count
-from optuna_lcpruner._util.validation import integer
+from optuna_lcpruner._util.validation import boolean, integer
 from optuna_lcpruner.records.ledger import open_ledger
 from optuna_lcpruner.records.location import Setting
-from optuna_lcpruner.reporting.build_report import calls, second_chance_of
+from optuna_lcpruner.reporting.build_report import calls
 from optuna_lcpruner.reporting.decisions import on_record
+from optuna_lcpruner.study.continuation import enqueue_continuation, second_chance_of
 
 _logger = get_logger("optuna.lcpruner")
 
 
-def requeue(study: Study, k: int, *, ledger: Setting = None) -> list[int]:
-    """Enqueue the parameters of the closest calls, to run again to their end.
+def requeue(study: Study, k: int, *, resume: bool = False, ledger: Setting = None) -> list[int]:
+    """Enqueue the closest calls, to run again to their end, or to go on from a checkpoint.
 
     The new trials have the user attribute ``lcpruner_requeued_from``, the number of the pruned
     trial; ``LearningCurvePruner`` does not prune them by forecast (a training that diverges is
@@ -32,6 +33,9 @@ def requeue(study: Study, k: int, *, ledger: Setting = None) -> list[int]:
     Args:
         study: The study.
         k: How many, at least 1; fewer if fewer were pruned by forecast.
+        resume: Whether the new trials have the reports of the pruned ones too, for an objective
+            that saves checkpoints: :func:`~optuna_lcpruner.resumed_from` tells it which one to
+            load, and at which step to go on.
         ledger: Where the decisions are, as for
             :class:`~optuna_lcpruner.LearningCurvePruner`; by default beside the study.
 
@@ -39,18 +43,22 @@ def requeue(study: Study, k: int, *, ledger: Setting = None) -> list[int]:
         The numbers of the pruned trials, the closest call first.
 
     Raises:
-        TypeError: If k is no integer.
+        TypeError: If k is no integer, or ``resume`` no boolean.
         ValueError: If k is less than 1.
         InputError: If the study has several objectives.
         LedgerError: If there is no ledger or it cannot be read.
     """
-    k = integer("k", k, 1)
+    k, resume = integer("k", k, 1), boolean("resume", resume)
     closest = [call.trial for call in calls(study, ledger=ledger)]
     trials = study.get_trials(deepcopy=False)
     had_theirs = {second_chance_of(trial, trials) for trial in trials}
     chosen = [number for number in closest if number not in had_theirs][:k]
     for number in chosen:
-        study.enqueue_trial(trials[number].params, user_attrs={REQUEUED_ATTRIBUTE: number})
+        mark = {REQUEUED_ATTRIBUTE: number}
+        if resume:
+            enqueue_continuation(study, trials[number], mark)
+        else:
+            study.enqueue_trial(trials[number].params, user_attrs=mark)
     if len(chosen) < k:
         n, before = len(closest), len(had_theirs.intersection(closest))
         how_many = f"{len(chosen)} of {k}" if chosen else "nothing"

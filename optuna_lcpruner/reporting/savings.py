@@ -18,6 +18,7 @@ from optuna_lcpruner.curves.horizon import announced_n_steps
 from optuna_lcpruner.records.ledger import LedgerError
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.reporting.decisions import Row, on_record, single_objective, step_maps
+from optuna_lcpruner.study.continuation import continuations, n_own_reports
 from optuna_lcpruner.study.feasibility import is_feasible
 
 
@@ -62,11 +63,11 @@ def savings_of(
     for i, reports in left.items():
         trial = trials[i]
         if trial.duration is not None and trial.intermediate_values:
-            pace = trial.duration.total_seconds() / len(trial.intermediate_values)
+            pace = trial.duration.total_seconds() / max(1, n_own_reports(trial))
             seconds = (seconds or 0.0) + pace * reports
     took = [trial.duration.total_seconds() for trial in trials if trial.duration is not None]
     return Savings(
-        sum(len(trial.intermediate_values) for trial in trials),
+        sum(n_own_reports(trial) for trial in trials),
         sum(left.values()),
         seconds,
         sum(took),
@@ -78,7 +79,7 @@ def savings_of(
 def left_out(
     trials: Sequence[FrozenTrial], maximize: bool, rows: Sequence[Row] | None = None
 ) -> dict[int, int]:
-    """Reports that pruned trials did not make, by trial number.
+    """Reports that pruned trials did not make, by trial number; not of those that went on.
 
     Args:
         trials: The study's trials.
@@ -87,7 +88,8 @@ def left_out(
             they saw; a trial that diverged had the usual one. None without a ledger: of all pruned
             trials, by what each announced or the completed trials show.
     """
-    pruned = [trial.number for trial in trials if trial.state == TrialState.PRUNED]
+    begun = {n for n, t in continuations(trials).items() if t.state != TrialState.WAITING}
+    pruned = [t.number for t in trials if t.state == TrialState.PRUNED and t.number not in begun]
     horizons = _shown(pruned, trials, maximize) if rows is None else _on_record(pruned, rows)
     return {
         number: max(0, horizon - len(trials[number].intermediate_values))

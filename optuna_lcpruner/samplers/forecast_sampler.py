@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.arrays import Array
 from optuna_lcpruner.records.trial_attributes import FORECAST
+from optuna_lcpruner.study.continuation import continuations
 from optuna_lcpruner.study.feasibility import constraint_values, is_feasible
 
 WORST = 10.0  # heuristic
@@ -143,7 +144,16 @@ def as_forecast(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTri
         if trial.state is TrialState.COMPLETE and trial.value is not None
     ]
     n_constraints = {_n_constraints(trial) for trial, _ in completed}
-    forecasts = [_forecast(trial, n_constraints) for trial in trials]
+    # What became of a trial that went on is known from its continuation.
+    known_by_now = {
+        number
+        for number, trial in continuations(trials).items()
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    }
+    forecasts = [
+        None if trial.number in known_by_now else _forecast(trial, n_constraints)
+        for trial in trials
+    ]
     foreseen = [(t, v) for t, v in zip(trials, forecasts, strict=True) if v is not None]
     ends = [(trial, value) for trial, value in completed + foreseen if math.isfinite(value)]
     if not completed or not ends:

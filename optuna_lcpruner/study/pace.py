@@ -12,6 +12,7 @@ from datetime import datetime
 from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.attributes import PACE_ATTRIBUTE
+from optuna_lcpruner.study.continuation import n_own_reports
 
 _MOST = 10.0  # heuristic
 """A trial counts as at most so many times slower or faster: a clock may have been set."""
@@ -27,11 +28,12 @@ def seconds_per_report(trial: FrozenTrial, now: datetime) -> float | None:
     told = trial.user_attrs.get(PACE_ATTRIBUTE)
     if told is not None:
         return float(told)
-    if trial.datetime_start is None or not trial.intermediate_values:
+    n_reports = n_own_reports(trial)  # what it took over when it was resumed took it no time
+    if trial.datetime_start is None or not n_reports:
         return None
     took = ((trial.datetime_complete or now) - trial.datetime_start).total_seconds()
     # A trial that was only added took no time, and a clock may have been set back.
-    return took / len(trial.intermediate_values) if took > 0.0 else None
+    return took / n_reports if took > 0.0 else None
 
 
 def mean_pace(trials: Iterable[FrozenTrial], now: datetime) -> float | None:

@@ -3,7 +3,8 @@
 Reports are compared step by step; the trial asked about is given the better of its last two, so
 that one report that is far off does not stop it. A trial that was stopped before a step counts as
 behind all that reached it. Those that break a constraint, that announce another length, whose steps
-count down, that began later or that returned a value after a single report are no measure.
+count down, that began later or that returned a value after a single report are no measure. Of a
+trial that goes on where another stopped only the newer one is, once it has begun.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
 from optuna_lcpruner.curves.horizon import announced_n_steps
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior import early_ranks
+from optuna_lcpruner.study.continuation import resumed_from
 from optuna_lcpruner.study.feasibility import is_feasible
 
 _RATIO = 1.3  # heuristic
@@ -95,6 +97,10 @@ class _Column:
     def __contains__(self, number: int) -> bool:
         return number in self._by_number
 
+    def get(self, number: int) -> float | None:
+        """Return the report of a trial."""
+        return self._by_number.get(number)
+
     def put(self, number: int, value: float) -> None:
         """Add the report of a trial."""
         if self._by_number.get(number) != value:
@@ -155,10 +161,16 @@ class Standings:
         length = announced_n_steps(trial.user_attrs)
         counts_down = len(steps) > 1 and all(b < a for a, b in pairwise(steps))
         only_ended = trial.state is TrialState.COMPLETE and len(finite) == 1
+        waits = trial.state is TrialState.WAITING  # its reports are another trial's
+        point = resumed_from(trial)
+        if point is not None and point.number < number and not waits:
+            column = self._columns.get(point.step)
+            if column is not None and column.get(point.number) == column.get(number):
+                self._rows["counts"][point.number] = False
         self._rows[number] = (
             trial.state.value,
             math.nan if length is None else length,
-            bool(finite) and not counts_down and not only_ended and is_feasible(trial),
+            bool(finite) and not (counts_down or only_ended or waits) and is_feasible(trial),
             finite[-1] if finite else 0,
             self._sign * trial.intermediate_values[finite[0]] if finite else math.nan,
         )

@@ -21,6 +21,7 @@ from optuna_lcpruner.reporting.build_report import report
 from optuna_lcpruner.reporting.decisions import Row, on_record, step_maps
 from optuna_lcpruner.reporting.explanation import explain
 from optuna_lcpruner.reporting.savings import left_out
+from optuna_lcpruner.study.continuation import n_own_reports
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 BLACK, GREY = "#000000", "#808080"
@@ -261,7 +262,7 @@ def savings_chart(study: Study, ledger: Setting) -> Chart:
     """Reports made, trial by trial, against training every pruned trial to its horizon."""
     trials, rows = on_record(study, ledger)
     left = left_out(trials, study.direction == StudyDirection.MAXIMIZE, rows)
-    made = np.cumsum([len(trial.intermediate_values) for trial in trials], dtype=float)
+    made = np.cumsum([n_own_reports(trial) for trial in trials], dtype=float)
     saved = np.cumsum([left.get(trial.number, 0) for trial in trials], dtype=float)
     numbers = [trial.number for trial in trials]
     whole = made + saved

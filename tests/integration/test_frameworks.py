@@ -11,7 +11,7 @@ import pytest
 from helpers import EXAMPLES, installed, numbers, refused, run_example
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner import explain
+from optuna_lcpruner import explain, resumed_from
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +85,12 @@ LIGHT = (
         more=("--repeats", "1"),
     ),
 )
+RESUMED = (
+    Example("resume_sklearn", ("sklearn",), 16, ("epochs", 12), "epochs", 12),
+    Example("resume_pytorch", LEARNED, 40, ("epochs", 12), "epochs", 12),
+)
+"""Those in which pruned trials go on from their checkpoints."""
+
 HEAVY = (
     Example(
         "keras_digits",
@@ -183,6 +189,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_every_example_is_run() -> None:
     tried = {example.name for example in (*LIGHT, *HEAVY)}
     elsewhere = {"own_engine", "own_family", "quickstart", "ray_scheduler", "shared"}
+    tried |= {example.name for example in RESUMED}
     assert tried | elsewhere == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
@@ -250,6 +257,42 @@ def test_the_pruner_knows_where_a_training_ends(run: Run) -> None:
             else:
                 assert over in ([], [max(trial.intermediate_values)])
         assert forecasts > 3
+
+
+@pytest.mark.parametrize(
+    "example", [parameters(one, heavy="torch" in one.needs) for one in RESUMED]
+)
+def test_pruned_trials_go_on_from_their_checkpoints(example: Example, tmp_path: Path) -> None:
+    storage = ("--storage", "sqlite:///study.db")
+    result = run_example(f"{example.name}.py", *example.options, *storage, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for word in ("Warning", "warning", "Traceback", "Error"):  # of a report made twice, say
+        assert word not in result.stderr
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/study.db")
+    trials = study.get_trials()
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    assert all(trial.state in ended for trial in trials)
+    resumed = [trial for trial in trials if resumed_from(trial) is not None]
+    assert resumed
+    own = 0
+    for trial in trials:
+        steps, point = list(trial.intermediate_values), resumed_from(trial)
+        assert steps == list(range(len(steps)))
+        own += len(steps) - (0 if point is None else point.step + 1)
+        if point is not None:
+            first = trials[point.number]
+            assert first.state == TrialState.PRUNED
+            assert trial.params == first.params
+            so_far = [trial.intermediate_values[step] for step in range(point.step + 1)]
+            assert so_far == list(first.intermediate_values.values())
+            said = f"trial {first.number}, after epoch {point.step}, as trial {trial.number}: "
+            assert said + trial.state.name.lower() in result.stdout
+    full = example.full(trials[0]) * (len(trials) - len(resumed))
+    pattern = r"epochs +(\d+) of (\d+) .*?(\d+)% saved"
+    assert numbers(pattern, result.stdout) == [own, full, round(100 * (1 - own / full))]
+    assert numbers(r"(\d+) pruned trials went on", result.stdout) == [len(resumed)]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left - {"study.db.lcpruner"} == {"study.db"}
 
 
 def test_trainings_that_diverge_are_counted(tmp_path: Path) -> None:

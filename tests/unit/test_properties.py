@@ -95,7 +95,8 @@ def check(decision: Decision, pruner: LearningCurvePruner) -> None:
     assert decision.reason is not Reason.FAILED, decision.message
     assert type(decision.prune) is bool
     assert decision.prune is (
-        decision.reason in (Reason.DIVERGED, Reason.BELOW_THRESHOLD, Reason.NARROW_FORECAST)
+        decision.reason
+        in (Reason.DIVERGED, Reason.BEHIND, Reason.BELOW_THRESHOLD, Reason.NARROW_FORECAST)
     )
     for name in ("p_beat", "threshold", "incumbent", "forecast", "low", "high"):
         number = getattr(decision, name)

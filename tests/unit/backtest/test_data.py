@@ -3,6 +3,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,16 @@ def test_a_study_says_who_keeps_its_constraints(how: str) -> None:
     read = from_study(study).trials
     assert [trial.constraints for trial in read] == given
     assert [trial.feasible for trial in read] == [True, False, True, False, True]
+
+
+def test_a_trial_that_went_on_took_as_long_as_all_of_its_reports_would_have() -> None:
+    trials = [finished(reports([0.1, 0.2, 0.3, 0.4])) for _ in range(5)]
+    trials[1].user_attrs = {"lcpruner_resumed_from": 0, "lcpruner_resumed_at_step": 2}
+    for trial in trials:
+        trial.datetime_start = datetime(2026, 1, 2)
+        trial.datetime_complete = trial.datetime_start + timedelta(seconds=8)
+    study = from_study(make_study(trials))
+    assert [trial.seconds for trial in study.trials] == [8.0, 32.0, 8.0, 8.0, 8.0]
 
 
 def test_infeasible_trials_count_as_curves_but_one_must_be_feasible() -> None:

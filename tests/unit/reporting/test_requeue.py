@@ -22,6 +22,7 @@ from helpers import (
     good_study,
     good_trials,
     make_study,
+    reports,
     saturating,
     sqlite,
 )
@@ -31,10 +32,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
-from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, requeue
+from optuna_lcpruner import LearningCurvePruner, Reason, explain, report, requeue, resumed_from
 from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import LedgerError
-from optuna_lcpruner.reporting.build_report import calls, second_chance_of
+from optuna_lcpruner.reporting.build_report import calls
+from optuna_lcpruner.study.continuation import enqueue_continuation, second_chance_of
 
 ATTRIBUTE = "lcpruner_requeued_from"
 
@@ -172,6 +174,20 @@ class TestRequeue:
         assert found.log_scores is None
         assert found.n_control == 0
 
+    def test_what_a_callback_let_go_on_says_nothing_about_p_in_general(
+        self, tmp_path: Path
+    ) -> None:
+        """It was chosen for its high P as well."""
+        history = History(tmp_path)
+        history.trial(
+            judged(3, Reason.BELOW_THRESHOLD, 0.01), value=0.4, n=4, state=TrialState.PRUNED
+        )
+        resumed = {"lcpruner_resumed_from": 0, "lcpruner_resumed_at_step": 3}
+        history.trial(judged(3, Reason.UNDECIDED, 0.3), value=0.96, attrs=resumed)
+        found = history.report()
+        assert [chance.beat for chance in found.second_chances] == [True]
+        assert found.log_scores is None
+
     @pytest.mark.parametrize("direction", ["maximize", "minimize"])
     @pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
     def test_an_infeasible_one_beats_nothing(
@@ -189,6 +205,42 @@ class TestRequeue:
         ]  # fmt: skip
         ends = [line.split(maxsplit=5)[5] for line in str(found).splitlines()[-2:]]
         assert ends == ["no, infeasible", "yes"]
+
+    def test_going_on_from_a_checkpoint(self, study: optuna.Study) -> None:
+        """The two parts are the training that was never stopped."""
+        closest = [call.trial for call in calls(study)[:2]]
+        assert requeue(study, 2, resume=True) == closest
+        made: dict[int, list[int]] = {}
+
+        def goes_on(trial: optuna.Trial) -> float:
+            curve, point = saturating(trial.suggest_float("end", *ENDS)), resumed_from(trial)
+            assert point is not None
+            steps = made[point.number] = list(range(point.step + 1, N_STEPS))
+            for step in steps:
+                trial.report(curve[step], step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+            return float(curve[-1])
+
+        study.optimize(goes_on, n_trials=2)
+        trials = study.get_trials()
+        for trial, first in zip(trials[20:], closest, strict=True):
+            assert trial.state == TrialState.COMPLETE
+            assert trial.intermediate_values == reports(saturating(trial.params["end"]))
+            assert len(made[first]) + len(trials[first].intermediate_values) == N_STEPS
+        found = report(study)
+        assert [(c.first, c.state) for c in found.second_chances] == [
+            (first, "COMPLETE") for first in closest
+        ]
+        assert found.savings.trained == sum(
+            len(t.intermediate_values) for t in trials if t.number not in closest
+        )
+        assert set(requeue(study, 1000)).isdisjoint(closest)
+
+    def test_one_that_a_callback_has_let_go_on_had_its_chance(self, study: optuna.Study) -> None:
+        first, second = (call.trial for call in calls(study)[:2])
+        enqueue_continuation(study, study.get_trials()[first])
+        assert requeue(study, 1) == [second]
 
     def test_each_gets_one(self, study: optuna.Study) -> None:
         closest = [call.trial for call in calls(study)]
@@ -223,6 +275,10 @@ class TestRequeue:
     def test_bad_numbers(self, k: Any, error: type[Exception], study: optuna.Study) -> None:
         with pytest.raises(error, match=r"^k must be"):
             requeue(study, k)
+
+    def test_resume_is_a_boolean(self, study: optuna.Study) -> None:
+        with pytest.raises(TypeError, match=r"^resume must be"):
+            requeue(study, 1, resume=1)  # type: ignore[arg-type]
 
     def test_no_ledger(self) -> None:
         with pytest.raises(LedgerError):

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from optuna_lcpruner import InputError, SavingsCallback, set_n_steps, summary
 from optuna_lcpruner.records.ledger import Ledger
 from optuna_lcpruner.records.location import Address
+from optuna_lcpruner.study.continuation import enqueue_continuation
 
 
 def pruned(n: int, seconds: float | None = None, **attrs: Any) -> optuna.trial.FrozenTrial:
@@ -53,6 +54,19 @@ class TestSummary:
     def test_a_length_that_was_announced(self) -> None:
         study = make_study([complete(0.8), pruned(2, lcpruner_n_steps=10)])
         assert summary(study).savings.saved == 8
+
+    def test_a_trial_that_went_on_is_counted_once(self) -> None:
+        study = make_study([complete(0.8), pruned(4, 8.0)])
+        enqueue_continuation(study, study.get_trials()[1])
+        saved = summary(study).savings
+        assert (saved.trained, saved.saved, saved.seconds) == (24, 16, 32.0)
+        on = study.get_trials()[2]
+        on.state, on.intermediate_values = TrialState.PRUNED, reports(saturating(0.3)[:10])
+        on.datetime_start, on.datetime_complete = STARTED, STARTED + timedelta(seconds=6)
+        study = make_study([*study.get_trials()[:2], on])
+        saved = summary(study).savings
+        # It has made six more in six seconds, and of twenty it did not make ten.
+        assert (saved.trained, saved.saved, saved.seconds) == (30, 10, 10.0)
 
     def test_before_any_trial_has_completed(self) -> None:
         found = summary(make_study([pruned(2)]))

@@ -75,6 +75,27 @@ def test_a_diverged_trial_counts_as_the_worst_of_the_others() -> None:
     assert values([complete(0.9), pruned(1.3), pruned(0.8, NAN)], maximize=False)[-1] == 1.3
 
 
+@pytest.mark.parametrize(
+    ("state", "seen"),
+    [
+        (TrialState.WAITING, [0.9, 0.6, None]),
+        (TrialState.RUNNING, [0.9, 0.6, None]),
+        (TrialState.FAIL, [0.9, 0.6, None]),
+        (TrialState.PRUNED, [0.9, None, 0.7]),
+        (TrialState.COMPLETE, [0.9, None, 0.8]),
+    ],
+)
+def test_a_trial_that_went_on_counts_once(state: TrialState, seen: list[float | None]) -> None:
+    on = pruned(0.7)
+    on.state, on.value = state, 0.8 if state is TrialState.COMPLETE else None
+    on.set_user_attr("lcpruner_resumed_from", 1)
+    on.set_user_attr("lcpruner_resumed_at_step", 1)
+    trials = [complete(0.9), pruned(0.6), on]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    assert values(trials) == seen
+
+
 def test_nothing_is_handed_on_while_no_trial_has_completed() -> None:
     assert values([pruned(0.6), pruned(0.8, last=NAN)]) == [None, None]
 

@@ -46,6 +46,11 @@ def test_no_pace_shows(shows_nothing: FrozenTrial) -> None:
     assert slowness(shows_nothing, 2.0, NOW) == 1.0
 
 
+def test_what_a_resumed_trial_took_over_took_no_time() -> None:
+    resumed = trial(10.0, 6, lcpruner_resumed_from=0, lcpruner_resumed_at_step=3)
+    assert seconds_per_report(resumed, NOW) == pytest.approx(5.0)
+
+
 def test_a_replay_says_its_pace() -> None:
     assert seconds_per_report(trial(10.0, lcpruner_seconds_per_report=7.0), NOW) == 7.0
 

@@ -43,6 +43,11 @@ def trial_of(number, reports, state=RUNNING, **more):
     return trial
 
 
+def resumed(number, step):
+    """The attributes of a trial that goes on where another stopped."""
+    return {"lcpruner_resumed_from": number, "lcpruner_resumed_at_step": step}
+
+
 def standing_of(trials, number=0, maximize=True, by_length=False, check_metric=True):
     standings = Standings(maximize, by_length)
     standings.update(trials)
@@ -99,6 +104,39 @@ class TestStanding:
         trials = [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
         found = standing_of([own, *trials, trial_of(7, [0.0, 1.0, 2.0], PRUNED)])
         assert (found.n_ahead, found.n, found.n_rivals) == (5, 7, 6)
+
+    @pytest.mark.parametrize("state", [RUNNING, PRUNED, COMPLETE])
+    def test_a_trial_that_went_on_counts_once(self, state):
+        own = trial_of(0, [0.0, 0.25, 0.5])
+        running = [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
+        stopped = trial_of(7, [0.0, 1.0], PRUNED)
+        on = trial_of(8, [0.0, 1.0, 2.0], state, user_attrs=resumed(7, 1))
+        alone = trial_of(7, [0.0, 1.0, 2.0], state)
+        assert standing_of([own, *running, stopped, on]) == standing_of([own, *running, alone])
+
+    def test_the_one_that_goes_on_is_not_compared_with_itself(self):
+        running = [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
+        stopped = trial_of(0, [0.0, 0.25], PRUNED)
+        on = trial_of(7, [0.0, 0.25, 0.5], user_attrs=resumed(0, 1))
+        found = standing_of([stopped, *running, on], 7)
+        assert found == standing_of([trial_of(0, [0.0, 0.25, 0.5]), *running])
+
+    def test_one_that_waits_to_go_on_is_the_stopped_one(self):
+        own = trial_of(0, [0.0, 0.25, 0.5])
+        running = [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
+        stopped = trial_of(7, [0.0, 1.0, 2.0], PRUNED)
+        waits = trial_of(8, [0.0, 1.0, 2.0], TrialState.WAITING, user_attrs=resumed(7, 2))
+        found = standing_of([own, *running, stopped, waits])
+        assert found == standing_of([own, *running, stopped])
+
+    def test_a_number_of_another_study_takes_nothing_away(self):
+        own = trial_of(0, [0.0, 0.25, 0.5])
+        running = [trial_of(i, r) for i, r in enumerate(OTHERS, 1)]
+        stopped = trial_of(7, [0.0, 1.0], PRUNED)
+        reports = [0.0, 1.5, 2.0]
+        stranger = trial_of(8, reports, user_attrs=resumed(7, 1))
+        found = standing_of([own, *running, stopped, stranger])
+        assert found == standing_of([own, *running, stopped, trial_of(8, reports)])
 
     def test_completed_ones_are_where_they_ended(self):
         own = trial_of(0, [0.0, 0.25, 0.5])

@@ -35,6 +35,7 @@ from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import Ledger, LedgerError
 from optuna_lcpruner.records.location import Address
+from optuna_lcpruner.study.continuation import enqueue_continuation
 from optuna_lcpruner.visualization import matplotlib as with_matplotlib
 from optuna_lcpruner.visualization.charts import (
     Band,
@@ -239,6 +240,12 @@ def test_savings(study: optuna.Study) -> None:
     assert list(made.y[:5]) == list(whole.y[:5]) == [20, 40, 60, 80, 100]
     share = 100 * savings.saved / (savings.trained + savings.saved)
     assert chart.title == f"Reports Saved by Pruning: {share:.0f} % of {whole.y[-1]:.0f}"
+
+
+def test_what_waits_to_go_on_has_made_no_reports(study: optuna.Study) -> None:
+    before = layer(savings_chart(study, None), "Made").y[-1]
+    enqueue_continuation(study, study.get_trials()[5])
+    assert layer(savings_chart(study, None), "Made").y[-1] == before
 
 
 def test_decisions(study: optuna.Study) -> None:
