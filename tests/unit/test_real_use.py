@@ -381,7 +381,7 @@ class TestOneThatWillBeTheBest:
 
 class TestScale:
     @staticmethod
-    def search(change: Callable[[Array], Array], n: int = 40) -> tuple[int, int]:
+    def search(change: Callable[[Array], Array], n: int = 20) -> tuple[int, int]:
         """Trials pruned and reports made of a search over curves of a changed metric."""
         study, rng = study_with(LearningCurvePruner(n_steps=20)), np.random.default_rng(2)
         pruned = sum(train(study, change(curve(rng.uniform(0.3, 0.9)))) is not None
@@ -401,7 +401,7 @@ class TestScale:
         pruned = self.pruned_as_it_is()
         with_transient, made = self.search(lambda c: np.r_[c[0] * factor, c[1:]])
         assert with_transient >= 0.8 * pruned
-        assert made < 400
+        assert made < 216  # 60 of the first three, 46 % of what the others could
 
     @pytest.mark.parametrize(
         ("n", "factor"),
@@ -417,14 +417,14 @@ class TestScale:
         rng = np.random.default_rng(4)
         study, best = study_with(LearningCurvePruner(n_steps=50)), np.inf
         lost = stopped = 0
-        for end in rng.uniform(0.3, 0.9, 40):
+        for end in rng.uniform(0.3, 0.9, 20):
             values = np.r_[np.full(n, factor), curve(end, 50 - n, 1.0, 0.9)]
             was_stopped = train(study, values) is not None
             stopped += was_stopped
             lost += was_stopped and values[-1] < best
             best = min(best, study.best_value)
         assert lost == 0
-        assert stopped > 15
+        assert stopped > 7
 
     @pytest.mark.parametrize("n", [50, 100, pytest.param(200, marks=pytest.mark.slow)])
     def test_nor_does_a_long_perplexity(self, n: int) -> None:
@@ -446,7 +446,7 @@ class TestScale:
 
         _, in_log = self.search(loss)
         _, in_perplexity = self.search(lambda c: np.exp(loss(c)))
-        assert 800 - in_perplexity >= 0.8 * (800 - in_log)
+        assert 400 - in_perplexity >= 0.8 * (400 - in_log)
 
 
 class TestSelfCheck:
