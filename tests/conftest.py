@@ -1,5 +1,6 @@
 """Quiet by default: a test that looks at the log turns it up itself."""
 
+import gc
 import logging
 import os
 import threading
@@ -17,6 +18,14 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 settings.register_profile("ci", derandomize=True)
 settings.register_profile("developer", max_examples=20)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def modules_are_no_garbage() -> Iterator[None]:
+    """What is imported by now is not looked through at each collection."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

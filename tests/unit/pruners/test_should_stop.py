@@ -102,7 +102,7 @@ def test_both_directions_occur() -> None:
 def test_settings_are_those_of_the_pruner(settings: dict[str, Any]) -> None:
     curves, direction = recorded("digits_loss")
     others = {"completed": list(curves[:8])}
-    for curve in curves[8:12]:
+    for curve in curves[8:10]:
         decision = should_stop(curve[:9], direction=direction, **others, **settings)
         assert decision == by_pruner(curve[:9], direction, others, **settings)
 

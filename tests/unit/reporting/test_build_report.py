@@ -364,8 +364,13 @@ class TestCommand:
         ],
     )
     def test_errors_are_one_line(
-        self, argv: tuple[str, ...], words: str, run: Callable[..., tuple[int, str, str]]
+        self,
+        argv: tuple[str, ...],
+        words: str,
+        run: Callable[..., tuple[int, str, str]],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr("optuna_lcpruner.cli.report.svg_figures", lambda *_, **__: [])
         code, out, err = run(*argv)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert words in err

@@ -278,9 +278,9 @@ def test_a_stop_says_why(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> History:
-    """A hundred trials, every other one pruned."""
+    """Forty trials, every other one pruned."""
     history = History(tmp_path_factory.mktemp("many"))
-    for number in range(100):
+    for number in range(40):
         looks = [judged(step, Reason.UNDECIDED, 0.3) for step in range(1, 4)]
         if number % 2:
             stop = judged(4, Reason.BELOW_THRESHOLD, 0.01)

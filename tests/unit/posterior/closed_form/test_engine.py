@@ -245,7 +245,7 @@ def test_the_family_of_the_curve_gets_the_weight():
     assert_allclose(sum(forecast.shares.values()), 1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=40), st.integers(0, 60), st.booleans())
 def test_forecasts_are_distributions(values, left, best):
     horizon = max(len(values) + left, 2)

@@ -198,6 +198,16 @@ def test_the_same_curve_gets_the_same_answer():
     assert np.any(other.observed.location != one.observed.location)
 
 
+def test_the_unit_of_the_metric_does_not_matter():
+    """A power of two leaves the working values as they were, and so the chain."""
+    plain = ask(QUICK, saturating(10), 30)
+    scaled = ask(QUICK, 8.0 * saturating(10), 30, StudyKnowledge(Scale(0.0, 8.0, True)))
+    assert_array_equal(scaled.observed.location, plain.observed.location)
+    assert_allclose(scaled.mean(), 8.0 * plain.mean(), rtol=1e-12)
+    assert_allclose(scaled.std(), 8.0 * plain.std(), rtol=1e-12)
+
+
+@pytest.mark.slow
 def test_shift_and_unit_of_the_metric_do_not_matter():
     """Up to rounding, which a chain amplifies: another run of the same posterior."""
     values = saturating(10)
