@@ -156,7 +156,7 @@ def test_it_learns_from_trial_to_trial():
     scores = []
     for n in (3, 10, 40):
         score = []
-        for seed in range(20):
+        for seed in range(30):
             knowledge, curve = study(n, seed)
             ahead = OpinionPool()(seen(curve, 6), knowledge)
             score.append(np.log(float(ahead.pdf(curve[-1]))))

@@ -479,8 +479,10 @@ def test_best_value_of_overfitting_curves(seen, n):
     assert below / n <= 0.25
 
 
-@N_CURVES
-@pytest.mark.parametrize("seen", [20, 50, 80])
+@pytest.mark.parametrize(
+    ("seen", "n"),
+    [(20, 120), (80, 120), *(pytest.param(s, 300, marks=pytest.mark.slow) for s in (20, 50, 80))],
+)
 def test_best_value_of_rising_curves(seen, n):
     _, reported = simulated(1, n, 0.3)
     inside = 0
