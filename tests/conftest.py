@@ -1,5 +1,6 @@
 """Quiet by default: a test that looks at the log turns it up itself."""
 
+import gc
 import logging
 import os
 import threading
@@ -8,13 +9,23 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 from helpers import sqlite
 from hypothesis import settings
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 # The same examples in every CI run; a developer's runs look for new ones, fewer each time.
 settings.register_profile("ci", derandomize=True)
-settings.register_profile("developer", max_examples=40)
+settings.register_profile("developer", max_examples=20)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def modules_are_no_garbage() -> Iterator[None]:
+    """What is imported by now is not looked through at each collection."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,6 +34,22 @@ def quiet() -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     yield
     optuna.logging.set_verbosity(verbosity)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled_once() -> Iterator[None]:
+    """SQLAlchemy compiles each statement once, not once for each engine: tests make hundreds."""
+    compiled: dict[object, object] = {}
+
+    def share(connection: sqlalchemy.Connection) -> None:
+        connection.execution_options(compiled_cache=compiled)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SQLiteDialect_pysqlite, "__eq__", lambda a, b: type(a) is type(b))
+        patch.setattr(SQLiteDialect_pysqlite, "__hash__", lambda a: hash(type(a)))
+        sqlalchemy.event.listen(sqlalchemy.Engine, "engine_connect", share)
+        yield
+        sqlalchemy.event.remove(sqlalchemy.Engine, "engine_connect", share)
 
 
 @pytest.fixture

@@ -10,11 +10,9 @@ from bench.decisions import N_TRIALS, RECORD, decisions, studies
 
 QUICK = (
     "autoencoder_loss",
-    "cancer_loss",
     "cart_pole_reward",
     "digits_accuracy",
     "digits_boosting_loss",
-    "digits_loss",
     "photo_decibels",
 )
 """Studies whose first trials are soon replayed: losses, accuracies, rewards, early stopping."""

@@ -309,12 +309,12 @@ def test_a_pruner_that_fails_in_another_process_is_reported() -> None:
 
 def test_minimizing_the_negative_is_maximizing() -> None:
     curves, pruners = noisy_curves(12), [*SOME, "median", "halving"]
-    up = backtest(curves, pruners, direction="maximize", n_orders=2)
-    down = backtest(-curves, pruners, direction="minimize", n_orders=2)
+    up = backtest(curves, pruners, direction="maximize", n_orders=1)
+    down = backtest(-curves, pruners, direction="minimize", n_orders=1)
     for result, mirrored in zip(up.results, down.results, strict=True):
         for one, other in zip(result.orders, mirrored.orders, strict=True):
             assert replace(one, ms=0.0) == replace(other, ms=0.0)
-    assert sum(outcome.n_pruned for result in up.results for outcome in result.orders) > 20
+    assert sum(outcome.n_pruned for result in up.results for outcome in result.orders) > 10
 
 
 def test_our_decisions_in_a_replay_are_those_in_a_study() -> None:

@@ -264,19 +264,19 @@ def test_a_step_takes_its_share_of_its_trial() -> None:
 
 def test_in_a_replay_the_slow_ones_are_stopped_sooner() -> None:
     """Twins but for the time they take: no clock runs in a replay."""
-    sound = [curve for curve in noisy_curves(32) if np.isfinite(curve[-1])]
+    sound = [curve for curve in noisy_curves(18) if np.isfinite(curve[-1])]
     curves = [*sound, *(curve - 1e-3 for curve in sound)]
     trials = [finished(reports(curve)) for curve in curves]
     for i, trial in enumerate(trials):
         assert trial.datetime_start is not None
-        trial.datetime_complete = trial.datetime_start + timedelta(hours=1 if i < 30 else 10)
+        trial.datetime_complete = trial.datetime_start + timedelta(hours=1 if i < 16 else 10)
     study = from_study(make_study(trials))
-    order = np.random.default_rng(0).permutation(60)
+    order = np.random.default_rng(0).permutation(32)
     spent = {}
     for cost in ("steps", "time"):
         ran = replay(study, order.tolist(), LearningCurvePruner(12, cost=cost))
         by_trial = np.array(ran.spent)[np.argsort(ran.trials)]
-        spent[cost] = by_trial[:30].sum(), by_trial[30:].sum()
+        spent[cost] = by_trial[:16].sum(), by_trial[16:].sum()
     assert spent["time"][0] > spent["steps"][0]
     assert spent["time"][1] < spent["steps"][1]
 

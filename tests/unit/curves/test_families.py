@@ -190,7 +190,7 @@ positions = st.lists(st.floats(min_value=1, allow_infinity=True), min_size=1, ma
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None)
 @given(data=st.data())
 def test_never_nan_never_a_warning(name, data):
     t, n = data.draw(positions), len(FORMULAS[name].shape)

@@ -54,7 +54,7 @@ def test_step_map_with_the_studys_stride(steps, stride, positions, horizon):
     assert step_map.horizon(100) == horizon
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings.default.max_examples)
 @given(
     first=st.integers(0, 10**9),
     gaps=st.lists(st.integers(1, 10**6), min_size=1, max_size=20),
@@ -127,7 +127,7 @@ def test_knots_run_from_one_to_the_horizon(horizon):
     assert not knots.positions.flags.writeable
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings.default.max_examples)
 @given(horizon=st.integers(1, 10**6), fractions=st.lists(st.floats(0, 1), min_size=1, max_size=5))
 def test_nearest_knot_is_nearest(horizon, fractions):
     knots = PositionGrid(horizon)
@@ -171,7 +171,7 @@ def test_long_trainings_are_averaged_into_knots():
     assert len(index) == 64
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=2 * settings.default.max_examples)
 @given(
     values=st.lists(
         st.floats(min_value=-1e308, max_value=1e308, allow_nan=False), min_size=1, max_size=40
@@ -207,7 +207,7 @@ def test_ordered_sorts_steps_and_keeps_values_as_reported():
     assert steps.size == values.size == 0
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None)
 @given(reports=st.dictionaries(st.integers(0, 10**6), st.floats(), max_size=20))
 def test_ordered_is_a_sort_by_step(reports):
     steps, values = ordered(reports)

@@ -9,7 +9,7 @@ from optuna_lcpruner.curves.scale import Scale, oriented, spanning, typical_star
 ordinary = st.floats(-1e9, 1e9)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=2 * settings.default.max_examples)
 @given(location=ordinary, unit=st.floats(1e-6, 1e6), maximize=st.booleans(), metric=ordinary)
 def test_round_trip(location, unit, maximize, metric):
     scale = Scale(location, unit, maximize)
@@ -30,7 +30,7 @@ def test_both_directions(scale, metric, working):
     assert scale.to_working([metric]).shape == (1, len(metric))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None)
 @given(location=ordinary, unit=st.floats(1e-3, 1e3), a=ordinary, b=ordinary)
 def test_larger_is_better_on_the_working_scale(location, unit, a, b):
     up, down = Scale(location, unit, True), Scale(location, unit, False)
@@ -69,7 +69,7 @@ def test_spanning(low, high, fallback, location, unit):
         assert_allclose(scale.to_working(sign * high), 1.0, rtol=1e-12)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings.default.max_examples)
 @given(
     low=st.floats(allow_nan=False, allow_infinity=False),
     high=st.floats(allow_nan=False, allow_infinity=False),

@@ -82,8 +82,10 @@ class TestPruner:
             good_study(f"sqlite:///{tmp_path}/study.db") if is_file else make_study(good_trials())
         )
         settings = {"publish": publishing, "n_warmup_steps": 4}
-        pruned = names(watch(study, make_pruner(control_fraction=0.0, **settings), reports(BAD)))
-        decisions = watch(study, make_pruner(**settings), reports(BAD))
+        pruned = names(
+            watch(study, make_pruner(control_fraction=0.0, **settings), reports(BAD[:12]))
+        )
+        decisions = watch(study, make_pruner(**settings), reports(BAD[:12]))
         assert names(decisions) == [name.replace("BELOW_THRESHOLD", "CONTROL") for name in pruned]
         assert pruned.index("BELOW_THRESHOLD") == 4
         assert pruned.count("BELOW_THRESHOLD") > 5
@@ -120,15 +122,15 @@ class TestPruner:
         study.pruner = make_pruner(control_fraction=0.3)
 
         def objective(trial: optuna.Trial) -> float:
-            for step, value in enumerate(BAD):
+            for step, value in enumerate(BAD[:9]):
                 trial.report(value, step)
                 if trial.should_prune():
                     raise optuna.TrialPruned
             return float(BAD[-1])
 
-        study.optimize(objective, n_trials=30)
+        study.optimize(objective, n_trials=16)
         done = {t.number for t in study.get_trials()[5:] if t.state == TrialState.COMPLETE}
-        assert done == {n for n in range(5, 35) if in_control_group(study.study_name, n, 0.3)}
+        assert done == {n for n in range(5, 21) if in_control_group(study.study_name, n, 0.3)}
 
     def test_other_trials_are_not_marked(self) -> None:
         study = make_study(good_trials())

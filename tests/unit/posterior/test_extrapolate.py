@@ -127,7 +127,7 @@ def test_another_engine_is_given_curve_knowledge_and_positions():
     assert_array_equal(seen["positions"], [4, 5, 6])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-1e300, 1e300), min_size=2, max_size=12),
     st.sampled_from(["minimize", "maximize"]),

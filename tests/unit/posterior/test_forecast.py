@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 import optuna_lcpruner
 from optuna_lcpruner.curves.scale import Scale
@@ -183,7 +183,7 @@ def test_quantiles_where_newton_steps_bounce():
 def test_quantiles_of_many_random_mixtures():
     rng = np.random.default_rng(0)
     levels = np.linspace(0.01, 0.99, 21)
-    for _ in range(300):
+    for _ in range(100):
         n = rng.integers(1, 6)
         scales = np.exp(rng.uniform(np.log(1e-4), np.log(10), n))
         parts = np.column_stack([rng.uniform(-3, 3, n), scales, rng.uniform(0.05, 1, n)])
@@ -225,9 +225,12 @@ def test_mean_above_a_floor(df, maximize, floor):
     excess = 0.0
     for location, scale, weight in zip(locations, scales, weights, strict=True):
         x = (floor - location) / scale
-        survival = stats.norm.sf if np.isinf(df) else stats.t(df).sf
+
+        def survival(u):
+            return special.ndtr(-u) if np.isinf(df) else special.stdtr(df, -u)
+
         if x < 0:  # the part below 0 is -x minus a small integral of the distribution function
-            below, _ = integrate.quad(lambda u: survival(-u), x, 0, epsabs=1e-12)  # noqa: B023
+            below, _ = integrate.quad(lambda u: survival(-u), x, 0, epsabs=1e-12)
             above, _ = integrate.quad(survival, 0, np.inf, epsabs=1e-12)
             unit_excess = -x - below + above
         else:

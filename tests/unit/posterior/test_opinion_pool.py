@@ -92,7 +92,7 @@ def test_a_curve_of_another_kind(below):
     assert_allclose(forecast.shares["analogues"], found.plausible * 2 / 3, rtol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(
     n=st.integers(0, 30),
     m=st.integers(1, T - 1),

@@ -188,7 +188,7 @@ class TestWhoDecided:
     ) -> None:
         """Nobody is told of a prune that did not happen."""
         study = studies(PruneIfAll([ours(), FALSE]))
-        trial = train(study, BAD)
+        trial = train(study, BAD[:9])
         assert trial.state == TrialState.COMPLETE
         said = trial.user_attrs["lcpruner_reason"]
         assert said.startswith(
@@ -208,7 +208,7 @@ class TestWhoDecided:
     def test_nobody(self, studies: Callable[[BasePruner], Study]) -> None:
         study = studies(PruneIfAny([ours(), FALSE]))
         alone = studies(ours())
-        trials = [train(one, GOOD) for one in (study, alone)]
+        trials = [train(one, GOOD[:8]) for one in (study, alone)]
         assert trials[0].user_attrs == trials[1].user_attrs
         rows = [on_record(one, trial) for one, trial in zip((study, alone), trials, strict=True)]
         assert [r.message for r in rows[0]] == [r.message for r in rows[1]]
@@ -232,7 +232,7 @@ class TestWhoDecided:
     def test_a_wrapper_that_asks_ours(self, studies: Callable[[BasePruner], Study]) -> None:
         """Ours cannot know that the one around its wrapper decides otherwise; it is not told."""
         study = studies(PruneIfAll([PatientPruner(ours(), patience=3), FALSE]))
-        trial = train(study, np.linspace(0.1, 0.05, N_STEPS))
+        trial = train(study, np.linspace(0.1, 0.05, N_STEPS)[:9])
         assert trial.state == TrialState.COMPLETE
         assert trial.user_attrs["lcpruner_reason"].startswith("overruled, runs on: not pruned by S")
         assert {row.action for row in on_record(study, trial)} == {"continue"}
@@ -328,7 +328,7 @@ class TestAPrunerThatRaises:
 
 class TestControlGroup:
     def test_another_pruner_may_stop_a_member(self, studies: Callable[[BasePruner], Study]) -> None:
-        study = studies(PruneIfAny([ours(control_fraction=1.0), Says(True, since=12)]))
+        study = studies(PruneIfAny([ours(control_fraction=1.0), Says(True, since=8)]))
         trial = train(study, BAD)
         said = trial.user_attrs["lcpruner_reason"]
         assert said.startswith("pruned by Says (LearningCurvePruner: control group, runs on: P = ")
@@ -344,7 +344,7 @@ class TestRemote:
         study = studies(PruneIfAll([RemotePruner(), FALSE]))
         watching = Watching(study._storage, [study.study_name])
         trial = study.ask()
-        for step, value in reports(BAD).items():
+        for step, value in reports(BAD[:10]).items():
             trial.report(value, step)
             watching.look(1)
             assert trial.should_prune() is False
@@ -360,7 +360,7 @@ class TestRemote:
         self, studies: Callable[[BasePruner], Study]
     ) -> None:
         """What counts is the look that stopped the trial, not an earlier one of the forecaster."""
-        study = studies(PruneIfAll([RemotePruner(), Says(True, since=12)]))
+        study = studies(PruneIfAll([RemotePruner(), Says(True, since=8)]))
         watching = Watching(study._storage, [study.study_name])
         trial = study.ask()
         stopped = False
@@ -373,9 +373,9 @@ class TestRemote:
         study.tell(trial, state=TrialState.PRUNED)
         assert stopped
         on_record(study, study.get_trials()[-1])
-        assert [call.step for call in report(study).closest] == [12]
+        assert [call.step for call in report(study).closest] == [8]
         summary = explain(study, trial.number).summary
-        assert summary.startswith(f"Trial {trial.number} was pruned at step 12, look ")
+        assert summary.startswith(f"Trial {trial.number} was pruned at step 8, look ")
 
     def test_the_forecasters_prune_is_on_record_once(
         self, studies: Callable[[BasePruner], Study]
@@ -403,7 +403,7 @@ def test_the_figure_of_decisions_names_no_wrong_comparison(
     studies: Callable[[BasePruner], Study],
 ) -> None:
     study = studies(PruneIfAny([ours(), Says(True, since=8)]))
-    other, own = train(study, saturating(0.89)), train(study, BAD)
+    other, own = train(study, saturating(0.89)[:10]), train(study, BAD)
     on_record(study, own)
     texts = [
         text
@@ -453,21 +453,21 @@ class TestTheConstructor:
 
 def test_threads_do_not_hear_each_other() -> None:
     """Each trial's reason names what was decided about that trial."""
-    study = make_study(good_trials(), pruner=PruneIfAll([ours(), Says(True, since=12)]))
+    study = make_study(good_trials(), pruner=PruneIfAll([ours(), Says(True, since=8)]))
 
     def objective(trial: Trial) -> float:
-        values = BAD if trial.number % 2 else GOOD
+        values = BAD if trial.number % 2 else GOOD[:12]
         for step, value in reports(values).items():
             trial.report(value, step)
             if trial.should_prune():
                 raise optuna.TrialPruned
         return float(values[-1])
 
-    study.optimize(objective, n_trials=16, n_jobs=4)
+    study.optimize(objective, n_trials=12, n_jobs=4)
     for trial in study.trials[5:]:
         said = trial.user_attrs["lcpruner_reason"]
         if trial.number % 2:
-            assert trial.last_step == 12
+            assert trial.last_step == 8
             assert said.startswith("pruned by LearningCurvePruner and Says (")
         else:
             assert trial.state == TrialState.COMPLETE

@@ -396,8 +396,15 @@ SHAPES = {
 
 
 class TestScales:
-    @pytest.mark.parametrize("shape", SHAPES)
-    @pytest.mark.parametrize("metric", SCALES)
+    @pytest.mark.parametrize(
+        ("metric", "shape"),
+        [  # a third of all pairs: each metric with several shapes, each shape with several metrics
+            (metric, shape)
+            for i, metric in enumerate(SCALES)
+            for j, shape in enumerate(SHAPES)
+            if (i + j) % 3 == 0
+        ],
+    )
     def test_same_shape_same_verdict(self, metric: str, shape: str) -> None:
         factor, offset = SCALES[metric]
 
@@ -484,22 +491,23 @@ class TestSteps:
         numbering: str,
         index: np.ndarray,
         curve: np.ndarray,
-        **settings: Any,
+        *,
+        each: bool = True,
     ) -> list[Decision]:
         steps, n_steps = STEPS[numbering]
         study = make_study([finished(reports(saturating(e), steps.tolist())) for e in GOOD_ENDS])
-        pruner = make_pruner(n_steps=n_steps, **settings)
-        return watch(study, pruner, reports(curve[index], steps[index].tolist()))
+        pruner = make_pruner(n_steps=n_steps)
+        return watch(study, pruner, reports(curve[index], steps[index].tolist()), each=each)
 
-    @pytest.mark.parametrize("numbering", STEPS)
+    @pytest.mark.parametrize("numbering", [name for name in STEPS if name != "from 1"])
     @pytest.mark.parametrize(
         "index",
         [
-            np.arange(20),
+            np.arange(8),
             np.array([0, 1, 2, 5, 6, 9, 15, 16, 19]),
             np.array([0, 1, 2, 3, 17]),
         ],
-        ids=["all", "gaps", "long gap"],
+        ids=["no gap", "gaps", "long gap"],
     )
     def test_numbering_does_not_matter(self, numbering: str, index: np.ndarray) -> None:
         curve = saturating(0.87) + 0.02 * np.cos(5.0 * np.arange(N_STEPS))
@@ -512,14 +520,18 @@ class TestSteps:
 
     @pytest.mark.parametrize("numbering", STEPS)
     def test_last_step_is_never_pruned(self, numbering: str) -> None:
-        decisions = self.verdicts(numbering, np.arange(20), BAD)
-        assert names(decisions[-2:]) == ["BELOW_THRESHOLD", "BEYOND_HORIZON"]
+        assert [
+            self.verdicts(numbering, np.arange(n), BAD, each=False)[-1].reason.name
+            for n in (19, 20)
+        ] == ["BELOW_THRESHOLD", "BEYOND_HORIZON"]
 
     @pytest.mark.parametrize("numbering", STEPS)
     def test_resumed_training_ends_at_its_last_step(self, numbering: str) -> None:
         """A training that goes on from a checkpoint first reports in the middle."""
-        decisions = self.verdicts(numbering, np.arange(10, 20), BAD)
-        assert names(decisions[-2:]) == ["BELOW_THRESHOLD", "BEYOND_HORIZON"]
+        assert [
+            self.verdicts(numbering, np.arange(10, n), BAD, each=False)[-1].reason.name
+            for n in (19, 20)
+        ] == ["BELOW_THRESHOLD", "BEYOND_HORIZON"]
 
     @pytest.mark.parametrize("numbering", ["thousands"])
     def test_resumed_training_is_judged_alike(self, numbering: str) -> None:
@@ -534,9 +546,9 @@ class TestSteps:
     @pytest.mark.parametrize("numbering", STEPS)
     def test_order_of_reports_does_not_matter(self, numbering: str) -> None:
         curve = saturating(0.87)
-        plain = self.verdicts(numbering, np.arange(12), curve)[-1]
+        plain = self.verdicts(numbering, np.arange(12), curve, each=False)[-1]
         order = np.array([7, 3, 0, 11, 1, 10, 2, 9, 8, 4, 6, 5])
-        shuffled = self.verdicts(numbering, order, curve)[-1]
+        shuffled = self.verdicts(numbering, order, curve, each=False)[-1]
         assert shuffled.step == plain.step
         assert shuffled.reason is plain.reason
         np.testing.assert_allclose(shuffled.p_beat, plain.p_beat, rtol=1e-12)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from helpers import BAD, good_trials, reports, sqlite, watch
+from helpers import BAD, good_study, reports, sqlite, watch
 
 from optuna_lcpruner import LearningCurvePruner, explain
 from optuna_lcpruner.records import ledger_writer
@@ -18,11 +18,10 @@ def test_beside_a_database_that_was_opened_elsewhere(
 ) -> None:
     """An objective that changes the folder, as frameworks do that give each run its own."""
     monkeypatch.chdir(tmp_path)
-    study = optuna.create_study(storage=sqlite("sqlite:///study.db"), direction="maximize")
-    study.add_trials(good_trials())
+    study = good_study("sqlite:///study.db")
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path / "run")
-    watch(study, LearningCurvePruner(20), reports(BAD))
+    watch(study, LearningCurvePruner(20), reports(BAD[:3]))
     assert ledger_writer.flush(20)
     assert (tmp_path / "study.db.lcpruner").is_file()
     assert not any((tmp_path / "run").iterdir())

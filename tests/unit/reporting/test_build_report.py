@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
@@ -28,7 +29,7 @@ from scipy import stats
 from optuna_lcpruner import LearningCurvePruner, Reason, explain
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.cli.main import main
-from optuna_lcpruner.records import ledger_writer
+from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import COLUMNS, Ledger, LedgerError
 from optuna_lcpruner.records.location import Address
 from optuna_lcpruner.reporting.build_report import report
@@ -303,24 +304,35 @@ def test_of_a_long_ledger(tmp_path: Path) -> None:
     assert {row.n_trials for row in found.accuracy} == {n_trials}
 
 
+@pytest.fixture(scope="module")
+def real_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the file of a study and the ledger beside it."""
+    folder = tmp_path_factory.mktemp("real")
+    study = good_study(f"sqlite:///{folder}/study.db")
+    study.pruner = LearningCurvePruner(N_STEPS)
+    trial = study.ask()
+    for step, value in enumerate(saturating(0.89)[:4]):
+        trial.report(value, step)
+        trial.should_prune()
+    study.tell(trial, 0.89)
+    assert trial_attributes.writer().flush(20)
+    assert ledger_writer.flush(20)
+    study._storage.remove_session()
+    return folder
+
+
 class TestCommand:
     @pytest.fixture
     def run(
         self,
+        real_study: Path,
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> Callable[..., tuple[int, str, str]]:
         monkeypatch.chdir(tmp_path)
-        study = good_study(f"sqlite:///{tmp_path}/study.db")
-        study.pruner = LearningCurvePruner(N_STEPS)
-        trial = study.ask()
-        for step, value in enumerate(saturating(0.89)[:4]):
-            trial.report(value, step)
-            trial.should_prune()
-        study.tell(trial, 0.89)
-        assert ledger_writer.flush(20)
-        self.study = study
+        shutil.copytree(real_study, tmp_path, dirs_exist_ok=True)
+        self.study = good_study(f"sqlite:///{tmp_path}/study.db")
 
         def run(*argv: str) -> tuple[int, str, str]:
             code = main(["report", "--storage", "study.db", *argv])
@@ -352,8 +364,13 @@ class TestCommand:
         ],
     )
     def test_errors_are_one_line(
-        self, argv: tuple[str, ...], words: str, run: Callable[..., tuple[int, str, str]]
+        self,
+        argv: tuple[str, ...],
+        words: str,
+        run: Callable[..., tuple[int, str, str]],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr("optuna_lcpruner.cli.report.svg_figures", lambda *_, **__: [])
         code, out, err = run(*argv)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert words in err

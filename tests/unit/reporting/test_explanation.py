@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from optuna.trial import TrialState
 from optuna_lcpruner import LearningCurvePruner, Reason, explain, report
 from optuna_lcpruner._util.validation import InputError
 from optuna_lcpruner.cli.main import main
+from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.records.ledger import COLUMNS, Ledger, LedgerEntry, LedgerError
 from optuna_lcpruner.records.location import Address
 from optuna_lcpruner.reporting.explanation import Explanation
@@ -227,6 +229,25 @@ def study(tmp_path: Path) -> optuna.Study:
     return good_study(f"sqlite:///{tmp_path}/study.db")
 
 
+@pytest.fixture(scope="module")
+def watched_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study's file and its ledger beside it; trial 5 runs and is to stop."""
+    folder = tmp_path_factory.mktemp("watched")
+    study = good_study(f"sqlite:///{folder}/study.db")
+    watch(study, make_pruner(), reports(BAD[:6]))
+    assert trial_attributes.writer().flush(60.0)
+    assert ledger_writer.flush(60.0)
+    study._storage.remove_session()
+    return folder
+
+
+@pytest.fixture
+def watched(watched_once: Path, tmp_path: Path) -> optuna.Study:
+    """A copy of that study, each test its own."""
+    shutil.copytree(watched_once, tmp_path, dirs_exist_ok=True)
+    return good_study(f"sqlite:///{tmp_path}/study.db")
+
+
 class TestExplain:
     def test_a_trial_of_a_study(self, study: optuna.Study) -> None:
         decisions = watch(study, make_pruner(), reports(BAD[:12]))
@@ -241,29 +262,25 @@ class TestExplain:
         assert again.summary.startswith("Trial 5 was pruned at step ")
         assert "of trial 4" in again.summary
 
-    def test_a_trial_without_decisions(self, study: optuna.Study) -> None:
-        watch(study, make_pruner(), reports(BAD[:2]))
-        assert explain(study, 0).decisions == ()
+    def test_a_trial_without_decisions(self, watched: optuna.Study) -> None:
+        assert explain(watched, 0).decisions == ()
 
     @pytest.mark.parametrize("how", SAYS_CONSTRAINTS)
-    def test_an_infeasible_trial(self, how: str, study: optuna.Study) -> None:
+    def test_an_infeasible_trial(self, how: str, watched: optuna.Study) -> None:
         for value in (0.5, 0.0):
-            study.add_trial(constrained(finished({0: 0.8}), -1.0, value, how=how))
-        watch(study, make_pruner(), reports(BAD[:2]))
-        bad, good = explain(study, 5), explain(study, 6)
-        assert bad.summary.startswith("Trial 5 ran to its end with 0.8 (infeasible); no decision")
-        assert good.summary.startswith("Trial 6 ran to its end with 0.8; no decision")
+            watched.add_trial(constrained(finished({0: 0.8}), -1.0, value, how=how))
+        bad, good = explain(watched, 6), explain(watched, 7)
+        assert bad.summary.startswith("Trial 6 ran to its end with 0.8 (infeasible); no decision")
+        assert good.summary.startswith("Trial 7 ran to its end with 0.8; no decision")
         assert (bad.to_dict()["feasible"], good.to_dict()["feasible"]) == (False, True)
 
-    def test_numpy_numbers(self, study: optuna.Study) -> None:
-        watch(study, make_pruner(), reports(BAD[:2]))
-        assert len(explain(study, np.int64(5)).decisions) == 2  # type: ignore[arg-type]
+    def test_numpy_numbers(self, watched: optuna.Study) -> None:
+        assert len(explain(watched, np.int64(5)).decisions) == 6  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("number", [-1, 6, True])
-    def test_no_such_trial(self, number: int, study: optuna.Study) -> None:
-        watch(study, make_pruner(), reports(BAD[:2]))
+    def test_no_such_trial(self, number: int, watched: optuna.Study) -> None:
         with pytest.raises(InputError, match=f"no trial {number}: it has 6"):
-            explain(study, number)
+            explain(watched, number)
 
     def test_no_ledger(self) -> None:
         with pytest.raises(
@@ -284,11 +301,15 @@ class TestExplain:
 
 class TestLedgerLeftBehind:
     @pytest.fixture
-    def pruned(self, study: optuna.Study, tmp_path: Path) -> Path:
-        """Where the ledger is of a study whose trial 5 was pruned."""
-        watch(study, make_pruner(), reports(BAD[:12]))
-        study.tell(5, state=TrialState.PRUNED)
-        assert explain(study, 5).decisions
+    def study(self, watched: optuna.Study) -> optuna.Study:
+        """A study whose trial 5 was pruned."""
+        watched.tell(5, state=TrialState.PRUNED)
+        assert explain(watched, 5).decisions
+        return watched
+
+    @pytest.fixture
+    def pruned(self, tmp_path: Path) -> Path:
+        """Where its ledger is."""
         return tmp_path / "study.db.lcpruner"
 
     def test_by_a_copy_under_another_name(self, study: optuna.Study, pruned: Path) -> None:
@@ -364,26 +385,24 @@ class TestCommand:
 
         return run
 
-    def test_text(self, study: optuna.Study, run: Callable[..., tuple[int, str, str]]) -> None:
-        watch(study, make_pruner(), reports(BAD[:12]))
-        expected = explain(study, 5)
+    def test_text(self, watched: optuna.Study, run: Callable[..., tuple[int, str, str]]) -> None:
+        expected = explain(watched, 5)
         assert run("--trial", "5") == (0, f"{expected}\n", "")
         assert "on record in sqlite:///" in " ".join(run("--trial", "0")[1].split())
 
     def test_all(self, study: optuna.Study, run: Callable[..., tuple[int, str, str]]) -> None:
         pruner = make_pruner(n_steps=100, threshold=0.0)
-        watch(study, pruner, reports(saturating(0.89, 60)))
+        watch(study, pruner, reports(saturating(0.89, 45)))
         _, short, _ = run("--trial", "5")
         _, long, _ = run("--trial", "5", "--all")
         assert " more ..." in short
         assert long == f"{explain(study, 5).summary}\n\n{explain(study, 5).table()}\n"
         assert len(long.splitlines()) > len(short.splitlines())
 
-    def test_json(self, study: optuna.Study, run: Callable[..., tuple[int, str, str]]) -> None:
-        watch(study, make_pruner(), reports(BAD[:12]))
-        code, out, _ = run("--study", study.study_name, "--trial", "5", "--json")
+    def test_json(self, watched: optuna.Study, run: Callable[..., tuple[int, str, str]]) -> None:
+        code, out, _ = run("--study", watched.study_name, "--trial", "5", "--json")
         assert code == 0
-        assert json.loads(out) == explain(study, 5).to_dict()
+        assert json.loads(out) == explain(watched, 5).to_dict()
 
     def test_another_ledger(
         self, study: optuna.Study, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
@@ -410,11 +429,9 @@ class TestCommand:
         self,
         argv: tuple[str, ...],
         words: str,
-        study: optuna.Study,
+        watched: optuna.Study,
         run: Callable[..., tuple[int, str, str]],
     ) -> None:
-        watch(study, make_pruner(), reports(BAD[:2]))
-        explain(study, 5)
         code, out, err = run(*argv)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert words in err

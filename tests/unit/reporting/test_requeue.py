@@ -68,10 +68,14 @@ def searched(study: optuna.Study, seed: int) -> optuna.Study:
 def finished_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of a finished search: its study and the ledger beside it."""
     folder = tmp_path_factory.mktemp("search")
-    pruner = LearningCurvePruner(N_STEPS)
-    study = searched(good_study(f"sqlite:///{folder}/study.db", pruner), seed=0)
+    pruner = LearningCurvePruner(N_STEPS, ledger=f"sqlite:///{folder}/study.db.lcpruner")
+    quick = optuna.create_study(study_name=GOOD_STUDY, direction="maximize", pruner=pruner)
+    quick.add_trials(good_trials())
+    searched(quick, seed=0)
     assert trial_attributes.writer().flush(60.0)
     assert ledger_writer.flush(60.0)
+    study = good_study(f"sqlite:///{folder}/study.db")
+    study.add_trials(quick.get_trials()[5:])
     study._storage.remove_session()
     return folder
 

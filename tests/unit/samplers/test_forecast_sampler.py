@@ -170,7 +170,7 @@ def hopeless_but_three(trial: optuna.Trial) -> float:
     """The first three approach 0.9, later ones stay near 0.1."""
     trial.suggest_float("x", 0.0, 1.0)
     value = 0.0
-    for step in range(20):
+    for step in range(12):
         end = 0.9 + 0.01 * trial.number if trial.number < 3 else 0.1
         value = end - (end - 0.1) * float(np.exp(-0.2 * (step + 1)))
         trial.report(value, step)
@@ -193,7 +193,7 @@ def test_only_the_sampler_sees_it(storage: str, tmp_path: Path) -> None:
         direction="maximize",
         storage=where[storage](),
         sampler=ForecastSampler(watching),
-        pruner=LearningCurvePruner(n_steps=20, ledger=False),
+        pruner=LearningCurvePruner(n_steps=12, ledger=False),
     )
     study.optimize(hopeless_but_three, n_trials=5)
     assert [t.state.name for t in study.trials] == 3 * ["COMPLETE"] + 2 * ["PRUNED"]
@@ -278,7 +278,7 @@ def test_any_sampler_runs_under_it(name: str) -> None:
     study = optuna.create_study(
         direction="maximize",
         sampler=ForecastSampler(ANY[name]()),
-        pruner=LearningCurvePruner(n_steps=20),
+        pruner=LearningCurvePruner(n_steps=12),
     )
     study.optimize(hopeless_but_three, n_trials=8)
     # The grid has five points: its sampler ends the study itself.
@@ -290,7 +290,7 @@ def test_threads_share_it() -> None:
     study = optuna.create_study(
         direction="maximize",
         sampler=ForecastSampler(TPESampler(seed=0, n_startup_trials=2)),
-        pruner=LearningCurvePruner(n_steps=20),
+        pruner=LearningCurvePruner(n_steps=12),
     )
     study.optimize(hopeless_but_three, n_trials=16, n_jobs=4)
     assert sorted(t.number for t in study.trials) == list(range(16))

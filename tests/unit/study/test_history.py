@@ -57,19 +57,19 @@ def test_older_curves_are_forgotten_without_a_trace(
         return found
 
     monkeypatch.setattr(FinishedTrial, "of", noted)
-    trials = [finished({0: 0.0, 1: float(i)}, value=float(i)) for i in range(57)]
+    trials = [finished({0: 0.0, 1: float(i)}, value=float(i)) for i in range(37)]
     for number, trial in enumerate(trials):
         trial.number = number
     record = StudyRecord(maximize=True)
-    for n in range(3, 58):
+    for n in range(3, 38):
         record.update([t for t in trials[:n] if t.number != late])
         record.curves(2, 1.0)
     summary = record.update(trials)  # one of the first finishes last
-    assert summary.n_completed == 57
+    assert summary.n_completed == 37
     gc.collect()
     assert len(read) <= 20
     values, final, _ = record.curves(2, 1.0)
-    np.testing.assert_array_equal(final, np.arange(47.0, 57.0))
+    np.testing.assert_array_equal(final, np.arange(27.0, 37.0))
     np.testing.assert_array_equal(values[:, 1], final)
 
 
@@ -126,7 +126,7 @@ class TestIncremental:
         data=st.data(),
         maximize=st.booleans(),
     )
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None)
     def test_reading_as_trials_finish_equals_reading_at_the_end(
         self,
         trials: list[tuple[list[float], float, str]],
@@ -153,7 +153,7 @@ class TestIncremental:
         assert record.update(at_end) == StudyRecord(maximize).update(at_end)
 
     @given(order=st.permutations(range(7)))
-    @settings(deadline=None, max_examples=30)
+    @settings(deadline=None, max_examples=settings.default.max_examples // 2)
     def test_order_of_the_trials_does_not_matter(self, order: list[int]) -> None:
         trials = [
             *good_trials(),

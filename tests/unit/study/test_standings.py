@@ -6,7 +6,9 @@ import numpy as np
 import optuna
 import pytest
 from forecasting import Watching
-from helpers import N_STEPS, constrained, good_trials, make_study, saturating, sqlite
+from helpers import N_STEPS, constrained, good_trials, make_study, saturating
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 from scipy import stats
 
@@ -283,6 +285,10 @@ def crowd(pruner, n_others=20, direction="maximize", storage=None, completed=(),
     return study, study.ask(), sign
 
 
+def journal(folder):
+    return JournalStorage(JournalFileBackend(f"{folder}/s.log"))
+
+
 def others_report(study, trial, reports):
     """The other running trials make these reports."""
     for other in study.get_trials(deepcopy=False):
@@ -449,9 +455,7 @@ def test_a_report_to_be_ignored_does_not_count_as_the_worst():
 
 
 def test_explained(tmp_path):
-    study, trial, sign = crowd(
-        LearningCurvePruner(N_STEPS), storage=sqlite(f"sqlite:///{tmp_path}/s.db")
-    )
+    study, trial, sign = crowd(LearningCurvePruner(N_STEPS, ledger=f"sqlite:///{tmp_path}/l.db"))
     assert train(trial, sign) == 2
     study.tell(trial, state=TrialState.PRUNED)
     assert ledger_writer.flush(20)
@@ -461,18 +465,13 @@ def test_explained(tmp_path):
 
 
 def test_the_same_in_another_worker(tmp_path):
-    study, trial, sign = crowd(
-        LearningCurvePruner(N_STEPS), storage=sqlite(f"sqlite:///{tmp_path}/s.db")
-    )
+    study, trial, sign = crowd(LearningCurvePruner(N_STEPS), storage=journal(tmp_path))
     for step in range(3):
         trial.report(sign * 0.05, step)
     seen = study.get_trials()[-1]
     decisions = [
         LearningCurvePruner(N_STEPS).decide(
-            optuna.load_study(
-                study_name=study.study_name, storage=sqlite(f"sqlite:///{tmp_path}/s.db")
-            ),
-            seen,
+            optuna.load_study(study_name=study.study_name, storage=journal(tmp_path)), seen
         )
         for _ in range(2)
     ]

@@ -77,7 +77,7 @@ URL = "postgresql+psycopg2://u:topsecret@127.0.0.1:1/db"
 @pytest.mark.parametrize("unit", ["x", ":/a:", "secret", "password='", "secret =", "://:@"])
 def test_long_texts_take_no_longer_by_the_letter(unit: str) -> None:
     """A repetition without a bound would take hours here."""
-    text = unit * (2 * 10**5 // len(unit))
+    text = unit * (10**5 // len(unit))
     redact(text)
 
 

@@ -98,9 +98,19 @@ def simulated(seed, n, rho, horizon=100):
 N_CURVES = pytest.mark.parametrize("n", [120, pytest.param(300, marks=pytest.mark.slow)])
 
 
-@N_CURVES
-@pytest.mark.parametrize("rho", [0.0, 0.6])
-@pytest.mark.parametrize("seen", [20, 50, 80])
+@pytest.mark.parametrize(
+    ("seen", "rho", "n"),
+    [
+        (20, 0.6, 120),
+        (50, 0.0, 120),
+        (80, 0.6, 120),
+        *(
+            pytest.param(seen, rho, 300, marks=pytest.mark.slow)
+            for seen in (20, 50, 80)
+            for rho in (0.0, 0.6)
+        ),
+    ],
+)
 def test_interval_holds_the_truth_as_often_as_it_says(seen, rho, n):
     truth, reported = simulated(1, n, rho)
     value_inside, truth_inside, width, error, error_of_last = [], [], [], [], []
@@ -133,22 +143,23 @@ def test_known_asymptotes_are_recovered(kind):
     assert np.max(np.abs(z)) < 4
 
 
-def test_probabilities_are_calibrated():
+@pytest.mark.parametrize("n_curves", [300, pytest.param(600, marks=pytest.mark.slow)])
+def test_probabilities_are_calibrated(n_curves):
     """Among curves with P(beat 0.5) in a band, the share that beat it lies in about that band."""
-    _, reported = simulated(2, 600, 0.3)
+    _, reported = simulated(2, n_curves, 0.3)
     p = np.array([ENGINE(curve_of(y[:30], 100), WORKING).p_beats(0.5) for y in reported])
     beats = reported[:, -1] > 0.5
     for low, high in ((0.0, 0.05), (0.05, 0.3), (0.3, 0.7), (0.7, 0.95), (0.95, 1.0)):
         band = (p >= low) & (p <= high)
         n = np.count_nonzero(band)
-        assert n >= 15
+        assert n >= n_curves / 40
         share = beats[band].mean()
         room = 4 * np.sqrt(max(p[band].mean() * (1 - p[band].mean()), 0.01) / n)
         assert_allclose(share, p[band].mean(), atol=room)
 
 
 def test_more_seen_is_narrower():
-    _, reported = simulated(3, 60, 0.3)
+    _, reported = simulated(3, 30, 0.3)
     widths = [
         np.mean([np.diff(ENGINE(curve_of(y[:seen], 100), WORKING).interval())[0] for y in reported])
         for seen in (5, 20, 50, 80, 95)
@@ -234,7 +245,7 @@ def test_the_family_of_the_curve_gets_the_weight():
     assert_allclose(sum(forecast.shares.values()), 1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=40), st.integers(0, 60), st.booleans())
 def test_forecasts_are_distributions(values, left, best):
     horizon = max(len(values) + left, 2)
@@ -468,8 +479,10 @@ def test_best_value_of_overfitting_curves(seen, n):
     assert below / n <= 0.25
 
 
-@N_CURVES
-@pytest.mark.parametrize("seen", [20, 50, 80])
+@pytest.mark.parametrize(
+    ("seen", "n"),
+    [(20, 120), (80, 120), *(pytest.param(s, 300, marks=pytest.mark.slow) for s in (20, 50, 80))],
+)
 def test_best_value_of_rising_curves(seen, n):
     _, reported = simulated(1, n, 0.3)
     inside = 0

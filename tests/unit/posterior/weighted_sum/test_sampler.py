@@ -199,6 +199,17 @@ def test_the_same_curve_gets_the_same_answer():
 
 
 def test_shift_and_unit_of_the_metric_do_not_matter():
+    """Without rounding, of values with few digits in powers of two, it is the same chain."""
+    values = np.round(saturating(10) * 2.0**20) / 2.0**20
+    plain = ask(QUICK, values, 30)
+    moved = ask(QUICK, 8.0 * values - 4.0, 30, StudyKnowledge(Scale(-4.0, 8.0, True)))
+    assert_array_equal(moved.observed.location, plain.observed.location)
+    assert_allclose(moved.mean(), 8.0 * plain.mean() - 4.0, rtol=1e-9)
+    assert_allclose(moved.std(), 8.0 * plain.std(), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_nor_do_they_where_they_are_rounded():
     """Up to rounding, which a chain amplifies: another run of the same posterior."""
     values = saturating(10)
     plain = asked()
