@@ -1,6 +1,6 @@
 """Trainings that take different times: what ``cost="time"`` buys.
 
-    python tests/bench/seconds.py [--orders 4] [--trials 240] [--budget 20]
+    python tests/bench/seconds.py [--task NAME ...] [--orders 4] [--trials 240] [--budget 20]
 
 The networks of ``tests/recorded`` differ up to a hundredfold in the time an epoch takes, by width,
 layers and batch size. That time is measured here, over three epochs of each configuration; how each
@@ -102,8 +102,11 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=4, help="random orders of each study")
     parser.add_argument("--trials", type=int, default=240, help="configurations of an order")
     parser.add_argument("--budget", type=float, default=20.0, help="full trainings' time")
+    networks = [task for task in TASKS if getattr(task.train, "func", None) is train_network]
+    names = [task.name for task in networks]
+    parser.add_argument("--task", nargs="+", choices=names, default=names)
     arguments = parser.parse_args()
-    tasks = [task for task in TASKS if getattr(task.train, "func", None) is train_network]
+    tasks = [task for task in networks if task.name in arguments.task]
     results: dict[str, list[tuple[float, int, int]]] = {name: [] for name in PRUNERS}
     print(f"{'regret':20s} {'spread':>6s} " + " ".join(f"{name:>9s}" for name in PRUNERS))
     for task in tasks:

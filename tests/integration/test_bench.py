@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +59,18 @@ def run(script: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def call(script: str, *arguments: str) -> str:
+    """As :func:`run`, in this process: for those that begin no others, and without the imports."""
+    printed, verbosity = io.StringIO(), optuna.logging.get_verbosity()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), redirect_stdout(printed):
+        patch.setattr(sys, "argv", [script, *arguments])
+        patch.setattr(sys, "path", [str(BENCH), *sys.path])
+        warnings.simplefilter("ignore")
+        importlib.import_module(script.removesuffix(".py")).main()
+    optuna.logging.set_verbosity(verbosity)
+    return printed.getvalue()
 
 
 def columns(output: str, name: str) -> list[float]:
@@ -159,7 +174,7 @@ def test_nearest_configuration(replay: ModuleType) -> None:
 
 
 def test_calibration(recorded: list[str]) -> None:
-    output = run(
+    output = call(
         "calibration.py", *recorded, "--runs", "10", "--trials", "30", "--risks", "1.0", "0.0"
     )
     assert len(re.findall(r"^ +\d+% ", output, re.MULTILINE)) == 5
@@ -230,7 +245,7 @@ def test_trainings_differ_from_search_to_search(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_risk() -> None:
-    output = run("risk.py", "--studies", "10", "--trials", "50")
+    output = call("risk.py", "--studies", "10", "--trials", "50")
     rows = [line.split() for line in output.splitlines() if line.startswith("exact")]
     assert len(rows) == 15
     for _, _, _, risk, wrong, _, error, lost, cost in rows:
@@ -246,7 +261,7 @@ def test_ablation(recorded: list[str]) -> None:
 
 
 def test_fit_pool(recorded: list[str]) -> None:
-    output = run("fit_pool.py", *recorded, "--orders", "3", "--trials", "30")
+    output = call("fit_pool.py", *recorded, "--orders", "3", "--trials", "30")
     for voices in (
         "both",
         "both and rank",
@@ -260,7 +275,9 @@ def test_fit_pool(recorded: list[str]) -> None:
 
 
 def test_speed() -> None:
-    output = run("speed.py", "--finished", "4", "--reports", "5", "--trials", "1", "--repeats", "2")
+    output = call(
+        "speed.py", "--finished", "4", "--reports", "5", "--trials", "1", "--repeats", "2"
+    )
     for storage in ("memory", "SQLite", "journal"):
         assert re.search(rf"^ +{storage} +4 ", output, re.MULTILINE)
 
@@ -276,7 +293,7 @@ def test_ledger() -> None:
 def test_load(tmp_path: Path) -> None:
     output = run(
         "load.py", "--storage", f"sqlite:///{tmp_path}/load.db", "--rounds", "1",
-        "--processes", "2", "--trials", "4", "--trainings", "2", "--reports", "4",
+        "--processes", "1", "--trials", "2", "--trainings", "2", "--reports", "4",
         "--finished", "8", "--columns", "none", "median", "ours", "ours, remote",
         "--growth", "4", "8", "--repeats", "20",
     )  # fmt: skip
@@ -325,7 +342,7 @@ def test_front(recorded: list[str], tmp_path: Path) -> None:
         "replay.py", *recorded, "--orders", "1", "--trials", "10", "--json", str(results),
         "--pruners", "none", "median_w3", "default", "risk_0.02",
     )  # fmt: skip
-    run("front.py", str(results), str(tmp_path / "front.png"))
+    call("front.py", str(results), str(tmp_path / "front.png"))
     assert (tmp_path / "front.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -338,7 +355,7 @@ def test_soak() -> None:
 
 
 def test_concepts_draws_what_the_page_tells(tmp_path: Path) -> None:
-    output = run("concepts.py", str(tmp_path))
+    output = call("concepts.py", str(tmp_path))
     for name in ("p_beat", "decisions"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     page = (BENCH.parents[1] / "docs" / "how_it_decides.md").read_text(encoding="utf-8")
@@ -353,8 +370,51 @@ def test_concepts_draws_what_the_page_tells(tmp_path: Path) -> None:
     assert max(ends["40"], ends["24"]) < ends["43"] < best < ends["57"]
 
 
+def test_parallel(recorded: list[str], tmp_path: Path) -> None:
+    figure = tmp_path / "parallel.png"
+    output = run(
+        "parallel.py", *recorded, "--workers", "1", "4", "--budget", "6", "--orders", "1",
+        "--pruners", "none", "default", "--figure", str(figure),
+    )  # fmt: skip
+    assert figure.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    for table in output.split("worker")[1:]:
+        _, _, all_begun, all_whole = columns(table, "none")
+        _, _, begun, whole = columns(table, "default")
+        assert all_begun - all_whole <= 4  # those that diverge, and those under way
+        assert begun > all_begun
+        assert whole < all_whole
+
+
+def test_stages(recorded: list[str]) -> None:
+    output = run("stages.py", *recorded, "--workers", "1", "--budget", "8", "--orders", "1")
+    (_, *header), *rows = (line.split() for line in output.splitlines()[3:])
+    assert [word for word in header if word != "completed"] == ["3", "4-10", "11-"]
+    assert sum(int(n) for row in rows for n in re.findall(r"\((\d+)\)", " ".join(row))) > 10
+
+
+def test_resume(recorded: list[str]) -> None:
+    output = run("resume.py", *recorded, "--budget", "5", "--orders", "1")
+    number = r"[ +-]+\d\.\d{4}"
+    assert re.search(rf"^random, 1 studies{6 * number}", output, re.MULTILINE)
+    assert re.search(rf"^all{6 * number}", output, re.MULTILINE)
+
+
+def test_seconds() -> None:
+    output = call(
+        "seconds.py", "--task", "cancer", "--orders", "2", "--trials", "12", "--budget", "4"
+    )
+    rows = {line.split()[0]: line.split() for line in output.splitlines() if line}
+    assert rows["steps"][2] == "+0.000"  # to itself
+    assert float(rows["none"][-1]) <= 4 <= float(rows["time"][-2])  # completed, begun
+
+
+def test_early_ranks(recorded: list[str]) -> None:
+    output = call("early_ranks.py", *recorded, "--orders", "1")
+    assert re.search(r"^alpha_one", output, re.MULTILINE)
+
+
 def test_the_best_three(recorded: list[str]) -> None:
-    output = run("best_k.py", *recorded, "--orders", "1", "--trials", "12")
+    output = call("best_k.py", *recorded, "--orders", "1", "--trials", "12")
     rows = [line.split() for line in output.splitlines()[1:]]
     assert [row[1] for row in rows] == ["n_best=1", "n_best=3"] * 2
     for one, three in zip(rows[::2], rows[1::2], strict=True):
