@@ -1,7 +1,7 @@
-"""The pictures of optuna-dashboard in the docs, of the study that the quick start leaves.
+"""Pictures in the docs of the study that the quick start leaves: a forecast, optuna-dashboard.
 
 python examples/quickstart.py
-python tests/screenshots.py --storage sqlite:///quickstart.db
+python tests/screenshots.py --storage sqlite:///quickstart.db    # --forecast: without a browser
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any
 
 import optuna
 from browser import TrialTable, chromium, serving
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from optuna_lcpruner import publish_to_dashboard
+from optuna_lcpruner.visualization.matplotlib import plot_forecast
 
 FIGURES_WIDTH, TABLE_WIDTH, HEIGHT = 1400, 2000, 1500
 """Of the window, in pixels."""
@@ -59,13 +61,30 @@ def table(page: Any, address: str, path: Path) -> None:
     page.screenshot(path=path, full_page=True, clip=box_around([header, *rows], margin=0.0))
 
 
+def draw_forecast(study: optuna.Study, trial: int, path: Path) -> None:
+    """The forecast of a stopped trial, on the scale of the quick start's own figure."""
+    axes = plot_forecast(study, trial)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.figure.savefig(path, dpi=100)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Pictures of optuna-dashboard for the docs.")
+    parser = argparse.ArgumentParser(description="Pictures for the docs.")
     parser.add_argument("--storage", default="sqlite:///quickstart.db")
     parser.add_argument("--study", default="quickstart-1", help="its name")
+    parser.add_argument("--trial", type=int, default=22, help="the one whose forecast is drawn")
+    parser.add_argument("--forecast", action="store_true", help="draw the forecast only")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[1] / "docs")
     args = parser.parse_args()
     study = optuna.load_study(study_name=args.study, storage=args.storage)
+    path = args.folder / "forecast.png"
+    draw_forecast(study, args.trial, path)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    if args.forecast:
+        return
     publish_to_dashboard(study, every=0)
     with serving(study._storage) as dashboard, chromium(FIGURES_WIDTH, HEIGHT) as page:
         address = f"{dashboard}/studies/{study._study_id}"

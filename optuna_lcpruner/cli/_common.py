@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.study import Study
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from optuna_lcpruner._util.optuna_storage import is_in_memory, is_sqlite
 from optuna_lcpruner._util.redaction import describe_error, redact
@@ -41,6 +41,12 @@ def open_storage(storage: str, engine_kwargs: dict[str, Any] | None = None) -> B
             return _open(storage, engine_kwargs)
     except InputError:
         raise
+    except NoSuchModuleError:
+        shown = redact(storage, [storage])
+        raise InputError(
+            f"cannot read storage {shown!r}: SQLAlchemy knows no such database or driver; "
+            "try sqlite:///FILE, postgresql://... or mysql://..."
+        ) from None
     except (ArgumentError, ImportError, RuntimeError, ValueError) as error:
         # No such dialect, no driver, tables of another Optuna, a port that is no number.
         if isinstance(error, StorageInternalError):

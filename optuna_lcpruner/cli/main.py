@@ -32,11 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {optuna_lcpruner.__version__}"
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True
+    )
     for add in _COMMANDS:
         add(commands)
     try:
-        arguments = parser.parse_args(argv)
+        arguments, unknown = parser.parse_known_args(argv)
+        if unknown:  # said by the command, whose help lists what it takes
+            commands.choices[arguments.command].error(
+                f"unrecognized arguments: {' '.join(unknown)}"
+            )
     except SystemExit as stop:  # --help, --version or an argument that cannot be
         return int(stop.code or 0)
     if isinstance(sys.stdout, TextIOWrapper):  # names of studies need not fit the terminal's code

@@ -131,8 +131,8 @@ def _steps(summary: StudySummary) -> Finding:
     return Finding(
         "steps",
         False,
-        f"a report every {lengths.stride or 1:g}, from {lengths.first_step:g} to "
-        f"{lengths.median_last_step:g}: n_steps is in this unit",
+        f"{lengths.first_step:g} to {lengths.median_last_step:g}, {lengths.stride or 1:g} from "
+        "one report to the next: n_steps is in this unit",
     )
 
 

@@ -54,7 +54,9 @@ def checked(setting: object) -> Setting:
     except (SQLAlchemyError, ValueError):  # a ValueError: the port is no number
         # Not raised from it: SQLAlchemy's own message has the password.
         shown = redact(setting, [setting])
-        raise InputError(f"ledger must be a database URL, but got {shown!r}.") from None
+        raise InputError(
+            f"ledger must be a database URL, as sqlite:///decisions.db, but got {shown!r}."
+        ) from None
     if is_in_memory(url):
         raise InputError(f"ledger must be a database that lasts, but got {setting!r}.")
     return _absolute(url) if is_sqlite(url) else setting

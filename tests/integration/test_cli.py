@@ -192,6 +192,7 @@ def test_a_study_that_cannot_be_replayed(
         ("sqlite:///text.txt", "text.txt is not an SQLite database"),
         ("sqlite:///other.db", "cannot read storage 'sqlite:///other.db': (sqlite3.Operational"),
         ("foo://bar", "cannot read storage 'foo://bar'"),
+        ("postgres://bar", "no such database or driver; try sqlite:///FILE, postgresql://"),
         ("foo://me:secret@bar", "cannot read storage 'foo://me:***@bar'"),
     ],
 )
@@ -227,6 +228,7 @@ def test_a_storage_without_studies(tmp_path: Path, errors: Callable[..., str]) -
         (["backtest", "--curves", "no.csv", "--direction", "up"], "invalid choice: 'up'"),
         ([], "required: COMMAND"),
         (["explode"], "invalid choice: 'explode'"),
+        (["backtest", "--risk", "0.1"], "arguments: --risk 0.1 (see optuna-lcpruner backtest -"),
     ],
 )
 def test_arguments_that_cannot_be(errors: Callable[..., str], argv: list[str], said: str) -> None:

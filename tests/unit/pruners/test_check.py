@@ -33,7 +33,7 @@ def test_all_as_it_should_be() -> None:
     found = checked([finished(reports(curve)) for curve in CURVES])
     assert problems(found) == []
     assert text(found, "n_steps") == "20, as given; completed trials show 20"
-    assert text(found, "steps") == "a report every 1, from 0 to 19: n_steps is in this unit"
+    assert text(found, "steps") == "0 to 19, 1 from one report to the next: n_steps is in this unit"
     assert text(found, "target") == "the objective returns its last report"
     assert text(found, "pruning") == "by forecast from now on, from the second report on"
     assert str(found).splitlines()[0].endswith("no problem")
