@@ -142,13 +142,18 @@ class TestAttributes:
         assert warned == []
 
     @pytest.mark.parametrize("storage", ["memory", "sqlite"])
-    def test_visible_at_once_after_a_prune(self, storage: str, tmp_path: Path) -> None:
+    def test_visible_at_once_after_a_prune(
+        self, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """After the answer the trial is finished, and its attributes are closed."""
+        monkeypatch.setattr(trial_attributes, "time", SimpleNamespace(monotonic=lambda: 1.0))
         study = study_in(storage, tmp_path)
         study.pruner = make_pruner()
         trial = study.ask()
-        for step, value in enumerate(DOOMED):
+        for step, value in enumerate([*saturating(0.9)[:4], *DOOMED[4:]]):
             trial.report(value, step)
+            if step == 3:  # in the same second another decision is shown
+                assert not trial.should_prune()
         assert trial.should_prune()
         study.tell(trial, state=TrialState.PRUNED)
         shown = study.get_trials()[-1].user_attrs
