@@ -21,6 +21,9 @@ from optuna_lcpruner.reporting.decisions import Row, on_record, single_objective
 from optuna_lcpruner.study.continuation import continuations, n_own_reports
 from optuna_lcpruner.study.feasibility import is_feasible
 
+_LEAST_TIMED, _MOST_TIMED = 5, 300  # heuristic
+"""Trials of which it can be told how long it takes to start up; the newest, no more."""
+
 
 @dataclass(frozen=True)
 class Savings:
@@ -29,7 +32,8 @@ class Savings:
     Attributes:
         trained: Reports made by all trials.
         saved: Reports that the pruned trials did not make.
-        seconds: Time that these would have taken at each trial's own pace; None without timings.
+        seconds: Time that these would have taken at each trial's own pace, once it had started up;
+            None without timings.
         spent_seconds: Time that all trials which have ended took together.
         n_pruned: Trials that were pruned.
         n_ended: Trials that have ended, in whatever way.
@@ -59,12 +63,12 @@ def savings_of(
 ) -> Savings:
     """Sum up what was not trained; see :func:`left_out` for the arguments."""
     left = left_out(trials, maximize, rows)
-    seconds = None
+    start_up, seconds = seconds_to_start(trials), None
     for i, reports in left.items():
         trial = trials[i]
         if trial.duration is not None and trial.intermediate_values:
-            pace = trial.duration.total_seconds() / max(1, n_own_reports(trial))
-            seconds = (seconds or 0.0) + pace * reports
+            training = trial.duration.total_seconds() - start_up
+            seconds = (seconds or 0.0) + reports * training / max(1, n_own_reports(trial))
     took = [trial.duration.total_seconds() for trial in trials if trial.duration is not None]
     return Savings(
         sum(n_own_reports(trial) for trial in trials),
@@ -74,6 +78,30 @@ def savings_of(
         len(left),
         sum(trial.state.is_finished() for trial in trials),
     )
+
+
+def seconds_to_start(trials: Sequence[FrozenTrial]) -> float:
+    """Return how long trials take before they train: what those of few reports take longer for.
+
+    It is where the line through durations against reports begins, no more than any trial took.
+    With few trials, or the same number of reports of all, nothing can be said: 0.
+
+    Args:
+        trials: The study's trials.
+
+    Source: the median of the slopes of all pairs, Theil 1950 and Sen 1968.
+    """
+    timed = [t for t in trials if t.duration is not None and t.duration.total_seconds() > 0.0]
+    timed = [t for t in timed if n_own_reports(t)][-_MOST_TIMED:]
+    if len(timed) < _LEAST_TIMED:
+        return 0.0
+    n = np.array([n_own_reports(trial) for trial in timed], dtype=float)
+    took = np.array([trial.duration.total_seconds() for trial in timed if trial.duration])
+    i, j = np.nonzero(n[:, None] > n[None, :])
+    if not i.size:
+        return 0.0
+    slope = float(np.median((took[i] - took[j]) / (n[i] - n[j])))
+    return float(np.clip(np.median(took - slope * n), 0.0, took.min()))
 
 
 def left_out(

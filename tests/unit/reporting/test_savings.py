@@ -51,6 +51,23 @@ class TestSummary:
             "  best   0.8853 (trial 1)",
         ]
 
+    def test_starting_up_is_no_training(self) -> None:
+        """Each takes 10 s to start and, but for the last one, 2 s a report."""
+        n_reports = {0: 20, 1: 20, 2: 2, 3: 5, 4: 9, 5: 4}
+        trials = [complete(0.8), complete(0.9), *(pruned(n_reports[i]) for i in range(2, 6))]
+        for trial, (i, n) in zip(trials, n_reports.items(), strict=True):
+            pace = 3.0 if i == 5 else 2.0
+            trial.datetime_complete = STARTED + timedelta(seconds=10.0 + pace * n)
+        found = summary(make_study(trials)).savings.seconds
+        np.testing.assert_allclose(found, 2.0 * (18 + 15 + 11) + 3.0 * 16)
+        few = summary(make_study(trials[:4])).savings.seconds  # too few to tell
+        np.testing.assert_allclose(few, 18 * 14.0 / 2 + 15 * 20.0 / 5)
+
+    def test_a_trial_takes_no_less_than_no_time(self) -> None:
+        trials = [complete(0.8), *(pruned(n, 10.0 - n) for n in (2, 3, 4, 5))]
+        trials[0].datetime_complete = STARTED + timedelta(seconds=1.0)
+        assert summary(make_study(trials)).savings.seconds > 0.0
+
     def test_a_length_that_was_announced(self) -> None:
         study = make_study([complete(0.8), pruned(2, lcpruner_n_steps=10)])
         assert summary(study).savings.saved == 8
