@@ -355,8 +355,8 @@ def _savings(found: Report) -> _Section:
     ]
     if savings.seconds is not None:
         lines.append(
-            f"At each trial's own pace, without the time it takes to start up, that is "
-            f"{duration(savings.seconds)}, beside {duration(savings.spent_seconds)} that were spent."
+            f"At each trial's own pace, once it had started up, that is "
+            f"{duration(savings.seconds)}, beside {duration(savings.spent_seconds)} spent."
         )
     return _Section("Saved", tuple(lines))
 
