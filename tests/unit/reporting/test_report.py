@@ -48,7 +48,8 @@ class TestShown:
             "95 % interval [1.26 %, 98.7 %].",
             "117 reports were made; training every pruned trial to its horizon would have taken "
             "52 more (30.8 % of 169).",
-            "At each trial's own pace, once it had started up, that is 7.02 min, beside 3.02 min spent.",
+            "At each trial's own pace, once it had started up, that is 7.02 min, "
+            "beside 3.02 min spent.",
             "Shares are weighted: a member of the control group stands for 3 trials.",
         ):
             assert words in text
