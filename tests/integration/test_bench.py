@@ -255,7 +255,10 @@ def test_risk() -> None:
 
 
 def test_ablation(recorded: list[str]) -> None:
-    output = run("ablation.py", *recorded, "--orders", "1", "--trials", "10")
+    output = run(
+        "ablation.py", *recorded, "--orders", "1", "--trials", "10",
+        "--variants", "full", "without the analogues", "one curve, fixed threshold",
+    )  # fmt: skip
     for variant in ("full", "without the analogues", "one curve, fixed threshold"):
         assert re.search(rf"^{variant} .*\d: 0\.\d+/\d", output, re.MULTILINE)
 

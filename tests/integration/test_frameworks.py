@@ -65,19 +65,19 @@ class Example:
 
 LIGHT = (
     Example("sklearn_partial_fit", ("sklearn",), 16, ("epochs", 12), "epochs", 12),
-    Example("xgboost_cancer", ("xgboost", *BOOSTED), 12, ("rounds", 40), "rounds", None),
+    Example("xgboost_cancer", ("xgboost", *BOOSTED), 9, ("rounds", 40), "rounds", None),
     Example(
-        "lightgbm_diabetes", ("lightgbm", *BOOSTED), 12, ("rounds", 50), "rounds", 50, 4, every=5
+        "lightgbm_diabetes", ("lightgbm", *BOOSTED), 9, ("rounds", 50), "rounds", 50, 4, every=5
     ),
     Example(
-        "lightgbm_folds", ("lightgbm", "sklearn"), 10, ("rounds", 20), "rounds", None, 4, every=5
+        "lightgbm_folds", ("lightgbm", "sklearn"), 7, ("rounds", 15), "rounds", None, 4, every=5
     ),
-    Example("minibatch_loss", ("sklearn",), 12, ("epochs", 2), "iterations", None, looks_every=10),
+    Example("minibatch_loss", ("sklearn",), 9, ("epochs", 2), "iterations", None, looks_every=10),
     Example("noisy_reward", (), 20, ("updates", 20), "updates", 20, first=1),
     Example(
         "search_matrix",
         ("sklearn",),
-        12,
+        9,
         ("epochs", 6),
         "epochs",
         6,

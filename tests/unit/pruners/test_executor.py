@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from by_hand import ByHand
-from helpers import BAD, N_STEPS, SpyEngine, good_trials, make_study, names, reports, watch
+from helpers import BAD, N_STEPS, SpyEngine, good_trials, judge, make_study, names, reports, watch
 from serving import wait
 
 from optuna_lcpruner import LearningCurvePruner, Reason
@@ -362,7 +362,7 @@ SMALL = MCMC(paper_prior(["pow3", "Janoschek", "ilog2"]))
 
 @pytest.mark.slow
 def test_the_sampled_posterior_prunes() -> None:
-    decision = watch(make_study(good_trials()), make_pruner(engine=SMALL), reports(DOOMED))[-1]
+    decision = judge(make_study(good_trials()), make_pruner(engine=SMALL), reports(DOOMED))
     assert decision.reason is Reason.BELOW_THRESHOLD
     assert decision.p_beat is not None
     assert decision.p_beat < 0.05
