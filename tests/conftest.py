@@ -15,7 +15,7 @@ from hypothesis import settings
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 # The same examples in every CI run; a developer's runs look for new ones, fewer each time.
-settings.register_profile("ci", derandomize=True)
+settings.register_profile("ci", derandomize=True, max_examples=40)
 settings.register_profile("developer", max_examples=20)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
 

@@ -98,7 +98,7 @@ def computing(repeats: int) -> None:
     print()
 
 
-def many_running(n_steps: int = 100) -> None:
+def many_running(repeats: int, n_steps: int = 100) -> None:
     """Computing of all decisions about one training, 64 others running."""
     print("computing of the decisions about one training of 100 reports, 64 others running:")
     print(f"{'finished':>9s} {'completed':>10s} {'median ms':>10s} {'mean ms':>8s} {'most ms':>8s}")
@@ -113,7 +113,7 @@ def many_running(n_steps: int = 100) -> None:
             other = study.ask()
             for step, value in enumerate(curve(rng, n_steps)[: rng.integers(2, n_steps)].tolist()):
                 other.report(value, step)
-        times = np.empty((5, n_steps))
+        times = np.empty((repeats, n_steps))
         # Hardly any risk: trials are timed to their end, so none may be pruned on the way.
         pruner = LearningCurvePruner(n_steps=n_steps, risk=1e-9, publish=False, ledger=False)
         for k in range(len(times)):
@@ -268,7 +268,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=100)
     arguments = parser.parse_args()
     computing(arguments.repeats)
-    many_running()
+    many_running(min(arguments.repeats, 5))
     memory()
     should_prune(arguments.finished, arguments.reports, arguments.trials)
 

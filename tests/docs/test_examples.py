@@ -17,7 +17,7 @@ pytest.importorskip("sklearn")
 
 pytestmark = pytest.mark.slow
 
-EPOCHS, TRIALS = 10, 16
+EPOCHS, TRIALS = 10, 12
 OPTIONS = ["--trials", f"{TRIALS}", "--epochs", f"{EPOCHS}"]
 
 

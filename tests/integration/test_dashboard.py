@@ -184,13 +184,13 @@ class TestPublish:
         assert titles(study)["lcpruner-decisions"] == "Decisions About 13 Trials"
 
     def test_what_is_stored_is_bounded(self, tmp_path: Path) -> None:
-        """A thousand trials of forty looks."""
+        """A thousand trials of fifteen looks."""
         history = History(tmp_path)
         for _ in range(1000):
             history.trial(
-                *(judged(step, Reason.UNDECIDED, 0.123456789, horizon=41) for step in range(40)),
+                *(judged(step, Reason.UNDECIDED, 0.123456789, horizon=16) for step in range(15)),
                 value=0.912345678,
-                n=41,
+                n=16,
             )
         Ledger(Address(history.url)).append(history.entries)
         assert publish_to_dashboard(history.study, ledger=history.url)

@@ -170,7 +170,7 @@ def test_curves_of_the_prior_are_covered():
     """Ranks of the truth in its own posterior are uniform."""
     prior = SMALL.prior
     rng = np.random.default_rng(3)
-    curves, sigma = sample_curves(prior, 40, 25, rng)
+    curves, sigma = sample_curves(prior, 40, 16, rng)
     engine = MCMC(prior, effective_sample_size=100.0)
     ranks = []
     for curve, deviation in zip(curves, sigma, strict=True):
