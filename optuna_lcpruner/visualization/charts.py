@@ -119,7 +119,7 @@ def forecast_chart(study: Study, trial: int | FrozenTrial, ledger: Setting) -> C
         at = [entry.step for entry in looks]
         low, high = [entry.q05 for entry in looks], [entry.q95 for entry in looks]
         layers += [
-            Band(at, low, high, "Forecasts before, 90 %", GREY),
+            Band(at, low, high, "Earlier forecasts, 90 %", GREY),
             Line(at, [entry.q50 for entry in looks], "", GREY, "dash", 1.5),
         ]
     if looks:
@@ -178,7 +178,7 @@ def _to_the_end(look: LedgerEntry, end: float) -> list[Line | Band | Points]:
         return []
     x = [look.step, end]
     return [
-        Band(x, [look.value, look.q05], [look.value, look.q95], "Way there (not forecast)", BLUE),
+        Band(x, [look.value, look.q05], [look.value, look.q95], "Way to it (drawn straight)", BLUE),
         Line(x, [look.value, look.q50], "", BLUE, "dash", 1.5),
         Points(
             [end], [look.q50], "Forecast of the final value, 90 %", BLUE, "diamond",

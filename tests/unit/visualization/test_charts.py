@@ -116,7 +116,7 @@ class TestForecast:
     def test_the_forecasts_before(self, study: optuna.Study) -> None:
         chart = forecast_chart(study, 7, None)
         looks = [entry for entry in explain(study, 7).decisions if entry.q50 is not None]
-        before = layer(chart, "Forecasts before")
+        before = layer(chart, "Earlier forecasts")
         assert isinstance(before, Band)
         assert len(looks) > 2
         assert list(before.x) == [entry.step for entry in looks]
@@ -135,11 +135,11 @@ class TestForecast:
         assert end == N_STEPS - 1
         forecast = layer(chart, "Forecast of the final value")
         assert (*forecast.y, *forecast.low, *forecast.high) == (look.q50, look.q05, look.q95)
-        way = layer(chart, "Way there")
+        way = layer(chart, "Way to it")
         assert list(way.x) == [1, N_STEPS - 1]
         assert (list(way.low), list(way.high)) == ([0.1, look.q05], [0.1, look.q95])
         assert list(layer(chart, "Best").x) == [1, N_STEPS - 1]
-        assert not [one for one in chart.layers if one.name == "Forecasts before, 90 %"]
+        assert not [one for one in chart.layers if one.name == "Earlier forecasts, 90 %"]
 
     def test_the_end_is_a_step(self) -> None:
         """Steps 500, 1000, ... reach 10 000 at the twentieth report."""
