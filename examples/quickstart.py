@@ -178,7 +178,8 @@ def main() -> None:
         print(f"    -> {to_the_end[trial.number][-1]:.4f}")
     better = [f"trial {n}: {y[-1]:.4f}" for n, y in to_the_end.items() if y[-1] < best.value]
     print(f"\nTrained on: {len(to_the_end)} of {len(pruned)} pruned trials in {retraining:.0f} s")
-    print(f"Better than the best: {len(better)}", f"({', '.join(better)})" if better else "")
+    named = f" ({', '.join(better)})" if better else ""
+    print(f"Better than the best: {len(better)}{named}")
     if not args.check:
         print("Whether one of the others would be is unknown; --check trains all of them on.")
     draw(study, {trial.number: to_the_end[trial.number] for trial in shown}, args.figure)

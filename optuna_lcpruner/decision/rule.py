@@ -42,8 +42,8 @@ class Rule:
     probability P. So of the trials that are stopped a share of less than ``risk`` would have, and
     of all trials still less. This takes P to be right.
 
-    Where time is what a training costs (``cost="time"``), the threshold is multiplied by s, how
-    many times as long the trial takes from report to report as the study's trials do on average:
+    Where time is what a training costs (``cost="time"``), the threshold is multiplied by s, the
+    time the trial has taken by what the study's trials take on average for as many reports:
     s (1 - n / T) is what is left to pay for, a full training at the average pace being 1. Since s
     is 1 on average, ``risk`` still bounds the chance of losing a would-be best trial: not of each
     trial, but of trials on average. No pace stops what is likelier than not to become the best.

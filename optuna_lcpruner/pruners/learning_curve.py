@@ -98,10 +98,11 @@ class LearningCurvePruner(BasePruner):
             above eight. False: nothing but divergence stops a trial before ``n_startup_trials``
             have completed.
         cost: What a training costs: ``"steps"``, or the ``"time"`` they take, where some trials are
-            faster than others. Then the factor ``1 - n / T`` is multiplied by how many times as
-            long the trial takes from report to report as the study's ended trials did on average,
-            so that slow trials are stopped sooner and fast ones later. What time a report takes
-            changes with what else the machine does, and the decision with it.
+            faster than others. Then the factor ``1 - n / T`` is multiplied by the time the trial
+            has taken, by what the study's ended trials took for as many reports: slow trials are
+            stopped sooner and fast ones later. It begins once it shows how long trials take to
+            start up, after five of different lengths. What else the machine does makes a trial
+            slower, and changes the decision.
         stop_below_std: Also prune once the forecast's standard deviation, in metric units, is below
             this and its median is not better than the best (the paper's optimistic rule, there
             0.005 for accuracies). Off by default.
@@ -487,7 +488,7 @@ def decide_about(
 def _pace_in_words(slowness: float) -> str:
     if slowness == 1.0:
         return ""
-    return f"threshold times {slowness:.2g}, the time a report takes by the mean of other trials"
+    return f"threshold times {slowness:.2g}, the time it has taken by that of other trials"
 
 
 def _quiet(topic: str, message: str) -> None:

@@ -20,9 +20,7 @@ from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.reporting.decisions import Row, on_record, single_objective, step_maps
 from optuna_lcpruner.study.continuation import continuations, n_own_reports
 from optuna_lcpruner.study.feasibility import is_feasible
-
-_LEAST_TIMED, _MOST_TIMED = 5, 300  # heuristic
-"""Trials of which it can be told how long it takes to start up; the newest, no more."""
+from optuna_lcpruner.study.pace import seconds_to_start
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def savings_of(
 ) -> Savings:
     """Sum up what was not trained; see :func:`left_out` for the arguments."""
     left = left_out(trials, maximize, rows)
-    start_up, seconds = seconds_to_start(trials), None
+    start_up, seconds = seconds_to_start(trials) or 0.0, None
     for i, reports in left.items():
         trial = trials[i]
         if trial.duration is not None and trial.intermediate_values:
@@ -78,30 +76,6 @@ def savings_of(
         len(left),
         sum(trial.state.is_finished() for trial in trials),
     )
-
-
-def seconds_to_start(trials: Sequence[FrozenTrial]) -> float:
-    """Return how long trials take before they train: what those of few reports take longer for.
-
-    It is where the line through durations against reports begins, no more than any trial took.
-    With few trials, or the same number of reports of all, nothing can be said: 0.
-
-    Args:
-        trials: The study's trials.
-
-    Source: the median of the slopes of all pairs, Theil 1950 and Sen 1968.
-    """
-    timed = [t for t in trials if t.duration is not None and t.duration.total_seconds() > 0.0]
-    timed = [t for t in timed if n_own_reports(t)][-_MOST_TIMED:]
-    if len(timed) < _LEAST_TIMED:
-        return 0.0
-    n = np.array([n_own_reports(trial) for trial in timed], dtype=float)
-    took = np.array([trial.duration.total_seconds() for trial in timed if trial.duration])
-    i, j = np.nonzero(n[:, None] > n[None, :])
-    if not i.size:
-        return 0.0
-    slope = float(np.median((took[i] - took[j]) / (n[i] - n[j])))
-    return float(np.clip(np.median(took - slope * n), 0.0, took.min()))
 
 
 def left_out(

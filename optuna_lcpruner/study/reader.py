@@ -22,7 +22,7 @@ from optuna_lcpruner._util.optuna_storage import change_token
 from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.study.history import StudyRecord
-from optuna_lcpruner.study.pace import mean_pace, slowness
+from optuna_lcpruner.study.pace import UsualPace, slowness, usual_pace
 from optuna_lcpruner.study.stand_in import as_reported
 from optuna_lcpruner.study.standings import Standing, Standings, is_compared
 from optuna_lcpruner.study.summary import StudySummary
@@ -61,7 +61,7 @@ class StudyReader:
         self._made_up: Recent[Any, tuple[StudyRecord, StudySummary]] = Recent(_MAX_MADE_UP)
         self._standings: Standings | None = None
         self._stood: Recent[int, tuple[float, Standing | None]] = Recent(_MAX_TRIALS)
-        self._mean_paces: Recent[int, float] = Recent(_MAX_TRIALS)
+        self._usual_paces: Recent[int, UsualPace] = Recent(_MAX_TRIALS)
 
     def new_record(self, maximize: bool) -> StudyRecord:
         """Return a record of nothing yet.
@@ -176,25 +176,24 @@ class StudyReader:
     def slowness(
         self, study: Study, trial: FrozenTrial, guard: AbstractContextManager[Any]
     ) -> float:
-        """How many times as long a trial takes from report to report as the ended ones did.
+        """The time a trial has taken, by what ended ones took for as many reports.
 
-        What the others took on average is read once a trial, as soon as one has ended.
+        What the others took on average is read once a trial, as soon as enough have ended.
 
         Args:
             study: The study.
             trial: The trial.
             guard: The lock under which that is remembered.
         """
-        now = datetime.now()
         with guard:
-            mean = self._mean_paces.get(trial.number)
-        if mean is None:
+            usual = self._usual_paces.get(trial.number)
+        if usual is None:
             ended = (TrialState.COMPLETE, TrialState.PRUNED)
-            mean = mean_pace(study.get_trials(deepcopy=False, states=ended), now)
-            if mean is not None:
+            usual = usual_pace(study.get_trials(deepcopy=False, states=ended))
+            if usual is not None:
                 with guard:
-                    self._mean_paces[trial.number] = mean
-        return slowness(trial, mean, now)
+                    self._usual_paces[trial.number] = usual
+        return slowness(trial, usual, datetime.now())
 
     def _known(self, mark: Mark | None) -> tuple[StudyRecord, StudySummary] | None:
         read = self._read

@@ -16,6 +16,10 @@ MIN_REPORTS = 2
 """Finite reports a training needs before its curve says anything: one gap between steps."""
 
 
+_MOST_STARTS = 500  # heuristic
+"""Trials of which it is compared where they start: the work of a summary stays bounded."""
+
+
 class MetricProblem(Enum):
     """Why the reported values cannot be compared with the study's best value."""
 
@@ -45,7 +49,7 @@ class StudySummary:
             ``n_best`` above 1 the unit is the same and 1 the ``n_best``-th best value.
         target: Whether the completed trials' values are their last or their best report.
         problem: Why reports and objective value do not belong together, if so.
-        starts: First reports of trials with a curve by number, in the metric's units.
+        starts: First reports of the newest trials with a curve by number, in the metric's units.
     """
 
     maximize: bool
@@ -96,8 +100,8 @@ class StudySummary:
             problem=problem,
             starts=dict(
                 zip(
-                    table["number"][curve].astype(int).tolist(),
-                    oriented(table["begins"][curve], maximize).tolist(),
+                    table["number"][curve][-_MOST_STARTS:].astype(int).tolist(),
+                    oriented(table["begins"][curve][-_MOST_STARTS:], maximize).tolist(),
                     strict=True,
                 )
             ),

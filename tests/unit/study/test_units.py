@@ -60,6 +60,14 @@ def test_a_better_value_since_then_is_the_one_to_beat() -> None:
     assert changed_unit(stopped, replace(summary, incumbent_trial=None)) is None
 
 
+def test_the_newest_starts_are_kept() -> None:
+    completed = [finished({0: float(i), 1: 0.0}) for i in range(520)]
+    for number, trial in enumerate(completed):
+        trial.number = number
+    starts = StudyRecord(maximize=False).update(completed).starts
+    assert starts == {i: float(i) for i in range(20, 520)}
+
+
 def go_on(with_curves: list[ArrayLike]) -> optuna.Study:
     """A study of percentages in which trainings of these curves follow."""
     percent = [finished(reports(100.0 * saturating(end))) for end in (0.7, 0.8, 0.9)]
