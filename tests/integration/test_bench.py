@@ -14,6 +14,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import optuna
@@ -187,60 +188,133 @@ def test_calibration(recorded: list[str]) -> None:
     assert "0.000" not in wrong_1 + lost_1
 
 
-def test_closed_loop(tmp_path: Path) -> None:
-    saved, figure = tmp_path / "searches.json", tmp_path / "loop.png"
-    output = run(
-        "closed_loop.py", "--tasks", "diabetes", "--samplers", "random", "tpe", "--seeds", "2",
-        "--pruners", "none", "default", "--budget", "6", "--per-task",
-        "--json", str(saved), "--figure", str(figure),
-    )  # fmt: skip
+def test_searches(recorded: list[str], tmp_path: Path) -> None:
+    saved, figure = tmp_path / "searches.json", tmp_path / "searches.png"
+    command = [
+        "searches.py", recorded[1], "--tasks", "diabetes", "--seeds", "2", "--budget", "5",
+        "--systems", "random", "random+default", "no_such_system",
+        "--against", "random", "--workers", "1", "3", "--per-problem", "--json", str(saved),
+    ]  # fmt: skip
+    output = run(*command, "--figure", str(figure))
     assert figure.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    rows = [line.split() for line in output.splitlines() if line.startswith(("random", "tpe"))]
-    assert [row[:2] for row in rows[:2]] == [["random", "none"], ["random", "default"]]
+    assert output.startswith("left out: no_such_system: unknown; samplers are random, tpe")
+    assert run(*command) == output  # nothing was searched again
+    rows = re.findall(r"^(?:random|tpe)\S* +\d.*$", output, re.MULTILINE)
+    assert len(rows) == 4
     for row in rows:
-        early, middle, late = map(float, row[2:5])
+        early, middle, late = map(float, row.split()[1:4])
         assert early >= middle >= late
+    assert [" +- " in row for row in rows] == [False, True] * 2
+    assert re.search(r"^diabetes, trained( +[01]\.\d{3}){2}$", output, re.MULTILINE)
     searches = [json.loads(line) for line in saved.read_text().splitlines()]
-    assert len(searches) == 8
+    assert len(searches) == 16
     for search in searches:
-        spent = [at for at, _ in search["completed"]]
+        spent = [at for at, _ in search["found"]]
         assert spent == sorted(spent)
-        assert search["budget"] == 360
-        assert spent[-1] <= 360
-        if search["pruner"] == "none":
-            assert np.all(np.diff(spent) >= 60)  # full trainings, and perhaps diverged ones between
-    random = {(s["pruner"], s["seed"]): s for s in searches if s["sampler"] == "random"}
+        assert spent[-1] <= search["budget"]
+        assert len(spent) <= search["begun"]
+    one = {(s["problem"], s["system"], s["seed"]): s for s in searches if s["n_workers"] == 1}
     for seed in range(2):  # the same trainings until the first is stopped
-        alone, pruned = random["none", seed], random["default", seed]
-        assert alone["completed"][:2] == pruned["completed"][:2]
-        assert pruned["n_trials"] > alone["n_trials"]
-    assert random["none", 0]["completed"] != random["none", 1]["completed"]
+        alone = one["diabetes, trained", "random", seed]
+        pruned = one["diabetes, trained", "random+default", seed]
+        assert np.all(np.diff([at for at, _ in alone["found"]]) >= 60)
+        assert alone["found"][:2] == pruned["found"][:2]
+        assert pruned["begun"] > alone["begun"]
+    assert (
+        one["diabetes, trained", "random", 0]["found"]
+        != one["diabetes, trained", "random", 1]["found"]
+    )
 
 
-def test_the_best_value_of_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCH))
-    loop: ModuleType = importlib.import_module("closed_loop")
-    search = loop.Search("friedman", "tpe", "none", 0, 100, 3, ((20, 0.5), (50, 0.9), (90, 0.7)))
-    best, median = loop.recorded("friedman")
-    assert 0 < median < best < 1  # larger is better
-    assert [search.best(share) for share in (0.2, 0.5, 1.0)] == [0.5, 0.9, 0.9]
-    assert search.regret(0.5) == pytest.approx((best - 0.9) / (best - median))
-    assert search.regret(0.1) == 1.0  # nothing is completed
+    return importlib.import_module("searches")
 
 
-def test_trainings_differ_from_search_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    loop: ModuleType = importlib.import_module("closed_loop")
+def test_the_regret_of_a_search(searches: ModuleType) -> None:
+    search = searches.Search("p", "tpe", 1, 0, 100, 3, 0.1, ((20, 0.5), (50, 0.1), (90, 0.3)))
+    assert [search.regret(share) for share in (0.1, 0.2, 0.5, 1.0)] == [1.0, 0.5, 0.1, 0.1]
+    up, down = (searches.Trainings(None, *ends, None) for ends in ((0.9, 0.5), (0.1, 0.5)))
+    assert [up.regret(value) for value in (0.9, 0.7, 0.2)] == pytest.approx([0.0, 0.5, 1.0])
+    assert [down.regret(value) for value in (0.0, 0.3)] == pytest.approx([-0.25, 0.5])
+
+
+class _Rungs:
+    """Wants two configurations trained to 3 steps, then the first one to 5."""
+
+    def __init__(self, job: Any) -> None:
+        self.jobs = [job({"x": i}, until, i) for i, until in ((0, 3), (1, 3), (0, 5))]
+        self.told: list[tuple[int, list[float]]] = []
+
+    def ask(self) -> Any:
+        return self.jobs.pop(0) if self.jobs else None
+
+    def stops(self, job: Any, step: int, value: float) -> bool:
+        return False
+
+    def tell(self, job: Any, values: list[float], stopped: bool) -> None:
+        self.told.append((job.key, values))
+
+
+def test_a_paused_training_goes_on(searches: ModuleType) -> None:
+    seeds: list[int] = []
+
+    def train(params: dict, seed: int) -> Iterator[float]:
+        seeds.append(seed)
+        return iter([params["x"] + step / 10 for step in range(5)])
+
+    problem = searches.Problem("p", {}, 5, True)
+    rungs = _Rungs(searches.Job)
+    run = searches.Searching(searches.Trainings(problem, 1.0, 0.0, train), rungs, 1, 100, 3)
+    run.run()
+    assert seeds == [30_000, 30_001]
+    assert rungs.told == [
+        (0, [0.0, 0.1, 0.2]),
+        (1, [1.0, 1.1, 1.2]),
+        (0, [0.0, 0.1, 0.2, 0.3, 0.4]),
+    ]
+    assert (run.begun, 100 - run.left) == (2, 3 + 3 + 2)
+    assert run.found == [(8, pytest.approx(0.6))]
+
+
+def test_a_training_that_the_budget_cuts_off_does_not_count(searches: ModuleType) -> None:
+    problem = searches.Problem("p", {}, 5, True)
+    trainings = searches.Trainings(problem, 1.0, 0.0, lambda params, seed: iter([0.5] * 5))
+    found = []
+    for budget in (7, 8):
+        run = searches.Searching(trainings, _Rungs(searches.Job), 1, budget, 0)
+        run.run()
+        found.append(len(run.found))
+    assert found == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["smac", "dehb", "asha", "bohb", "ax", "neps"])
+@pytest.mark.filterwarnings("ignore")
+def test_another_system(searches: ModuleType, recorded: list[str], name: str) -> None:
+    missing = searches.why_not(name)
+    if missing:
+        pytest.skip(missing)
+    for path in recorded:  # larger is better, and smaller
+        for n_workers in (1, 3):
+            search = searches.search((path, False, name, n_workers, 0, 10.0))
+            assert search.found
+            assert search.regret(1.0) < 0.7
+
+
+def test_trainings_differ_from_search_to_search(
+    searches: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seeds: list[int] = []
 
     def train(settings: dict, seed: int, n_steps: int) -> Iterator[dict[str, float]]:
         seeds.append(seed)
         return iter([{"loss": 1.0}] * n_steps)
 
-    task = replace(loop.BY_NAME["diabetes"], train=train)
-    monkeypatch.setitem(loop.BY_NAME, "diabetes", task)
+    task = replace(searches.BY_NAME["diabetes"], train=train)
+    monkeypatch.setitem(searches.BY_NAME, "diabetes", task)
     for seed in (3, 4):
-        assert loop.search("diabetes", "random", "none", seed, 2.0).n_trials == 2
+        assert searches.search(("diabetes", True, "random", 1, seed, 2.0)).begun == 2
     assert seeds == [30_000, 30_001, 40_000, 40_001]
 
 
