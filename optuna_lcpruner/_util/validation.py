@@ -54,6 +54,16 @@ def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
     return str(value)
 
 
+def loaded(study: object) -> None:
+    """Raise a TypeError where a study's name, or another thing, stands in its place."""
+    if not hasattr(study, "get_trials"):
+        called = f"study_name={study!r}" if isinstance(study, str) else "study_name=..."
+        raise TypeError(
+            f"study must be an optuna.Study, but got {study!r}: load it with "
+            f"optuna.load_study({called}, storage=...)."
+        )
+
+
 def finite_or_none(value: float | None) -> float | None:
     """The value as a plain float; None where it is not finite, which no database keeps."""
     return float(value) if value is not None and math.isfinite(value) else None

@@ -11,6 +11,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.formatting import count, table
+from optuna_lcpruner._util.validation import loaded
 from optuna_lcpruner.curves.horizon import MIN_TRIALS_TO_JUDGE
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.decision.preconditions import Preconditions
@@ -75,6 +76,7 @@ def check(study: Study, pruner: BasePruner | None = None) -> Check:
         >>> check(study).problems
         []
     """
+    loaded(study)
     return Check(study.study_name, tuple(_findings(study, pruner or study.pruner)))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_lcpruner._util.validation import InputError
+from optuna_lcpruner._util.validation import InputError, loaded
 from optuna_lcpruner.curves.horizon import TrainingLengths
 from optuna_lcpruner.curves.learning_curve import StepMap, ordered, usable
 from optuna_lcpruner.records.ledger import LedgerError, open_ledger, same_start
@@ -52,6 +52,7 @@ def on_record(study: Study, ledger: Setting) -> tuple[list[FrozenTrial], list[Ro
         InputError: If the study has several objectives.
         LedgerError: If there is no ledger or it cannot be read.
     """
+    loaded(study)
     single_objective(study)
     flush()
     trials = study.get_trials(deepcopy=False)

@@ -24,7 +24,7 @@ from optuna_lcpruner._util.formatting import (
     table,
     wrapped,
 )
-from optuna_lcpruner._util.validation import InputError, finite_or_none
+from optuna_lcpruner._util.validation import InputError, finite_or_none, loaded
 from optuna_lcpruner.decision.decision import OURS, Reason
 from optuna_lcpruner.records.ledger import COLUMNS, LedgerEntry, LedgerError, open_ledger
 from optuna_lcpruner.records.ledger_writer import flush
@@ -198,6 +198,7 @@ def explain(study: Study, trial_number: int, *, ledger: Setting = None) -> Expla
         InputError: If the study has no such trial.
         LedgerError: If there is no ledger or it cannot be read.
     """
+    loaded(study)
     trials = study.get_trials(deepcopy=False)
     number = -1 if isinstance(trial_number, bool) else operator.index(trial_number)
     if not 0 <= number < len(trials):

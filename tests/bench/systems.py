@@ -103,7 +103,8 @@ class System(ABC):
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
-    "tpe_constant_liar": lambda seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
+    "tpe_after30": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=30),
+    "tpe_after60": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=60),
     "tpe_multivariate": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, deterministic_objective=False),
     "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
@@ -340,7 +341,7 @@ class Ax(System):
         elif math.isfinite(values[-1]):
             self._client.complete_trial(job.handle)
         else:
-            self._client.mark_trial_failed(job.handle)
+            self._client.mark_trial_abandoned(job.handle)  # a failed one is proposed again
 
 
 class Neps(System):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from optuna_lcpruner import check, explain, report, requeue, summary
 from optuna_lcpruner._util.validation import (
     InputError,
     choice,
@@ -9,6 +10,7 @@ from optuna_lcpruner._util.validation import (
     missing,
     real,
 )
+from optuna_lcpruner.visualization import plot_forecast
 
 
 def test_what_is_allowed_comes_back_as_a_plain_value() -> None:
@@ -51,3 +53,22 @@ def test_missing_says_what_to_install() -> None:
     error = missing("a figure", "plotly", "matplotlib")
     assert isinstance(error, InputError)
     assert str(error) == ("a figure needs plotly and matplotlib: pip install plotly matplotlib")
+
+
+def test_a_name_is_no_study() -> None:
+    """Whoever asks about a study by its name learns how to load it."""
+    asked = [
+        check,
+        summary,
+        report,
+        lambda study: explain(study, 0),
+        lambda study: requeue(study, 1),
+        lambda study: plot_forecast(study, 0),
+    ]
+    for ask in asked:
+        with pytest.raises(
+            TypeError, match=r"optuna\.load_study\(study_name='x', storage=\.\.\.\)"
+        ):
+            ask("x")
+        with pytest.raises(TypeError, match=r"must be an optuna\.Study, but got None"):
+            ask(None)
