@@ -29,6 +29,9 @@ from replay import ours, peers
 
 from optuna_lcpruner import ForecastSampler
 
+DIVERGED = 1e9
+"""Loss of a training that diverged, for systems that only rank."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -49,13 +52,13 @@ class Problem:
     def loss(self, value: float) -> float:
         """A value where smaller is better; a training that diverged gets a very large one."""
         if not math.isfinite(value):
-            return 1e9
-        return min(-value if self.maximize else value, 1e9)
+            return DIVERGED
+        return min(-value if self.maximize else value, DIVERGED)
 
     @property
     def first_rung(self) -> int:
         """Steps of the lowest of at most four rungs, each a third of the one above."""
-        return max(1, round(self.n_steps / 27))
+        return max(1, self.n_steps // 27)
 
 
 @dataclass(frozen=True)
@@ -158,12 +161,23 @@ class Smac(System):
 
     def __init__(self, problem: Problem, seed: int, budget: int) -> None:
         from smac import MultiFidelityFacade, Scenario
+        from smac.intensifier.hyperband_utils import get_n_trials_for_hyperband_multifidelity
 
         self._problem, self._folder = problem, tempfile.TemporaryDirectory()
         scenario = Scenario(
             config_space(problem),
             deterministic=True,
-            n_trials=100_000,
+            # A quarter of them, at most, are drawn at random before the forest proposes.
+            n_trials=max(
+                8,
+                get_n_trials_for_hyperband_multifidelity(
+                    total_budget=budget,
+                    min_budget=problem.first_rung,
+                    max_budget=problem.n_steps,
+                    eta=3,
+                    print_summary=False,
+                ),
+            ),
             min_budget=problem.first_rung,
             max_budget=problem.n_steps,
             seed=seed,
@@ -174,6 +188,7 @@ class Smac(System):
             raise NotImplementedError
 
         self._smac = MultiFidelityFacade(scenario, never, overwrite=True, logging_level=50)
+        self._worst = -math.inf
 
     def ask(self) -> Job | None:
         """A configuration and its rung."""
@@ -186,7 +201,12 @@ class Smac(System):
         """The loss at the rung."""
         from smac.runhistory.dataclasses import TrialValue
 
-        self._smac.tell(job.handle, TrialValue(cost=self._problem.loss(values[-1]), time=1.0))
+        loss = self._problem.loss(values[-1])
+        if loss < DIVERGED:
+            self._worst = max(self._worst, loss)
+        elif self._worst > -math.inf:  # on the forest's scale nothing else would be told apart
+            loss = self._worst
+        self._smac.tell(job.handle, TrialValue(cost=loss, time=1.0))
 
     def close(self) -> None:
         """Remove what it wrote."""
@@ -232,6 +252,12 @@ class SyneTune(System):
     """A scheduler of Syne Tune's that stops trainings at rungs."""
 
     scheduler = "ASHA"
+    takes_logs = False
+    """Whether hyper-parameters on a logarithmic scale are handed over as logarithms."""
+
+    def settings(self, problem: Problem) -> dict[str, Any]:
+        """Settings beside the default ones."""
+        return {}
 
     def __init__(self, problem: Problem, seed: int, budget: int) -> None:
         from syne_tune import config_space as cs
@@ -240,7 +266,10 @@ class SyneTune(System):
         space = {}
         for name, d in problem.space.items():
             if isinstance(d, FloatDistribution):
-                space[name] = (cs.loguniform if d.log else cs.uniform)(d.low, d.high)
+                if d.log and self.takes_logs:
+                    space[name] = cs.uniform(math.log(d.low), math.log(d.high))
+                else:
+                    space[name] = (cs.loguniform if d.log else cs.uniform)(d.low, d.high)
             elif isinstance(d, IntDistribution):
                 space[name] = cs.randint(d.low, d.high)
             elif isinstance(d, CategoricalDistribution):
@@ -252,6 +281,7 @@ class SyneTune(System):
             time_attr="step",
             max_t=problem.n_steps,
             random_seed=seed,
+            **self.settings(problem),
         )
 
     def ask(self) -> Job:
@@ -264,14 +294,19 @@ class SyneTune(System):
         trial = Trial(self._number, suggested.config, datetime.now())
         self._number += 1
         self._scheduler.on_trial_add(trial)
-        return Job(dict(trial.config), self._problem.n_steps, trial.trial_id, trial)
+        params = dict(trial.config)
+        for name, d in self._problem.space.items():
+            if self.takes_logs and isinstance(d, FloatDistribution) and d.log:
+                params[name] = min(max(math.exp(params[name]), d.low), d.high)
+        return Job(params, self._problem.n_steps, trial.trial_id, trial)
 
     def stops(self, job: Job, step: int, value: float) -> bool:
         """Report a step but the last."""
-        if step + 1 == job.until or not math.isfinite(value):
+        if step + 1 == job.until:
             return False
         result = {"loss": self._problem.loss(value), "step": step + 1}
-        return self._scheduler.on_trial_result(job.handle, result) == "STOP"
+        stop = self._scheduler.on_trial_result(job.handle, result) == "STOP"
+        return stop or not math.isfinite(value)
 
     def tell(self, job: Job, values: Sequence[float], stopped: bool) -> None:
         """Complete a trial, or say that it failed or is gone."""
@@ -285,9 +320,17 @@ class SyneTune(System):
 
 
 class Bohb(SyneTune):
-    """BOHB of Syne Tune's: the same with a kernel density estimate that proposes."""
+    """BOHB of Syne Tune's: the same with a kernel density estimate that proposes.
+
+    The estimate takes no logarithms itself, and by its default waits for more trials than BOHB's.
+    """
 
     scheduler = "BOHB"
+    takes_logs = True
+
+    def settings(self, problem: Problem) -> dict[str, Any]:
+        """One trial more than hyper-parameters is enough for an estimate, as in BOHB."""
+        return {"num_min_data_points": len(problem.space) + 1}
 
 
 class Ax(System):
@@ -320,6 +363,7 @@ class Ax(System):
         self._client = Client(random_seed=seed)
         self._client.configure_experiment(parameters=parameters)
         self._client.configure_optimization(objective="value" if problem.maximize else "-value")
+        self._worst = math.nan
 
     def ask(self) -> Job | None:
         """A configuration, to be trained to its end."""
@@ -329,10 +373,15 @@ class Ax(System):
 
     def stops(self, job: Job, step: int, value: float) -> bool:
         """Attach a value and ask."""
-        if not math.isfinite(value):
-            return False
+        diverged = not math.isfinite(value)
+        if diverged:
+            if math.isnan(self._worst):
+                return False
+            value = self._worst
+        worse = min if self._problem.maximize else max
+        self._worst = value if math.isnan(self._worst) else worse(self._worst, value)
         self._client.attach_data(job.handle, {"value": value}, progression=step + 1)
-        return bool(self._client.should_stop_trial_early(job.handle))
+        return diverged or bool(self._client.should_stop_trial_early(job.handle))
 
     def tell(self, job: Job, values: Sequence[float], stopped: bool) -> None:
         """Say how the trial ended."""
@@ -345,7 +394,7 @@ class Ax(System):
 
 
 class Neps(System):
-    """NePS's PriorBand within asynchronous Hyperband, without a user's prior."""
+    """NePS's PriorBand within Hyperband, without a user's prior."""
 
     def __init__(self, problem: Problem, seed: int, budget: int) -> None:
         import logging
@@ -365,7 +414,7 @@ class Neps(System):
                 space[name] = neps.Categorical(tuple(d.choices))
         self._problem = problem
         made = type("Space", (neps.PipelineSpace,), space)()
-        self._neps = neps.AskAndTell(neps.algorithms.priorband(made, base="async_hb"))
+        self._neps = neps.AskAndTell(neps.algorithms.priorband(made))
 
     def ask(self) -> Job:
         """A configuration and its rung."""
