@@ -363,27 +363,33 @@ def by_problem(searches: list[Search]) -> Iterable[str]:
 
 def draw(searches: list[Search], workers: list[int], budget: float, path: Path) -> None:
     """Mean regret against what is spent, a panel for each number of workers."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.5 + 4 * len(workers), 3.6), layout="constrained")
+    figure = Figure(figsize=(2.5 + 4 * len(workers), 4.2), layout="constrained")
     panels = figure.subplots(1, len(workers), sharey=True, squeeze=False)[0]
     shares = np.linspace(0.05, 1, 96)
+    names = list(dict.fromkeys(s.system for s in searches))
+    colours = dict(zip(names, colormaps["tab20"].colors * len(names), strict=False))
     for axes, n in zip(panels, workers, strict=True):
-        here = [s for s in searches if s.n_workers == n]
-        for name in dict.fromkeys(s.system for s in here):
-            mine = [s for s in here if s.system == name]
-            regret = [np.mean([s.regret(share) for s in mine]) for share in shares]
+        courses = {
+            name: [
+                np.mean([s.regret(share) for s in searches if (s.system, s.n_workers) == (name, n)])
+                for share in shares
+            ]
+            for name in names
+        }
+        for name in sorted(names, key=lambda name: -courses[name][-1]):  # as they end, from above
+            ours = name.endswith("+default")
+            width, style = (2.4, "-") if ours else (1.2, "--")
             axes.plot(
-                shares * budget, regret, label=name, lw=2.2 if name.endswith("+default") else 1.0
+                shares * budget, courses[name], style, label=name, lw=width, color=colours[name]
             )
         title = "1 worker" if n == 1 else f"{n} workers"
-        axes.set(title=title, xlabel="full trainings' worth of steps")
+        axes.set(title=title, xlabel="full trainings' worth of steps", ylim=(0.0, None))
         axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize="small", loc="upper right")
     panels[0].set(ylabel="regret")
-    figure.legend(
-        *panels[-1].get_legend_handles_labels(),
-        loc="outside right center", frameon=False, fontsize="small",
-    )  # fmt: skip
     figure.savefig(path, dpi=110)
 
 
