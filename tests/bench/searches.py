@@ -15,7 +15,8 @@ all take the same time, drawn for it (log-normal, standard deviation of the loga
     +-      standard error of the last
     less    last regret minus that of the reference (``--against``), search by search, and its error
     worst   problems on which no system ends worse
-    begun, whole    trainings begun, and trained to their end
+    begun, whole    trainings begun, and trained to their end (once more where a system asks for it
+            again, which costs it nothing)
     own s   seconds that the system itself took for a search
 """
 
@@ -293,8 +294,10 @@ def run_all(kinds: list[Kind], jobs: int, path: Path | None) -> list[Search]:
         got = Search(**fields | {"found": tuple(map(tuple, fields["found"]))})
         done[got.key] = got
 
+    problems = {of: problem_of(*of).problem for of in dict.fromkeys(kind[:2] for kind in kinds)}
+
     def key(kind: Kind) -> tuple:
-        problem = problem_of(*kind[:2]).problem
+        problem = problems[kind[:2]]
         return problem.name, *kind[2:5], round(kind[5] * problem.n_steps)
 
     keys = [key(kind) for kind in kinds]

@@ -12,7 +12,7 @@ import math
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,7 @@ class Job:
     params: dict[str, Any]
     until: int
     key: Any
-    handle: Any = field(default=None, compare=False)
-
-    def __lt__(self, other: Job) -> bool:
-        return id(self) < id(other)
+    handle: Any = None
 
 
 class System(ABC):
@@ -106,9 +103,7 @@ class System(ABC):
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
-    "tpe_after30": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=30),
     "tpe_after60": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=60),
-    "tpe_multivariate": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, deterministic_objective=False),
     "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
 }
