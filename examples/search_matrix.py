@@ -17,14 +17,14 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 
-from optuna_lcpruner import ForecastSampler, LearningCurvePruner
+from optuna_lcpruner import LearningCurvePruner
 
 GRID = {"learning_rate": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0], "hidden": [4, 8, 16, 32, 64]}
 SAMPLERS = {
     "grid": lambda: GridSampler(GRID, seed=0),
     "random": lambda: RandomSampler(seed=0),
     "tpe": lambda: TPESampler(seed=0),
-    "gp": lambda: ForecastSampler(GPSampler(seed=0)),  # else it ignores pruned trials
+    "gp": lambda: GPSampler(seed=0),
 }
 
 

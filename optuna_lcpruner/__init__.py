@@ -18,7 +18,6 @@ from optuna_lcpruner.reporting.explanation import Explanation, explain
 from optuna_lcpruner.reporting.report import Report
 from optuna_lcpruner.reporting.requeue import requeue
 from optuna_lcpruner.reporting.savings import SavingsCallback, Summary, summary
-from optuna_lcpruner.samplers.forecast_sampler import ForecastSampler
 from optuna_lcpruner.service.forecaster import Forecaster
 from optuna_lcpruner.study.continuation import ResumePoint, resumed_from
 from optuna_lcpruner.version import __version__
@@ -30,7 +29,6 @@ __all__ = [
     "Explanation",
     "FoldReporter",
     "Forecast",
-    "ForecastSampler",
     "Forecaster",
     "InputError",
     "LearningCurvePruner",

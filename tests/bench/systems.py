@@ -27,8 +27,6 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 from replay import ours, peers
 
-from optuna_lcpruner import ForecastSampler
-
 DIVERGED = 1e9
 """Loss of a training that diverged, for systems that only rank."""
 
@@ -106,11 +104,6 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe_after60": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=60),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, deterministic_objective=False),
     "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
-}
-SAMPLERS |= {
-    f"{name}_forecast": lambda seed, make=make: ForecastSampler(make(seed))
-    for name, make in SAMPLERS.items()
-    if name != "random"
 }
 
 
@@ -466,7 +459,7 @@ def why_not(name: str) -> str:
     if name in OTHERS:
         module = OTHERS[name][1]
     elif sampler in SAMPLERS and (not pruner or pruner in (peers() | ours())):
-        module = NEEDS.get(sampler.removesuffix("_forecast"), "optuna")
+        module = NEEDS.get(sampler, "optuna")
     else:
         return f"unknown; {names_of_systems()}"
     return "" if importlib.util.find_spec(module) else f"the module {module!r} is not installed"
@@ -485,5 +478,5 @@ def system_of(name: str, problem: Problem, seed: int, budget: int) -> System:
     if name in OTHERS:
         return OTHERS[name][0](problem, seed, budget)
     sampler, _, pruner = name.partition("+")
-    made = (peers() | ours(publish=sampler.endswith("_forecast")))[pruner or "none"]
+    made = (peers() | ours())[pruner or "none"]
     return OptunaSystem(problem, SAMPLERS[sampler](seed), made(problem.n_steps), seed)

@@ -21,7 +21,7 @@ FLOORS = (
     ("study",),
     ("decision",),
     ("records",),
-    ("pruners", "samplers", "reporting"),
+    ("pruners", "reporting"),
     ("visualization",),
     ("service", "backtest"),
     ("",),  # the names of the package

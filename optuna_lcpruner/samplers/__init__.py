@@ -1,1 +1,0 @@
-"""Samplers that learn from forecasts."""
