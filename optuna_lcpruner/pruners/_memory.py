@@ -1,4 +1,4 @@
-"""What the pruners share: check the reports, decide once about them, remember and record it."""
+"""What the pruners share: decide once about a trial's reports, remember and record it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ from optuna.trial import FrozenTrial
 from optuna_lcpruner._util.optuna_storage import storage_of, study_id_of, trial_id_of
 from optuna_lcpruner._util.recent import Recent
 from optuna_lcpruner._util.redaction import redact
-from optuna_lcpruner.curves.learning_curve import ordered, usable
-from optuna_lcpruner.decision.decision import Decision, Reason, abstain
-from optuna_lcpruner.decision.preconditions import Preconditions, Reports, Warn
+from optuna_lcpruner.decision.decision import Decision, Reason
+from optuna_lcpruner.pruners.judge import failed, in_words
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting
 from optuna_lcpruner.records.recorder import Location, PendingDecision, Recorder, current_sink
-from optuna_lcpruner.study.feasibility import is_feasible
 from optuna_lcpruner.study.stand_in import is_made_up
 
 _logger = get_logger("optuna.lcpruner")
@@ -37,38 +35,6 @@ _MAY_COME = (Reason.FORECAST_PENDING, Reason.FORECASTER_UNAVAILABLE)
 """Not remembered: asked again about the same reports, there may be a forecast."""
 
 Known = TypeVar("Known")
-
-
-def check_reports(
-    study: Study,
-    trial: FrozenTrial,
-    preconditions: Preconditions,
-    context: DecisionContext,
-    warn: Warn,
-) -> Reports | Decision:
-    """Return the reports to forecast from, or the decision that they alone make.
-
-    Args:
-        study: The study.
-        trial: The trial.
-        preconditions: The settings.
-        context: Filled in with what was looked at.
-        warn: Called with ``(topic, message)`` about what should be said once.
-    """
-    if len(study.directions) > 1:
-        return abstain(Reason.MULTI_OBJECTIVE, "pruning needs a single objective")
-    if not trial.intermediate_values:
-        return abstain(Reason.NOTHING_REPORTED)
-    if preconditions.prune_infeasible and not is_feasible(trial):
-        return abstain(Reason.INFEASIBLE, "", max(trial.intermediate_values))
-    steps, values = ordered(trial.intermediate_values)
-    reports = Reports(steps, values, usable(values))
-    context.n_points = reports.n_finite
-    context.value = float(values[reports.finite][-1]) if context.n_points else None
-    looked = preconditions.looks(steps)
-    context.look = int(np.count_nonzero(looked))
-    early = preconditions.without_storage(reports, bool(looked[-1]))
-    return early or preconditions.counts_down(list(trial.intermediate_values), warn) or reports
 
 
 @dataclass
@@ -164,7 +130,7 @@ class DecisionMemory(Generic[Known]):
                 return known
             decision, context = self._judge(memo, key, judge)
         except Exception as error:
-            decision, context = self._failed(error), DecisionContext(self._engine)
+            decision, context = failed(error, self.warn_once), DecisionContext(self._engine)
         self._hand_over(study, trial, decision, context, always=True)
         return decision
 
@@ -190,12 +156,7 @@ class DecisionMemory(Generic[Known]):
 
     def in_words(self, decide: Callable[[], Decision]) -> Decision:
         """Return a decision with its words worked out; one that says so if that fails."""
-        try:
-            decision = decide()
-            decision.description  # noqa: B018
-        except Exception as error:
-            return self._failed(error)
-        return decision
+        return in_words(decide, self.warn_once)
 
     def warn_once(self, topic: str, message: str) -> None:
         """Log a warning about a topic, the first time."""
@@ -204,10 +165,6 @@ class DecisionMemory(Generic[Known]):
                 return
             self._said.add(topic)
         _logger.warning(redact(f"{self._owner}: {message}"))
-
-    def _failed(self, error: Exception) -> Decision:
-        self.warn_once("error", f"could not decide, so the trial goes on: {error!r}")
-        return abstain(Reason.FAILED, redact(repr(error)))
 
     def _hand_over(
         self,

@@ -15,7 +15,7 @@ from optuna_lcpruner._util.validation import loaded
 from optuna_lcpruner.curves.horizon import MIN_TRIALS_TO_JUDGE
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.decision.preconditions import Preconditions
-from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner, new_record
+from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 from optuna_lcpruner.study.summary import MetricProblem, StudySummary
 from optuna_lcpruner.study.units import changed_unit
 
@@ -86,13 +86,13 @@ def _findings(study: Study, pruner: BasePruner) -> Iterator[Finding]:
     hint = "" if own else ": Optuna stores no pruner, so pass pruner=LearningCurvePruner(...)"
     yield Finding("pruner", not own, name + hint)
     settings = pruner if isinstance(pruner, LearningCurvePruner) else LearningCurvePruner()
-    conditions = settings._conditions
+    conditions = settings.judge.conditions
     if len(study.directions) > 1:
         yield Finding("direction", True, f"{len(study.directions)} objectives; it prunes none")
         return
     maximize = study.direction == StudyDirection.MAXIMIZE
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    summary = new_record(settings, maximize).update(completed)
+    summary = settings.judge.new_reader().new_record(maximize).update(completed)
     yield _length(conditions, summary)
     if summary.n_curves:
         yield from _unit(study, summary)
@@ -201,6 +201,6 @@ def _pruning(
     when = f"after {count(missing, 'more completed trial')}" if waits else "from now on"
     first = f"from step {conditions.n_warmup_steps} and " if conditions.n_warmup_steps else "from "
     words = f"by forecast {when}, {first}the second report on"
-    if waits and pruner._ranks_early:
+    if waits and pruner.judge.ranks_early:
         words += "; before that by early ranks, where three other trials are under way"
     return Finding("pruning", False, words)

@@ -120,6 +120,25 @@ class Background:
         self._numbers = itertools.count()
         self._slots: Recent[Hashable, _Slot] = Recent(_MOST_TRIALS)
 
+    @classmethod
+    def of(
+        cls,
+        engine: Engine,
+        executor: Executor | None,
+        timeout: float,
+        warn: Callable[[str, str], None],
+    ) -> Background | None:
+        """Return one with these arguments; None without an executor.
+
+        Raises:
+            TypeError: If it is no executor.
+        """
+        if executor is None:
+            return None
+        if not isinstance(executor, Executor):
+            raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}.")
+        return cls(engine, executor, timeout, warn)
+
     def exchange(self, trial: Hashable, question: Question) -> Answer | None:
         """Hand over a trial's newest curve, take the newest answer that has arrived, if any.
 

@@ -5,41 +5,23 @@ from __future__ import annotations
 import copy
 import math
 from concurrent.futures import Executor
-from dataclasses import replace
-from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import numpy as np
 from optuna.pruners import BasePruner
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_lcpruner._util.arrays import IntArray
-from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
-from optuna_lcpruner._util.optuna_storage import study_id_of, trial_id_of
 from optuna_lcpruner._util.validation import boolean, choice, integer, real
-from optuna_lcpruner.curves.learning_curve import LearningCurve
-from optuna_lcpruner.curves.scale import oriented
-from optuna_lcpruner.decision.control_group import in_control_group
-from optuna_lcpruner.decision.decision import Decision, Reason, abstain
-from optuna_lcpruner.decision.preconditions import Preconditions, Reports
+from optuna_lcpruner.decision.decision import Decision
+from optuna_lcpruner.decision.preconditions import Preconditions
 from optuna_lcpruner.decision.rule import Rule
-from optuna_lcpruner.decision.self_check import Caution, self_check
 from optuna_lcpruner.posterior.engines import engine_of
-from optuna_lcpruner.posterior.interface import Engine, FastEngine, StudyKnowledge, Target
-from optuna_lcpruner.pruners._answer import Answer, Answers, Case, ask
-from optuna_lcpruner.pruners._memory import DecisionMemory, check_reports
-from optuna_lcpruner.pruners.executor import Background, Question
-from optuna_lcpruner.records.ledger import DecisionContext
+from optuna_lcpruner.posterior.interface import Engine
+from optuna_lcpruner.pruners._memory import DecisionMemory
+from optuna_lcpruner.pruners.executor import Background
+from optuna_lcpruner.pruners.judge import Judge
 from optuna_lcpruner.records.location import Setting, checked
-from optuna_lcpruner.study.history import StudyRecord
-from optuna_lcpruner.study.reader import StudyReader
 from optuna_lcpruner.study.stand_in import is_made_up
-from optuna_lcpruner.study.standings import Standing
-from optuna_lcpruner.study.summary import StudySummary
-
-_FEW = 16  # heuristic
-"""Completed curves from which on early ranks are not asked: their share would be this small."""
 
 _MOST_STARTUP = 8  # heuristic
 """Who wants more completed trials than this wants nothing to be stopped before."""
@@ -158,7 +140,7 @@ class LearningCurvePruner(BasePruner):
         executor: Executor | None = None,
         executor_timeout: float = 60.0,
     ) -> None:
-        self._conditions = Preconditions(
+        conditions = Preconditions(
             None if n_steps is None else integer("n_steps", n_steps, 1),
             integer("n_startup_trials", n_startup_trials, 0),
             integer("n_warmup_steps", n_warmup_steps, 0),
@@ -168,42 +150,45 @@ class LearningCurvePruner(BasePruner):
             boolean("prune_infeasible", prune_infeasible),
             integer("n_best", n_best, 1),
         )
-        self._rule = Rule(
+        rule = Rule(
             real("risk", risk, 0.0, 1.0),
             None if threshold is None else real("threshold", threshold, 0.0, 1.0),
             integer("patience", patience, 1),
             None
             if stop_below_std is None
             else real("stop_below_std", stop_below_std, 0.0, math.inf),
-            self._conditions.n_best,
+            conditions.n_best,
         )
-        # A fixed threshold is the user's own rule, and without any risk nothing is stopped.
-        self._ranks_early = (
-            boolean("compare_running", compare_running)
-            and self._rule.threshold is None
-            and self._rule.risk > 0.0
-            and self._conditions.n_startup_trials <= _MOST_STARTUP
-        )
-        self._by_time = choice("cost", cost, ("steps", "time")) == "time"
-        if self._by_time and threshold is not None:
+        by_time = choice("cost", cost, ("steps", "time")) == "time"
+        if by_time and threshold is not None:
             raise ValueError(
                 f"give cost='time' or threshold={threshold}, not both: only the threshold that "
                 "follows from risk goes by time."
             )
-        self._target = choice("target", target, ("auto", "last", "best"))
-        self._control_fraction = real("control_fraction", control_fraction, 0.0, 1.0)
-        self._engine = engine_of(engine)
-        # A length that the user gave holds whatever trials announce.
-        self._reader = partial(StudyReader, n_steps is None, self._conditions.n_best)
+        self._judge = Judge(
+            conditions,
+            rule,
+            engine_of(engine),
+            choice("target", target, ("auto", "last", "best")),
+            # A fixed threshold is the user's own rule, and without any risk nothing is stopped.
+            ranks_early=boolean("compare_running", compare_running)
+            and rule.threshold is None
+            and rule.risk > 0.0
+            and conditions.n_startup_trials <= _MOST_STARTUP,
+            by_time=by_time,
+            control_fraction=real("control_fraction", control_fraction, 0.0, 1.0),
+        )
         self._memory = DecisionMemory(
             "LearningCurvePruner",
             _name_of(engine),
             boolean("publish", publish),
             checked(ledger),
-            self._reader,
+            self._judge.new_reader,
         )
         timeout = real("executor_timeout", executor_timeout, 0.0, math.inf)
-        self._background = background_of(self, executor, timeout)
+        self._background = Background.of(
+            self._judge.engine, executor, timeout, self._memory.warn_once
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_background": None}
@@ -220,16 +205,25 @@ class LearningCurvePruner(BasePruner):
     @property
     def n_best(self) -> int:
         """The setting ``n_best``."""
-        return self._conditions.n_best
+        return self._judge.conditions.n_best
+
+    @property
+    def judge(self) -> Judge:
+        """How it decides, without what it remembers; not for users."""
+        return self._judge
+
+    def warn_once(self, topic: str, message: str) -> None:
+        """Log a warning about a topic, the first time; not for users."""
+        self._memory.warn_once(topic, message)
 
     @property
     def cannot_serve(self) -> str | None:
         """The setting, if any, with which it cannot decide for the trials of other processes."""
         if self._background is not None:
             return "an executor: it is the forecaster's to have"
-        if self._by_time:
+        if self._judge.by_time:
             return "cost='time', which the trainer's clock tells"
-        thins_out = self._conditions.interval_steps > 1
+        thins_out = self._judge.conditions.interval_steps > 1
         return "interval_steps, which is the trainer's" if thins_out else None
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
@@ -246,7 +240,11 @@ class LearningCurvePruner(BasePruner):
 
     def _decide(self, study: Study, trial: FrozenTrial) -> Decision:
         decision = self._memory.decide(
-            study, trial, lambda reader, context: self._judge(study, trial, reader, context)
+            study,
+            trial,
+            lambda reader, context: self._judge.judge(
+                study, trial, reader, context, self._memory.warn_once, self._background
+            ),
         )
         if decision.prune and trial.intermediate_values and not is_made_up(trial):
             changed = self._memory.memo(study).known.note_stopped(trial)
@@ -254,196 +252,15 @@ class LearningCurvePruner(BasePruner):
                 self._memory.warn_once("unit", f"{changed}.")
         return decision
 
-    def _judge(
-        self, study: Study, trial: FrozenTrial, reader: StudyReader, context: DecisionContext
-    ) -> Decision:
-        """Check the reports, read the study, build the curves, ask the engine, apply the rule.
-
-        Each step returns what the next one needs, or the decision.
-        """
-        warn = self._memory.warn_once
-        reports = check_reports(study, trial, self._conditions, context, warn)
-        if isinstance(reports, Decision):
-            return reports
-        case = self._read(study, trial, reports, reader, context)
-        if isinstance(case, Decision):
-            return case
-        answered = self._forecast(study, trial, case)
-        if isinstance(answered, Decision):
-            return answered
-        return self._apply_rule(study, trial, case, answered, context)
-
-    def _read(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        reports: Reports,
-        reader: StudyReader,
-        context: DecisionContext,
-    ) -> Case | Decision:
-        """Put the trial's curve beside what the study knows, unless that alone decides."""
-        warn, step = self._memory.warn_once, reports.step
-        maximize = study.direction == StudyDirection.MAXIMIZE
-        steps = reports.steps[reports.finite]
-        values = oriented(reports.values[reports.finite], maximize)
-        lock = self._memory.lock
-        if is_made_up(trial):
-            record, summary = reader.read_made_up(study, trial, maximize, lock, self._target)
-        else:
-            record, summary = reader.read(study, maximize, lock)
-        context.incumbent_trial = summary.incumbent_trial
-        refusal = self._conditions.with_study(summary, step, warn)
-        waits = refusal is not None and refusal.reason in (Reason.STARTUP, Reason.NO_BEST_VALUE)
-        if refusal is not None and not (waits and self._ranks_early):
-            return refusal
-        says = _quiet if waits else warn
-        curve = self._conditions.curve(reports, values, trial.user_attrs, summary, says)
-        if isinstance(curve, Decision):
-            return refusal or curve
-        standing = self._standing(study, trial, curve, steps, reader, summary)
-        if refusal is not None:
-            if standing is None:
-                return refusal
-            requeued = REQUEUED_ATTRIBUTE in trial.user_attrs
-            n = self._conditions.n_startup_trials
-            slowness = self._slowness(study, trial, reader)
-            judged = self._rule.judge_among(standing, curve.seen, n, requeued, slowness)
-            return judged or refusal
-        if standing is not None:
-            curve = replace(curve, p_by_ranks=standing.p_beats_completed)
-        target = summary.target if self._target == "auto" else Target(self._target)
-        with lock:
-            knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
-        refusal = self._conditions.whole_trainings(knowledge, step)
-        if refusal is not None:
-            return refusal
-        context.horizon = curve.horizon
-        reached = float(values[-1] if target is Target.LAST else values.max())
-        return Case(
-            curves=(curve, *self._conditions.earlier(curve, steps, self._rule.patience - 1)),
-            knowledge=knowledge,
-            step=step,
-            incumbent=summary.incumbent if maximize else -summary.incumbent,
-            ahead=reached > summary.incumbent,
-            slowness=self._slowness(study, trial, reader),
-        )
-
-    def _slowness(self, study: Study, trial: FrozenTrial, reader: StudyReader) -> float:
-        """How many times as long a trial takes a report as others; 1 where that does not count."""
-        if not self._by_time or is_made_up(trial):
-            return 1.0
-        return reader.slowness(study, trial, self._memory.lock)
-
-    def _standing(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        curve: LearningCurve,
-        steps: IntArray,
-        reader: StudyReader,
-        summary: StudySummary,
-    ) -> Standing | None:
-        """Where a trial stands among the others, while few have completed."""
-        # Where completed trials broke constraints, who is ahead may break them too.
-        few = summary.n_curves < _FEW and summary.n_feasible == summary.n_completed
-        if not self._ranks_early or not few or is_made_up(trial):
-            return None
-        return reader.standing(
-            study, trial, curve, steps, self._memory.lock, self._conditions.check_metric
-        )
-
-    def _forecast(self, study: Study, trial: FrozenTrial, case: Case) -> Answers | Decision:
-        """Ask the engine about the curves, here or in the background."""
-        curves, step = case.curves, case.step
-        if self._background is None or is_made_up(trial):  # could not be told from another one
-            answers = [ask(self._engine, look, case.knowledge, case.incumbent) for look in curves]
-        else:
-            key = (study_id_of(study), trial_id_of(trial), trial.datetime_start)
-            answer = self._background.exchange(key, Question(curves, case.knowledge, step))
-            if answer is None:
-                return abstain(Reason.FORECAST_PENDING, "", step)
-            curves, step = answer.question.curves, answer.question.step
-            answers = [Answer.of(forecast, case.incumbent) for forecast in answer.forecasts]
-        doubt = next((answer.doubt for answer in answers if answer.doubt), "")
-        if doubt:
-            return abstain(Reason.NOT_CONVERGED, doubt, step)
-        return Answers(curves, step, answers)
-
-    def _apply_rule(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        case: Case,
-        answered: Answers,
-        context: DecisionContext,
-    ) -> Decision:
-        """Compare P(beat) with the threshold."""
-        n_before = trial.number
-        if is_made_up(trial):
-            n_before = len(study.get_trials(deepcopy=False))
-        caution = self._caution(case.knowledge, case.curves[0].horizon)
-        newest, *earlier = [
-            (
-                answer,
-                self._rule.threshold_at(1 + n_before, look.seen, caution.factor, case.slowness),
-            )
-            for answer, look in zip(answered.answers, answered.curves, strict=True)
-        ]
-        context.caution, context.forecast = caution.factor, newest[0].forecast
-        return self._rule.judge(
-            newest[0].p,
-            newest[1],
-            step=answered.step,
-            incumbent=case.incumbent,
-            forecast=newest[0].forecast,
-            ahead=case.ahead,
-            earlier=[(answer.p, threshold) for answer, threshold in earlier],
-            spare=lambda: self._spared(study, trial),
-            remark="; ".join(filter(None, (caution.remark, _pace_in_words(case.slowness)))),
-        )
-
-    def _caution(self, knowledge: StudyKnowledge, horizon: int) -> Caution:
-        """Return how careful to be, worked out anew when another trial has completed."""
-        if getattr(self._engine, "p_and_forecast", None) is None:  # a second or two a look
-            return Caution()
-        engine, n = cast(FastEngine, self._engine), self._conditions.n_startup_trials
-        return knowledge.cached(
-            ("caution", horizon),
-            lambda: self_check(engine, self._rule, knowledge, horizon, n),
-        )
-
-    def _spared(self, study: Study, trial: FrozenTrial) -> Reason | None:
-        """Why a trial runs on although the forecast is against it, if so."""
-        if REQUEUED_ATTRIBUTE in trial.user_attrs:
-            return Reason.REQUEUED
-        if in_control_group(study.study_name, trial.number, self._control_fraction):
-            return Reason.CONTROL
-        return None
-
     def __repr__(self) -> str:
-        conditions = self._conditions
+        conditions, rule = self._judge.conditions, self._judge.rule
         return (
-            f"LearningCurvePruner(n_steps={conditions.n_steps}, risk={self._rule.risk}, "
-            f"threshold={self._rule.threshold}, n_best={conditions.n_best}, "
+            f"LearningCurvePruner(n_steps={conditions.n_steps}, risk={rule.risk}, "
+            f"threshold={rule.threshold}, n_best={conditions.n_best}, "
             f"n_startup_trials={conditions.n_startup_trials}, "
             f"n_warmup_steps={conditions.n_warmup_steps}, "
-            f"interval_steps={conditions.interval_steps}, patience={self._rule.patience})"
+            f"interval_steps={conditions.interval_steps}, patience={rule.patience})"
         )
-
-
-def background_of(
-    pruner: LearningCurvePruner, executor: Executor | None, timeout: float
-) -> Background | None:
-    """Return what asks an executor for a pruner's forecasts; None without an executor.
-
-    Raises:
-        TypeError: If it is no executor.
-    """
-    if executor is None:
-        return None
-    if not isinstance(executor, Executor):
-        raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}.")
-    return Background(pruner._engine, executor, timeout, pruner._memory.warn_once)
 
 
 def forgetful(pruner: LearningCurvePruner, background: Background | None) -> LearningCurvePruner:
@@ -456,43 +273,6 @@ def forgetful(pruner: LearningCurvePruner, background: Background | None) -> Lea
     other = copy.copy(pruner)
     other._background = background
     return other
-
-
-def new_record(pruner: LearningCurvePruner, maximize: bool) -> StudyRecord:
-    """Return what a pruner reads completed trials into, of a study in this direction."""
-    return pruner._reader().new_record(maximize)
-
-
-def decide_about(
-    pruner: LearningCurvePruner,
-    study: Study,
-    trial: FrozenTrial,
-    record: StudyRecord,
-    context: DecisionContext | None = None,
-) -> Decision:
-    """Decide as for the first time; the decision is remembered and recorded nowhere.
-
-    Args:
-        pruner: Decides.
-        study: The study.
-        trial: The trial.
-        record: Of the study's completed trials, what was read before.
-        context: Filled in with what was looked at.
-    """
-    reader = pruner._reader(record=record)
-    context = context or DecisionContext("")
-    with np.errstate(all="ignore"):  # whatever the caller has made errors
-        return pruner._memory.in_words(lambda: pruner._judge(study, trial, reader, context))
-
-
-def _pace_in_words(slowness: float) -> str:
-    if slowness == 1.0:
-        return ""
-    return f"threshold times {slowness:.2g}, the time it has taken by that of other trials"
-
-
-def _quiet(topic: str, message: str) -> None:
-    """Warn of nothing: while a study waits, its length may yet show."""
 
 
 def _name_of(engine: str | Engine) -> str:

@@ -18,7 +18,8 @@ from optuna_lcpruner._util.optuna_storage import storage_of, trial_id_of
 from optuna_lcpruner._util.validation import boolean, choice, integer, real
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.decision.preconditions import Preconditions
-from optuna_lcpruner.pruners._memory import DecisionMemory, check_reports
+from optuna_lcpruner.pruners._memory import DecisionMemory
+from optuna_lcpruner.pruners.judge import check_reports
 from optuna_lcpruner.records import remote_decision
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.records.location import Setting, checked

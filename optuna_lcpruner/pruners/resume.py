@@ -16,12 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner._util.attributes import P_BEAT_ATTRIBUTE, told_to_stop_at
 from optuna_lcpruner._util.formatting import count
 from optuna_lcpruner._util.validation import integer
-from optuna_lcpruner.pruners.learning_curve import (
-    LearningCurvePruner,
-    decide_about,
-    forgetful,
-    new_record,
-)
+from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner, forgetful
 from optuna_lcpruner.pruners.should_stop import GivenStudy
 from optuna_lcpruner.records.ledger import DecisionContext
 from optuna_lcpruner.study.continuation import (
@@ -134,9 +129,9 @@ class ResumeCallback:
         stopped = [t for t in trials if _was_stopped(t) and t.number not in had_theirs]
         if not stopped:
             return
-        direction = study.direction
+        direction, judge = study.direction, self._pruner.judge
         if study not in self._known:
-            record = new_record(self._pruner, direction == StudyDirection.MAXIMIZE)
+            record = judge.new_reader().new_record(direction == StudyDirection.MAXIMIZE)
             self._known[study] = _Known(record)
         known = self._known[study]
         by_now = cast(Study, GivenStudy(direction, tuple(trials)))  # read once for all
@@ -149,7 +144,7 @@ class ResumeCallback:
                 continue
             left_to_ask -= 1
             context = DecisionContext("")
-            p = decide_about(self._pruner, by_now, trial, known.record, context).p_beat
+            p = judge.decide(by_now, trial, known.record, self._pruner.warn_once, context).p_beat
             known.p[trial.number] = p or 0.0
             if p is not None and context.horizon is not None:
                 left = max(1, context.horizon - len(trial.intermediate_values))

@@ -14,11 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.validation import choice, integer
 from optuna_lcpruner.decision.decision import Decision
-from optuna_lcpruner.pruners.learning_curve import (
-    LearningCurvePruner,
-    decide_about,
-    new_record,
-)
+from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 from optuna_lcpruner.study.history import StudyRecord
 
 Curve = Mapping[int, float] | ArrayLike
@@ -106,7 +102,7 @@ def should_stop(
     asked = _Training.of("curve", curve).trial(len(others), TrialState.RUNNING)
     direction_ = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
     study = cast(Study, GivenStudy(direction_, (*others, asked)))
-    return decide_about(pruner, study, asked, record)
+    return pruner.judge.decide(study, asked, record, pruner.warn_once)
 
 
 def _pruner(n_steps: int | None, settings: Mapping[str, Any]) -> LearningCurvePruner:
@@ -195,7 +191,7 @@ def _history(
 ) -> tuple[StudyRecord, tuple[FrozenTrial, ...]]:
     """What is read of these trainings, at first nothing, and the trials that they are."""
     trials = (training.trial(i, TrialState.COMPLETE) for i, training in enumerate(completed))
-    return new_record(pruner, maximize), tuple(trials)
+    return pruner.judge.new_reader().new_record(maximize), tuple(trials)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from optuna.storages import BaseStorage, get_storage
 from optuna_lcpruner._util.optuna_storage import study_id_of, uncached
 from optuna_lcpruner._util.redaction import describe_error
 from optuna_lcpruner._util.validation import InputError, real
-from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner, background_of
+from optuna_lcpruner.pruners.executor import Background
+from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 from optuna_lcpruner.records import ledger_writer, trial_attributes
 from optuna_lcpruner.service.events import Event
 from optuna_lcpruner.service.study_worker import Counts, ServiceContext, StudyWorker
@@ -88,7 +89,7 @@ class Forecaster:
         self._names = None if studies is None else list(dict.fromkeys(studies))
         self._interval = real("interval", interval, 0.0, 3600.0)
         timeout = real("executor_timeout", executor_timeout, 0.0, math.inf)
-        self._background = background_of(pruner, executor, timeout)
+        self._background = Background.of(pruner.judge.engine, executor, timeout, pruner.warn_once)
         opened = uncached(get_storage(storage))  # each study shall have its own cache
         self._urls = [url for url in (getattr(opened, "url", None), storage) if type(url) is str]
         self._context = ServiceContext(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -57,6 +56,7 @@ class StudyReader:
         self._record = record
         self._summary: StudySummary | None = None
         self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
+        self.lock = threading.Lock()
         self._reading = threading.Lock()
         self._made_up: Recent[Any, tuple[StudyRecord, StudySummary]] = Recent(_MAX_MADE_UP)
         self._standings: Standings | None = None
@@ -71,19 +71,16 @@ class StudyReader:
         """
         return StudyRecord(maximize, self._announced, self._n_best)
 
-    def read(
-        self, study: Study, maximize: bool, guard: AbstractContextManager[Any]
-    ) -> tuple[StudyRecord, StudySummary]:
+    def read(self, study: Study, maximize: bool) -> tuple[StudyRecord, StudySummary]:
         """The record as it is now, and its summary.
 
         Args:
             study: The study.
             maximize: Its direction.
-            guard: The lock under which the record is used.
         """
         mark = change_token(study)
         if mark is None:
-            return self._update(study, maximize, guard, None)
+            return self._update(study, maximize, None)
         known = self._known(mark)
         if known is not None:
             return known
@@ -91,18 +88,13 @@ class StudyReader:
         alone = self._reading.acquire(timeout=LONGEST_WAIT)
         try:
             mark = change_token(study)  # before the trials: what ends meanwhile changes the next
-            return self._known(mark) or self._update(study, maximize, guard, mark)
+            return self._known(mark) or self._update(study, maximize, mark)
         finally:
             if alone:
                 self._reading.release()
 
     def read_made_up(
-        self,
-        study: Study,
-        asked: FrozenTrial,
-        maximize: bool,
-        guard: AbstractContextManager[Any],
-        target: str,
+        self, study: Study, asked: FrozenTrial, maximize: bool, target: str
     ) -> tuple[StudyRecord, StudySummary]:
         """As :meth:`read`, for a study that another pruner made up to ask about a trial.
 
@@ -110,14 +102,13 @@ class StudyReader:
             study: The study, another one for each question.
             asked: The trial asked about.
             maximize: The study's direction.
-            guard: The lock under which the record is used.
             target: The pruner's setting: which report is a training's value.
         """
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         best: Callable[[list[float]], float] = max if maximize else min
         whole = as_reported(trials, asked, best if target == "best" else None)
         key = (maximize, *((t.value, *t.intermediate_values.items()) for t in whole))
-        with guard:
+        with self.lock:
             if key not in self._made_up:
                 record = self.new_record(maximize)
                 self._made_up[key] = record, record.update(whole)
@@ -129,7 +120,6 @@ class StudyReader:
         trial: FrozenTrial,
         curve: LearningCurve,
         steps: IntArray,
-        guard: AbstractContextManager[Any],
         check_metric: bool,
     ) -> Standing | None:
         """Where a trial stands among the others, read anew ever more rarely as it goes on.
@@ -139,19 +129,18 @@ class StudyReader:
             trial: The trial.
             curve: Its curve.
             steps: The steps of the curve's values, shape (n,).
-            guard: The lock under which reports are compared.
             check_metric: See :meth:`~optuna_lcpruner.study.standings.Standings.standing`.
 
         Returns:
             As it was when it was compared last; None where that says nothing.
         """
         position = float(curve.positions[-1])
-        with guard:
+        with self.lock:
             before, standing = self._stood.get(trial.number, (0.0, None))
         if before <= position and not is_compared(position, before):
             return standing
         trials = study.get_trials(deepcopy=False)
-        with guard:
+        with self.lock:
             if self._standings is None:
                 maximize = study.direction == StudyDirection.MAXIMIZE
                 self._standings = Standings(maximize, self._announced, self._n_best)
@@ -173,9 +162,7 @@ class StudyReader:
             return None
         return changed_unit(self._starts, self._summary)
 
-    def slowness(
-        self, study: Study, trial: FrozenTrial, guard: AbstractContextManager[Any]
-    ) -> float:
+    def slowness(self, study: Study, trial: FrozenTrial) -> float:
         """The time a trial has taken, by what ended ones took for as many reports.
 
         What the others took on average is read once a trial, as soon as enough have ended.
@@ -183,15 +170,14 @@ class StudyReader:
         Args:
             study: The study.
             trial: The trial.
-            guard: The lock under which that is remembered.
         """
-        with guard:
+        with self.lock:
             usual = self._usual_paces.get(trial.number)
         if usual is None:
             ended = (TrialState.COMPLETE, TrialState.PRUNED)
             usual = usual_pace(study.get_trials(deepcopy=False, states=ended))
             if usual is not None:
-                with guard:
+                with self.lock:
                     self._usual_paces[trial.number] = usual
         return slowness(trial, usual, datetime.now())
 
@@ -200,10 +186,10 @@ class StudyReader:
         return read[1:] if read is not None and read[0] == mark else None
 
     def _update(
-        self, study: Study, maximize: bool, guard: AbstractContextManager[Any], mark: Mark | None
+        self, study: Study, maximize: bool, mark: Mark | None
     ) -> tuple[StudyRecord, StudySummary]:
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        with guard:
+        with self.lock:
             if self._record is None:
                 self._record = self.new_record(maximize)
             # With a mark one thread reads at a time.

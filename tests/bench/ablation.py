@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def pruner(variant: str, knob: float, source: str, n_steps: int) -> LearningCurv
     setting = {} if kind in RULES else {"threshold" if kind == "threshold" else "risk": knob}
     made = LearningCurvePruner(n_steps=n_steps, engine=engine, publish=False, **setting)
     if kind in RULES:
-        made._rule = RULES[kind](risk=knob)
+        made._judge = replace(made.judge, rule=RULES[kind](risk=knob))
     return made
 
 

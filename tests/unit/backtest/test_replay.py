@@ -161,9 +161,13 @@ def test_a_replay_leaves_the_pruner_and_the_study_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("spec", "kind", "attributes"),
     [
-        ("lcpruner", LearningCurvePruner, {"_conditions.n_steps": 50, "_memory.publish": False}),
-        ("lcpruner:n_steps=9,target=best", LearningCurvePruner, {"_conditions.n_steps": 9}),
-        ("lcpruner:n_steps=none", LearningCurvePruner, {"_conditions.n_steps": None}),
+        (
+            "lcpruner",
+            LearningCurvePruner,
+            {"judge.conditions.n_steps": 50, "_memory.publish": False},
+        ),
+        ("lcpruner:n_steps=9,target=best", LearningCurvePruner, {"judge.conditions.n_steps": 9}),
+        ("lcpruner:n_steps=none", LearningCurvePruner, {"judge.conditions.n_steps": None}),
         ("nop", NopPruner, {}),
         ("median: n_warmup_steps = 3", MedianPruner, {"_n_warmup_steps": 3, "_percentile": 50.0}),
         ("percentile", PercentilePruner, {"_percentile": 25.0}),
