@@ -1,23 +1,27 @@
 """Whole searches, side by side: who finds the best value for a budget of training steps?
 
     python tests/bench/searches.py STUDY.npz ... [--systems tpe tpe+default smac] [--seeds 3]
-    python tests/bench/searches.py --tasks cancer diabetes --budget 20 --workers 1 8 --jobs 2
+    python tests/bench/searches.py --tasks cancer diabetes --at 10 20 50 --workers 1 8 --jobs 2
 
 Every system (``systems.py``) searches the same problems with the same seeds: recorded studies (see
 ``replay.py``), where the configuration nearest to the proposed hyper-parameters is trained, and
-tasks of ``tests/recorded``, which are trained for real. The budget is in full trainings' worth of
-steps. A training that goes on where an earlier one with the same hyper-parameters paused pays only
-for its further steps, which rung by rung systems do. With several workers the steps of a training
-all take the same time, drawn for it (log-normal, standard deviation of the logarithm 0.5).
+tasks of ``tests/recorded``, which are trained for real. The budget, the last of ``--at``, is in
+full trainings' worth of steps. A training that goes on where an earlier one with the same
+hyper-parameters paused pays only for its further steps, which rung by rung systems do. With several
+workers the steps of a training all take the same time, drawn for it (log-normal, standard deviation
+of the logarithm 0.5).
 
-    regret  (best - found) / (best - median) at shares of the budget, at most 1: best and median
-            are those of the recorded configurations, found is the best that was trained to its end
+    at      regret (best - found) / (best - median) after as many full trainings' worth of steps, at
+            most 1: best and median are those of the recorded configurations, found is the best that
+            was trained to its end
     +-      standard error of the last
     less    last regret minus that of the reference (``--against``), search by search, and its error
+    at s    regret when as many seconds are spent as the quickest system took for the same search
     worst   problems on which no system ends worse
     begun, whole    trainings begun, and trained to their end (once more where a system asks for it
             again, which costs it nothing)
     own s   seconds that the system itself took for a search
+    all s   with those that the trainings took, of all workers
 """
 
 from __future__ import annotations
@@ -51,9 +55,6 @@ sys.path.insert(0, str(RECORDED))
 from record import TASKS, Task  # noqa: E402
 
 BY_NAME = {task.name: task for task in TASKS}
-SHARES = (0.25, 0.5, 1.0)
-"""Shares of the budget at which the best value is printed."""
-
 
 # --- problems -----------------------------------------------------------------------------------
 
@@ -155,7 +156,9 @@ class Search:
         budget: In steps.
         begun: Trainings begun.
         own_seconds: What the system took for itself.
-        found: For each training that came to its end, the steps spent until then and its regret.
+        seconds: What system and trainings took together.
+        found: For each training that came to its end, the steps and seconds spent until then, and
+            its regret.
     """
 
     problem: str
@@ -165,16 +168,24 @@ class Search:
     budget: int
     begun: int
     own_seconds: float
-    found: tuple[tuple[int, float], ...]
+    seconds: float
+    found: tuple[tuple[int, float, float], ...]
 
     @property
     def key(self) -> tuple:
         """What tells it from others."""
         return self.problem, self.system, self.n_workers, self.seed, self.budget
 
-    def regret(self, share: float) -> float:
-        """Regret once a share of the budget is spent; 1 if nothing has come to its end."""
-        return min((r for spent, r in self.found if spent <= share * self.budget), default=1.0)
+    def regret(self, share: float = 1.0, seconds: float = float("inf")) -> float:
+        """Regret when a share of the budget, or these seconds, are spent; 1 if nothing ended."""
+        return min(
+            (
+                regret
+                for steps, until, regret in self.found
+                if steps <= share * self.budget and until <= seconds
+            ),
+            default=1.0,
+        )
 
 
 class Training:
@@ -199,8 +210,8 @@ class Searching:
     ) -> None:
         self.trainings, self.system, self.n_workers = trainings, system, n_workers
         self.left, self.budget, self.seed = budget, budget, seed
-        self.begun, self.own_seconds = 0, 0.0
-        self.found: list[tuple[int, float]] = []
+        self.begun, self.own_seconds, self.seconds = 0, 0.0, 0.0
+        self.found: list[tuple[int, float, float]] = []
         self._rng = np.random.default_rng(seed)
         self._paused: dict[object, Training] = {}
         # When its next step is done, number, seconds a step, job, training.
@@ -213,7 +224,9 @@ class Searching:
         while self._running and self.left > 0:
             now, number, seconds, job, training = heapq.heappop(self._running)
             self.left -= 1
+            start = time.perf_counter()
             value = training.step()
+            self.seconds += time.perf_counter() - start
             stopped = self._own(self.system.stops, job, len(training.seen) - 1, value)
             ended = stopped or len(training.seen) >= job.until or not np.isfinite(value)
             if not ended:
@@ -249,13 +262,15 @@ class Searching:
         seen = training.seen[: job.until]
         self._own(self.system.tell, job, seen, stopped)
         if len(seen) == self.trainings.problem.n_steps and np.isfinite(seen[-1]) and not stopped:
-            self.found.append((self.budget - self.left, self.trainings.regret(seen[-1])))
+            regret = self.trainings.regret(seen[-1])
+            self.found.append((self.budget - self.left, self.seconds, regret))
 
     def _own(self, act: Callable, *arguments: object) -> object:
         """Let the system act, and time it."""
         start = time.perf_counter()
         answer = act(*arguments)
-        self.own_seconds += time.perf_counter() - start
+        took = time.perf_counter() - start
+        self.own_seconds, self.seconds = self.own_seconds + took, self.seconds + took
         return answer
 
 
@@ -282,7 +297,15 @@ def search(kind: Kind) -> Search:
         made.close()
     problem = trainings.problem.name
     return Search(
-        problem, system, n_workers, seed, steps, run.begun, run.own_seconds, tuple(run.found)
+        problem,
+        system,
+        n_workers,
+        seed,
+        steps,
+        run.begun,
+        run.own_seconds,
+        run.seconds,
+        tuple(run.found),
     )
 
 
@@ -317,10 +340,14 @@ def run_all(kinds: list[Kind], jobs: int, path: Path | None) -> list[Search]:
 # --- what they came to --------------------------------------------------------------------------
 
 
-def table(searches: list[Search], budget: float, against: str) -> Iterable[str]:
+def table(searches: list[Search], at: list[float], against: str) -> Iterable[str]:
     """A line for each system: means over problems and seeds."""
+    quickest: dict[tuple, float] = {}
+    for s in searches:
+        which = s.problem, s.seed
+        quickest[which] = min(s.seconds, quickest.get(which, s.seconds))
     regret = {
-        name: {(s.problem, s.seed): s.regret(1.0) for s in searches if s.system == name}
+        name: {(s.problem, s.seed): s.regret() for s in searches if s.system == name}
         for name in dict.fromkeys(s.system for s in searches)
     }
     worst = dict.fromkeys(regret, 0)
@@ -332,23 +359,28 @@ def table(searches: list[Search], budget: float, against: str) -> Iterable[str]:
         for name, mean in ended.items():
             worst[name] += mean >= max(ended.values()) - 1e-12
     width = max(16, *map(len, regret))
-    at = " ".join(f"{f'at {share * budget:g}':>7s}" for share in SHARES)
+    names_at = " ".join(f"{f'at {budget:g}':>7s}" for budget in at)
     yield (
-        f"{'system':{width}s} {at} {'+-':>6s} {'less':>16s} {'worst':>5s} {'begun':>6s} "
-        f"{'whole':>5s} {'own s':>6s} searches"
+        f"{'system':{width}s} {names_at} {'+-':>6s} {'less':>16s} {'at s':>6s} {'worst':>5s} "
+        f"{'begun':>6s} {'whole':>5s} {'own s':>6s} {'all s':>6s} searches"
     )
     for name in regret:
         mine = [s for s in searches if s.system == name]
-        cells = " ".join(f"{np.mean([s.regret(share) for s in mine]):7.3f}" for share in SHARES)
+        cells = " ".join(
+            f"{np.mean([s.regret(budget / at[-1]) for s in mine]):7.3f}" for budget in at
+        )
+        in_time = np.mean([s.regret(seconds=quickest[s.problem, s.seed]) for s in mine])
         ended = np.array(list(regret[name].values()))
         less = " " * 16
         if against in regret and name != against:
             pairs = [of - regret[against][k] for k, of in regret[name].items()]
             less = f"{np.mean(pairs):+7.3f} +- {np.std(pairs) / np.sqrt(len(pairs)):.3f}"
-        begun, whole, own = np.mean([(s.begun, len(s.found), s.own_seconds) for s in mine], axis=0)
+        counted = [(s.begun, len(s.found), s.own_seconds, s.seconds) for s in mine]
+        begun, whole, own, every = np.mean(counted, axis=0)
         yield (
             f"{name:{width}s} {cells} {ended.std() / np.sqrt(len(mine)):6.3f} {less:>16s} "
-            f"{worst[name]:5d} {begun:6.0f} {whole:5.0f} {own:6.1f} {len(mine):8d}"
+            f"{in_time:6.3f} {worst[name]:5d} {begun:6.0f} {whole:5.0f} {own:6.1f} {every:6.1f} "
+            f"{len(mine):8d}"
         )
 
 
@@ -360,7 +392,7 @@ def by_problem(searches: list[Search]) -> Iterable[str]:
     yield " ".join([f"{'at the end':{width}s}", *(f"{n:>{widths[n]}s}" for n in names)])
     for problem in dict.fromkeys(s.problem for s in searches):
         here = [s for s in searches if s.problem == problem]
-        means = {n: np.mean([s.regret(1.0) for s in here if s.system == n]) for n in names}
+        means = {n: np.mean([s.regret() for s in here if s.system == n]) for n in names}
         yield " ".join([f"{problem:{width}s}", *(f"{means[n]:{widths[n]}.3f}" for n in names)])
 
 
@@ -413,13 +445,20 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--against", default="tpe+default", help="the reference of 'less'")
     parser.add_argument("--seeds", type=int, default=3, help="searches of each kind")
-    parser.add_argument("--budget", type=float, default=20, help="full trainings' worth of steps")
+    parser.add_argument(
+        "--at",
+        nargs="+",
+        type=float,
+        default=[5, 10, 20],
+        help="full trainings' worth of steps after which regret is printed; the last is the budget",
+    )
     parser.add_argument("--workers", nargs="+", type=int, default=[1])
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--per-problem", action="store_true", help="a line for each problem")
     parser.add_argument("--json", type=Path, help="keep searches in this file, go on from it")
     parser.add_argument("--figure", type=Path, help="draw regret against what is spent")
     arguments = parser.parse_args()
+    at = sorted(arguments.at)
     problems = [(str(path), False) for path in arguments.studies]
     problems += [(name, True) for name in arguments.tasks]
     if not problems:
@@ -431,22 +470,22 @@ def main() -> None:
     if not systems:
         parser.error("none of these systems is here")
     kinds = [
-        (*problem, system, n_workers, seed, arguments.budget)
+        (*problem, system, n_workers, seed, at[-1])
         for n_workers in arguments.workers
         for problem in problems
         for system in systems
         for seed in range(arguments.seeds)
     ]
     searches = run_all(kinds, arguments.jobs, arguments.json)
-    print(f"{len(problems)} problems, {arguments.seeds} seeds, budget {arguments.budget:g}")
+    print(f"{len(problems)} problems, {arguments.seeds} seeds, budget {at[-1]:g}")
     for n_workers in arguments.workers:
         mine = [s for s in searches if s.n_workers == n_workers]
         print(f"\n{n_workers} worker{'s' * (n_workers > 1)}")
-        print("\n".join(table(mine, arguments.budget, arguments.against)))
+        print("\n".join(table(mine, at, arguments.against)))
         if arguments.per_problem:
             print("\n" + "\n".join(by_problem(mine)))
     if arguments.figure:
-        draw(searches, arguments.workers, arguments.budget, arguments.figure)
+        draw(searches, arguments.workers, at[-1], arguments.figure)
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def test_calibration(recorded: list[str]) -> None:
 def test_searches(recorded: list[str], tmp_path: Path) -> None:
     saved, figure = tmp_path / "searches.json", tmp_path / "searches.png"
     command = [
-        "searches.py", recorded[1], "--tasks", "diabetes", "--seeds", "2", "--budget", "5",
+        "searches.py", recorded[1], "--tasks", "diabetes", "--seeds", "2", "--at", "2", "5",
         "--systems", "random", "random+default", "no_such_system",
         "--against", "random", "--workers", "1", "3", "--per-problem", "--json", str(saved),
     ]  # fmt: skip
@@ -202,28 +202,29 @@ def test_searches(recorded: list[str], tmp_path: Path) -> None:
     rows = re.findall(r"^(?:random|tpe)\S* +\d.*$", output, re.MULTILINE)
     assert len(rows) == 4
     for row in rows:
-        early, middle, late = map(float, row.split()[1:4])
-        assert early >= middle >= late
+        early, late = map(float, row.split()[1:3])
+        assert early >= late
     assert [" +- " in row for row in rows] == [False, True] * 2
     assert re.search(r"^diabetes, trained( +[01]\.\d{3}){2}$", output, re.MULTILINE)
     searches = [json.loads(line) for line in saved.read_text().splitlines()]
     assert len(searches) == 16
     for search in searches:
-        spent = [at for at, _ in search["found"]]
-        assert spent == sorted(spent)
+        spent, seconds, _ = np.transpose(search["found"])
+        assert np.all(np.diff([0.0, *seconds, search["seconds"]]) >= 0.0)
+        assert 0.0 < search["own_seconds"] < search["seconds"]
+        assert np.all(np.diff(spent) >= 0)
         assert spent[-1] <= search["budget"]
         assert len(spent) <= search["begun"]
     one = {(s["problem"], s["system"], s["seed"]): s for s in searches if s["n_workers"] == 1}
     for seed in range(2):  # the same trainings until the first is stopped
         alone = one["diabetes, trained", "random", seed]
         pruned = one["diabetes, trained", "random+default", seed]
-        assert np.all(np.diff([at for at, _ in alone["found"]]) >= 60)
-        assert alone["found"][:2] == pruned["found"][:2]
+        assert np.all(np.diff([steps for steps, _, _ in alone["found"]]) >= 60)
+        first, same = ([(s, r) for s, _, r in of["found"][:2]] for of in (alone, pruned))
+        assert first == same
         assert pruned["begun"] > alone["begun"]
-    assert (
-        one["diabetes, trained", "random", 0]["found"]
-        != one["diabetes, trained", "random", 1]["found"]
-    )
+    ends = [[r for _, _, r in one["diabetes, trained", "random", i]["found"]] for i in range(2)]
+    assert ends[0] != ends[1]
 
 
 @pytest.fixture
@@ -233,8 +234,10 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_regret_of_a_search(searches: ModuleType) -> None:
-    search = searches.Search("p", "tpe", 1, 0, 100, 3, 0.1, ((20, 0.5), (50, 0.1), (90, 0.3)))
+    found = ((20, 1.5, 0.5), (50, 4.0, 0.1), (90, 8.0, 0.3))
+    search = searches.Search("p", "tpe", 1, 0, 100, 3, 0.1, 9.0, found)
     assert [search.regret(share) for share in (0.1, 0.2, 0.5, 1.0)] == [1.0, 0.5, 0.1, 0.1]
+    assert [search.regret(seconds=s) for s in (1.0, 1.5, 3.9, 4.0)] == [1.0, 0.5, 0.5, 0.1]
     up, down = (searches.Trainings(None, *ends, None) for ends in ((0.9, 0.5), (0.1, 0.5)))
     assert [up.regret(value) for value in (0.9, 0.7, 0.2)] == pytest.approx([0.0, 0.5, 1.0])
     assert [down.regret(value) for value in (0.0, 0.3)] == pytest.approx([-0.25, 0.5])
@@ -275,7 +278,7 @@ def test_a_paused_training_goes_on(searches: ModuleType) -> None:
         (0, [0.0, 0.1, 0.2, 0.3, 0.4]),
     ]
     assert (run.begun, 100 - run.left) == (2, 3 + 3 + 2)
-    assert run.found == [(8, pytest.approx(0.6))]
+    assert [(steps, regret) for steps, _, regret in run.found] == [(8, pytest.approx(0.6))]
 
 
 def test_a_training_that_the_budget_cuts_off_does_not_count(searches: ModuleType) -> None:
