@@ -116,10 +116,34 @@ class LearningCurve:
         """The knots of this training."""
         return PositionGrid(self.horizon)
 
-    @cached_property
+    @property
     def on_knots(self) -> tuple[IntArray, Array]:
-        """Observed knots and the mean of the values at each, shapes (k,) and (k,)."""
-        return average_on_knots(self.knots, self.positions, self.values)
+        """Observed knots and the mean of the values at each, shapes (k,) and (k,).
+
+        Only whole knots, as completed trainings have: early in a long training the mean of a knot's
+        first reports is far from that of all. While none is whole, the one that has begun.
+        """
+        index, means, n_whole = self._averaged
+        return index[: max(n_whole, 1)], means[: max(n_whole, 1)]
+
+    @property
+    def n_whole_knots(self) -> int:
+        """Number of knots with a value that no further report will change."""
+        return self._averaged[2]
+
+    @cached_property
+    def _averaged(self) -> tuple[IntArray, Array, int]:
+        index, means = average_on_knots(self.knots, self.positions, self.values)
+        return index, means, index.size - (not self._newest_is_whole)
+
+    @property
+    def _newest_is_whole(self) -> bool:
+        """Whether the next report, after a gap like the last one, falls on a later knot."""
+        if self.horizon <= MAX_KNOTS or self.positions[-1] >= self.horizon:
+            return True
+        gap = 1.0 if self.n_points == 1 else float(self.positions[-1] - self.positions[-2])
+        newest, following = self.knots.nearest(self.positions[-1] + np.array([0.0, gap]))
+        return bool(following > newest)
 
 
 def average_on_knots(

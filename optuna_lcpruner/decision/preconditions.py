@@ -11,10 +11,13 @@ import numpy as np
 
 from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
 from optuna_lcpruner.curves.horizon import AtItsEnd, announced_n_steps
-from optuna_lcpruner.curves.learning_curve import LearningCurve
+from optuna_lcpruner.curves.learning_curve import MAX_KNOTS, LearningCurve
 from optuna_lcpruner.decision.decision import Decision, Reason, abstain
 from optuna_lcpruner.posterior.interface import StudyKnowledge
 from optuna_lcpruner.study.summary import MIN_REPORTS, MetricProblem, StudySummary
+
+_FEWEST_KNOTS = 3  # heuristic
+"""Knots of a long training that it takes: where it begins its reports change most within one."""
 
 Warn = Callable[[str, str], None]
 """Called with ``(topic, message)`` about what should be said once."""
@@ -192,6 +195,9 @@ class Preconditions:
         if isinstance(curve, AtItsEnd):
             reason = Reason.LONGER if curve.is_longer else Reason.BEYOND_HORIZON
             return abstain(reason, curve.detail, int(steps[-1]))
+        if curve.horizon > MAX_KNOTS and curve.n_whole_knots < _FEWEST_KNOTS:
+            detail = f"{curve.seen:.2g} of a long training, {_FEWEST_KNOTS / MAX_KNOTS:.2g} needed"
+            return abstain(Reason.TOO_FEW_REPORTS, detail, int(steps[-1]))
         return curve
 
     def whole_trainings(self, knowledge: StudyKnowledge, step: int) -> Decision | None:

@@ -144,8 +144,9 @@ class StudyReader:
             if self._standings is None:
                 maximize = study.direction == StudyDirection.MAXIMIZE
                 self._standings = Standings(maximize, self._announced, self._n_best)
-            self._standings.update((*trials, trial))
-            standing = self._standings.standing(trial.number, curve, steps, check_metric)
+            now = datetime.now().timestamp()
+            self._standings.update((*trials, trial), now)
+            standing = self._standings.standing(trial.number, curve, steps, check_metric, now)
             self._stood[trial.number] = position, standing
             return standing
 

@@ -5,6 +5,10 @@ that one report that is far off does not stop it. A trial that was stopped befor
 behind all that reached it. Those that break a constraint, that announce another length, whose steps
 count down, that began later or that returned a value after a single report are no measure. Of a
 trial that goes on where another stopped only the newer one is, once it has begun.
+
+A worker that is killed leaves its trial running for ever. Such a trial is no rival: one that has
+been running for five times as long as its reports take, or as long as three whole trainings, or
+that has been seen without a new report for as long as five take.
 """
 
 from __future__ import annotations
@@ -32,6 +36,12 @@ _ENOUGH = 6  # heuristic
 
 _CROWD = 5  # heuristic
 """Trials it takes for a rank to say something."""
+
+_SLOWEST, _MOST_TRAININGS = 5.0, 3.0  # heuristic
+"""A running trial so many times slower than others, or that takes so long, is taken for dead."""
+
+_SHORTEST = 10.0  # heuristic
+"""Seconds in which no trial is taken for dead."""
 
 _FIRST = 1
 """Index of the first report that counts: often one is made before training has begun."""
@@ -82,6 +92,10 @@ _ROW = np.dtype(
         ("counts", np.bool_),  # as a measure for others
         ("last", np.int64),  # last step with a finite report
         ("start", np.float64),  # first finite report, larger is better
+        ("n", np.int64),  # its reports
+        ("began", np.float64),  # seconds since the epoch; NaN if it does not say
+        ("pace", np.float64),  # seconds a report took, once it has ended; NaN if it does not say
+        ("changed", np.float64),  # when it was seen with these reports first
     ]
 )
 """What is kept of a trial."""
@@ -139,15 +153,20 @@ class Standings:
         self._rows = np.zeros(0, _ROW)  # by number
         self._columns: dict[int, _Column] = {}
 
-    def update(self, trials: Iterable[FrozenTrial]) -> None:
-        """Take in what trials have reported since they were taken in last."""
+    def update(self, trials: Iterable[FrozenTrial], time: float) -> None:
+        """Take in what trials have reported since they were taken in last.
+
+        Args:
+            trials: The trials.
+            time: When they were read, in seconds since the epoch.
+        """
         for trial in trials:
             now = len(trial.intermediate_values), trial.state
             if self._taken.get(trial.number) != now:
                 self._taken[trial.number] = now
-                self._add(trial)
+                self._add(trial, time)
 
-    def _add(self, trial: FrozenTrial) -> None:
+    def _add(self, trial: FrozenTrial, time: float) -> None:
         number, steps = trial.number, list(trial.intermediate_values)
         if number >= self._rows.size:
             more = np.zeros(max(number + 1 - self._rows.size, self._rows.size), _ROW)
@@ -173,10 +192,14 @@ class Standings:
             bool(finite) and not (counts_down or only_ended or waits) and is_feasible(trial),
             finite[-1] if finite else 0,
             self._sign * trial.intermediate_values[finite[0]] if finite else math.nan,
+            len(steps),
+            math.nan if trial.datetime_start is None else trial.datetime_start.timestamp(),
+            trial.duration.total_seconds() / len(steps) if trial.duration and steps else math.nan,
+            time,
         )
 
     def standing(
-        self, number: int, curve: LearningCurve, steps: IntArray, check_metric: bool
+        self, number: int, curve: LearningCurve, steps: IntArray, check_metric: bool, now: float
     ) -> Standing | None:
         """Compare a trial with all that came as far.
 
@@ -186,6 +209,7 @@ class Standings:
             steps: The steps of the curve's values, shape (n,).
             check_metric: Whether to say nothing where nearly all trials get worse: the direction
                 may be wrong, or another metric be reported than returned.
+            now: The time, in seconds since the epoch.
 
         Returns:
             None where comparing says nothing.
@@ -209,7 +233,8 @@ class Standings:
         below = np.count_nonzero(others < own) + 0.5 * np.count_nonzero(others == own)
         z = float(early_ranks.normal_score(at.n_stopped + below, at.n - 1))
         completed = rows["state"] == TrialState.COMPLETE.value
-        under_way = counts & (completed | (rows["state"] == TrialState.RUNNING.value))
+        running = rows["state"] == TrialState.RUNNING.value
+        under_way = counts & (completed | (running & ~self._is_dead(number, curve.horizon, now)))
         under_way[number] = False
         rivals = np.flatnonzero(under_way)
         scores, at_steps = compared.newest_ranks(rivals)
@@ -223,6 +248,29 @@ class Standings:
             )
         n_ahead = int(np.count_nonzero(at.values > own))
         return Standing(n_ahead, at.n - 1, step, rivals.size, p, of_completed)
+
+    def _is_dead(self, number: int, horizon: int, now: float) -> BoolArray:
+        """Tell of which trials, by number, nothing is to be expected any more if they are running.
+
+        Args:
+            number: The trial asked about, which is not dead.
+            horizon: Reports of a full training.
+            now: The time.
+        """
+        rows = self._rows
+        taken = now - rows["began"]
+        told = np.append(rows["pace"], taken[number] / rows["n"][number])
+        told = told[told > 0.0]
+        if not told.size:
+            return np.zeros(rows.size, dtype=bool)
+        pace = float(np.median(told))
+        longest = pace * np.minimum(_SLOWEST * (rows["n"] + 1.0), _MOST_TRAININGS * horizon)
+        own_pace = (rows["changed"] - rows["began"]) / np.maximum(rows["n"], 1)
+        silent = now - rows["changed"]
+        return np.asarray(
+            (taken > np.maximum(longest, _SHORTEST))
+            | (silent > np.maximum(_SLOWEST * np.fmax(pace, own_pace), _SHORTEST))
+        )
 
     def _moves(
         self, curve: LearningCurve, steps: IntArray, counts: BoolArray

@@ -69,10 +69,10 @@ def said_and_true(curves: Array) -> Array:
             reports = dict(enumerate(curve[:n].tolist()))
             trial = create_trial(state=TrialState.RUNNING, intermediate_values=reports)
             trial.number = number
-            standings.update([trial])
+            standings.update([trial], 0.0)
         for number, curve in enumerate(curves):
             seen = LearningCurve(steps + 1.0, curve[:n], n_steps)
-            standing = standings.standing(number, seen, steps, False)
+            standing = standings.standing(number, seen, steps, False, 0.0)
             found.append((m * standing.p_best, number == best))
     return np.array(found)
 

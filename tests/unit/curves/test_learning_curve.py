@@ -243,3 +243,35 @@ def test_a_curve_keeps_a_copy():
     values[0] = 9.0
     assert_array_equal(curve.values, [0.0, 1.0])
     assert isinstance(curve.horizon, int)
+
+
+@settings(deadline=None)
+@given(
+    horizon=st.integers(2, 5000),
+    share=st.floats(0.0, 1.0),
+    stride=st.integers(1, 7),
+)
+def test_knots_seen_are_those_of_the_whole_training(horizon, share, stride):
+    """Where the one seen so far has but its first reports, they are no measure of the others'."""
+    positions = np.arange(1.0, horizon + 1.0, stride)
+    values = 1.0 - 1.0 / positions
+    knots, means = average_on_knots(PositionGrid(horizon), positions, values)
+    n = max(1, round(share * positions.size))
+    curve = LearningCurve(positions[:n], values[:n], horizon)
+    index, seen = curve.on_knots
+    if curve.n_whole_knots:
+        assert index.size == curve.n_whole_knots
+        assert_array_equal(index, knots[: index.size])
+        assert_allclose(seen, means[: index.size], rtol=1e-12)
+    if horizon <= MAX_KNOTS:
+        assert curve.n_whole_knots == n
+    else:
+        assert (
+            curve.n_whole_knots >= np.unique(PositionGrid(horizon).nearest(positions[:n])).size - 1
+        )
+
+
+def test_a_knot_is_whole_with_its_last_report():
+    """Five reports on the first knot, nine on the others."""
+    curves = [LearningCurve(np.arange(1.0, n + 1), np.ones(n), 1144) for n in range(1, 24)]
+    assert [curve.n_whole_knots for curve in curves] == [0] * 4 + [1] * 9 + [2] * 9 + [3]

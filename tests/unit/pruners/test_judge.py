@@ -241,6 +241,39 @@ class TestSteps:
         assert decision.p_beat is not None
 
 
+class TestManyReports:
+    """Of a training of more reports than there are knots a few fall on one."""
+
+    @pytest.mark.parametrize("n_steps", [40, 128, 400, 3000])
+    @pytest.mark.parametrize("speed", [3.0, 30.0])
+    def test_one_ahead_of_the_best_all_along_is_not_stopped(
+        self, n_steps: int, speed: float
+    ) -> None:
+        rng = np.random.default_rng(0)
+        t = np.arange(n_steps)
+        curves = [
+            end + (2.3 - end) * (1.0 + t / (speed * scale)) ** -power
+            for end, power, scale in zip(
+                0.3 + 0.2 * rng.gamma(1.2, size=8),
+                rng.uniform(0.5, 1.2, 8),
+                np.exp(0.4 * rng.standard_normal(8)),
+                strict=True,
+            )
+        ]
+        study = make_study([finished(reports(curve)) for curve in curves], direction="minimize")
+        better = 0.95 * min(curves, key=lambda curve: curve[-1])[: max(8, n_steps // 25)]
+        decisions = watch(study, LearningCurvePruner(n_steps), reports(better))
+        assert not any(decision.prune for decision in decisions)
+        assert decisions[-1].p_beat is not None
+
+    def test_the_first_reports_of_a_long_training_are_not_judged(self) -> None:
+        study = make_study([finished(reports(saturating(e, 1000))) for e in GOOD_ENDS])
+        decisions = watch(study, make_pruner(n_steps=1000), reports(BAD[:1].repeat(30)))
+        early = [decision.reason is Reason.TOO_FEW_REPORTS for decision in decisions]
+        assert early == [True] * 19 + [False] * 11
+        assert decisions[18].message == "too few reports: 0.019 of a long training, 0.023 needed"
+
+
 class TestHorizon:
     @staticmethod
     def horizon(

@@ -1,6 +1,7 @@
 """Standings: comparisons by step, and the pruner while few trials have completed."""
 
 import math
+from datetime import datetime
 
 import numpy as np
 import optuna
@@ -52,13 +53,13 @@ def resumed(number, step):
 
 def standing_of(trials, number=0, maximize=True, by_length=False, check_metric=True):
     standings = Standings(maximize, by_length)
-    standings.update(trials)
+    standings.update(trials, 0.0)
     reports = trials[number].intermediate_values
     steps = np.array([s for s in sorted(reports) if math.isfinite(reports[s])])
     sign = 1.0 if maximize else -1.0
     values = [sign * reports[s] for s in steps]
     curve = LearningCurve(steps - steps[0] + 1.0, values, N_STEPS)
-    return standings.standing(number, curve, steps, check_metric)
+    return standings.standing(number, curve, steps, check_metric, 0.0)
 
 
 OTHERS = [[0.0, 0.1 * i, 0.2 * i, 0.3 * i] for i in range(1, 7)]
@@ -199,10 +200,10 @@ class TestStanding:
         )
         trials = [trial_of(0, [0.0, 0.25, 0.5]), *(trial_of(i, r) for i, r in enumerate(OTHERS, 1))]
         late = [trial_of(7, r) for r in ([0.0, 1.0], [0.0, 1.0, 2.0])]
-        standings.update([*trials, late[0]])
-        assert standings.standing(0, curve, np.arange(3), True).n_ahead == 4
-        standings.update([late[1]])
-        found = standings.standing(0, curve, np.arange(3), True)
+        standings.update([*trials, late[0]], 0.0)
+        assert standings.standing(0, curve, np.arange(3), True, 0.0).n_ahead == 4
+        standings.update([late[1]], 0.0)
+        found = standings.standing(0, curve, np.arange(3), True, 0.0)
         assert found.n_ahead == 5
         assert found == standing_of([*trials, late[1]])
 
@@ -266,11 +267,11 @@ class TestStanding:
         standings = Standings(True, False)
         trials = [trial_of(i, r) for i, r in enumerate(OTHERS)]
         for n in range(1, 5):
-            standings.update(trial_of(i, r[:n]) for i, r in enumerate(OTHERS))
+            standings.update((trial_of(i, r[:n]) for i, r in enumerate(OTHERS)), 0.0)
         stopped = trial_of(5, OTHERS[5], PRUNED)
-        standings.update([stopped])
+        standings.update([stopped], 0.0)
         curve = LearningCurve(np.arange(1.0, 5.0), OTHERS[0], N_STEPS)
-        found = standings.standing(0, curve, np.arange(4), True)
+        found = standings.standing(0, curve, np.arange(4), True, 0.0)
         assert found == standing_of([*trials[:5], stopped])
 
 
@@ -486,3 +487,72 @@ def test_a_trainer_follows_it_from_a_forecaster():
     watching = Watching(study._storage, pruner=LearningCurvePruner(N_STEPS))
     watching.look()
     assert trial.should_prune()
+
+
+def n_rivals(trials, now, seen_at=0.0):
+    """How many rivals the first trial has; it has four reports of twenty."""
+    standings = Standings(True, False)
+    standings.update(trials, seen_at)
+    standings.update(trials, now)  # without news
+    curve = LearningCurve(np.arange(1.0, 5.0), [0.0, 0.1, 0.2, 0.3], N_STEPS)
+    return standings.standing(0, curve, np.arange(4), True, now).n_rivals
+
+
+class TestDead:
+    """A worker that is killed leaves its trial running for ever."""
+
+    @staticmethod
+    def trials(now, ages, ended=(), n=4):
+        """Running ones that began some seconds ago, and ended ones that took 10 s a report."""
+        trials = [trial_of(i, 0.05 * np.arange(n if i else 4)) for i in range(len(ages))]
+        for trial, age in zip(trials, ages, strict=True):
+            trial.datetime_start = datetime.fromtimestamp(now - age)
+        for state in ended:
+            trial = trial_of(len(trials), [0.0, 0.1, 0.2, 0.3], state)
+            trial.datetime_start = datetime.fromtimestamp(60.0)
+            trial.datetime_complete = datetime.fromtimestamp(100.0)
+            trials.append(trial)
+        return trials
+
+    @pytest.mark.parametrize(
+        ("age", "rivals"), [(40.0, 1), (249.0, 1), (251.0, 0), (10_000.0, 0), (-40_000.0, 1)]
+    )
+    @pytest.mark.parametrize("ended", [(), (PRUNED, PRUNED)])
+    def test_too_slow_for_its_reports(self, age, rivals, ended):
+        """Ten seconds a report: five times as long as five of them take."""
+        now = 1e6
+        assert n_rivals(self.trials(now, [40.0, age], ended), now, now) == rivals
+
+    @pytest.mark.parametrize(("age", "rivals"), [(590.0, 1), (610.0, 0)])
+    def test_longer_than_three_trainings(self, age, rivals):
+        now = 1e6
+        assert n_rivals(self.trials(now, [40.0, age], n=16), now, now) == rivals
+
+    @pytest.mark.parametrize(
+        ("took", "silence", "rivals"),
+        [(40.0, 20.0, 1), (40.0, 49.0, 1), (40.0, 51.0, 0), (160.0, 80.0, 1)],
+    )
+    def test_no_new_report_seen(self, took, silence, rivals):
+        """For as long as five take, of others or of its own."""
+        now = 1e6
+        trials = self.trials(now, [40.0, took + silence])
+        assert n_rivals(trials, now, now - silence) == rivals
+
+    @pytest.mark.parametrize(("seconds", "rivals"), [(9.0, 1), (11.0, 0)])
+    @pytest.mark.parametrize("seen", [False, True])
+    def test_nobody_is_dead_at_once(self, seconds, rivals, seen):
+        """However fast the others are."""
+        now = 1e6
+        trials = self.trials(now, [0.04, seconds + (0.04 if seen else 0.0)])
+        assert n_rivals(trials, now, now - seconds if seen else now) == rivals
+
+    def test_who_has_completed_is_a_rival_for_ever(self):
+        now = 1e6
+        assert n_rivals(self.trials(now, [40.0], (COMPLETE, PRUNED)), now, now) == 1
+
+    def test_clocks_that_say_nothing(self):
+        trials = self.trials(1e6, [0.0, 1e5])
+        assert n_rivals(trials, 1e6, 1e6) == 1
+        for trial in trials:
+            trial.datetime_start = None
+        assert n_rivals(trials, 1e6, 0.0) == 1
