@@ -5,6 +5,7 @@ A `Judge` is its settings and these steps. It remembers and records nothing: tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
@@ -15,6 +16,7 @@ from optuna.trial import FrozenTrial
 
 from optuna_lcpruner._util.arrays import IntArray
 from optuna_lcpruner._util.attributes import REQUEUED_ATTRIBUTE
+from optuna_lcpruner._util.formatting import number
 from optuna_lcpruner._util.optuna_storage import study_id_of, trial_id_of
 from optuna_lcpruner._util.redaction import redact
 from optuna_lcpruner.curves.learning_curve import LearningCurve, ordered, usable
@@ -34,6 +36,9 @@ from optuna_lcpruner.study.reader import StudyReader
 from optuna_lcpruner.study.stand_in import is_made_up
 from optuna_lcpruner.study.standings import Standing
 from optuna_lcpruner.study.summary import StudySummary
+
+_MOST_BEFORE = 10  # heuristic
+"""Reports after which a trial without a finite one has diverged, whatever others reported."""
 
 _FEW = 16  # heuristic
 """Completed curves from which on early ranks are not asked: their share would be this small."""
@@ -112,6 +117,8 @@ class Judge:
         """
         reports = check_reports(study, trial, self.conditions, context, warn)
         if isinstance(reports, Decision):
+            if reports.reason is Reason.DIVERGED:
+                return self._already_better(study, trial, reader) or reports
             return reports
         case = self._read(study, trial, reports, reader, context, warn)
         if isinstance(case, Decision):
@@ -120,6 +127,23 @@ class Judge:
         if isinstance(answered, Decision):
             return answered
         return self._apply_rule(study, trial, case, answered, context)
+
+    def _already_better(
+        self, study: Study, trial: FrozenTrial, reader: StudyReader
+    ) -> Decision | None:
+        """The decision about a diverged trial whose best report, its value, is the study's best."""
+        if self.target == "last" or is_made_up(trial):
+            return None
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        steps, values = ordered(trial.intermediate_values)
+        reported = oriented(values[usable(values)], maximize)
+        _, summary = reader.read(study, maximize)
+        target = summary.target if self.target == "auto" else Target(self.target)
+        if target is not Target.BEST or not np.any(reported > summary.incumbent):
+            return None
+        best = float(oriented(np.max(reported), maximize))
+        detail = f"{number(best)} reported before {values[-1]}, and the best report is returned"
+        return abstain(Reason.ALREADY_BETTER, detail, int(steps[-1]))
 
     def _read(
         self,
@@ -298,7 +322,27 @@ def check_reports(
     looked = preconditions.looks(steps)
     context.look = int(np.count_nonzero(looked))
     early = preconditions.without_storage(reports, bool(looked[-1]))
+    diverged = early is not None and early.reason is Reason.DIVERGED
+    if diverged and not _has_begun(reports, study, trial):
+        return abstain(Reason.TOO_FEW_REPORTS, "none of them finite yet", reports.step)
     return early or preconditions.counts_down(list(trial.intermediate_values), warn) or reports
+
+
+def _has_begun(reports: Reports, study: Study, trial: FrozenTrial) -> bool:
+    """Whether a trial should have a finite report by now: it or another one had, or it is late.
+
+    A metric may be undefined at first: the reward before the first episode has ended.
+    """
+    return (
+        reports.n_finite > 0
+        or reports.steps.size > _MOST_BEFORE
+        or any(
+            at <= reports.step and math.isfinite(value)
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number
+            for at, value in other.intermediate_values.items()
+        )
+    )
 
 
 def in_words(decide: Callable[[], Decision], warn: Warn) -> Decision:

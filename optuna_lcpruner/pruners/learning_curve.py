@@ -65,8 +65,9 @@ class LearningCurvePruner(BasePruner):
         patience: Consecutive looks below the threshold that it takes to prune.
         target: Which report the objective returns: ``"last"``, ``"best"``, or ``"auto"`` to learn
             it from completed trials.
-        nan_policy: ``"prune"`` stops a trial whose newest report is NaN or infinite, after warm-up;
-            ``"ignore"`` leaves such reports out.
+        nan_policy: ``"prune"`` stops a trial whose newest report is NaN or infinite, after warm-up,
+            unless its best report is its value and beats the best; ``"ignore"`` leaves such reports
+            out.
         check_metric: Whether to prune nothing by forecast, with a warning, where completed trials'
             reports do not fit what they returned or get worse from the first one on; False where
             that is as it should be.

@@ -21,6 +21,7 @@ from helpers import (
     reports,
     saturating,
     watch,
+    train,
 )
 from optuna.trial import TrialState
 
@@ -425,6 +426,52 @@ class TestNotFinite:
         decisions = watch(study, pruner, reports([bad, *BAD[1:]], steps))
         assert names(decisions[-2:]) == ["BELOW_THRESHOLD", "BEYOND_HORIZON"]
         np.testing.assert_allclose(spy.curves[-1].positions, np.arange(2, 20))
+
+    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
+    @pytest.mark.parametrize(
+        ("target", "returned", "best", "runs_on"),
+        [
+            ("auto", "best", 0.95, True),
+            ("best", "best", 0.95, True),
+            ("last", "best", 0.95, False),
+            ("auto", "last", 0.95, False),
+            ("auto", "best", 0.85, False),
+        ],
+    )
+    def test_after_the_best_value_where_the_best_report_is_returned(
+        self, direction: str, target: str, returned: str, best: float, runs_on: bool
+    ) -> None:
+        """To stop it would lose the value it has reported."""
+        sign = 1.0 if direction == "maximize" else -1.0
+        earlier = [
+            finished(
+                reports(sign * peaking(e)),
+                value=sign * (peaking(e).max() if returned == "best" else peaking(e)[-1]),
+            )
+            for e in GOOD_ENDS
+        ]
+        study = make_study(earlier, direction)
+        curve = sign * np.array([0.2, 0.5, best, NAN])
+        decision = judge(study, LearningCurvePruner(N_STEPS, target=target), reports(curve))
+        assert decision.prune is not runs_on
+        if runs_on:
+            assert decision.message == (
+                f"already better than the best: {sign * best:g} reported before nan, and the best "
+                "report is returned"
+            )
+
+    @pytest.mark.parametrize("first", [1, 3])
+    def test_a_metric_that_is_undefined_at_first(self, first: int) -> None:
+        """As the reward is before the first episode has ended."""
+        pruner = LearningCurvePruner(N_STEPS)
+        study = make_study(pruner=pruner)
+        ends = [0.9, 0.5, 0.8, 0.4, 0.7, 0.3]
+        study.optimize(
+            lambda t: train(t, np.r_[[NAN] * first, saturating(ends[t.number])[first:]]), n_trials=6
+        )
+        assert not any("diverged" in t.user_attrs["lcpruner_reason"] for t in study.trials)
+        decision = judge(study, pruner, reports([NAN] * (first + 1)))
+        assert decision.reason is Reason.DIVERGED  # others had begun by then
 
     def test_a_trial_that_recovered_is_not_stopped_for_it(self) -> None:
         curve = [*PROMISING[:5], NAN, *PROMISING[6:]]

@@ -240,7 +240,11 @@ class TestLadder:
             ("UNDECIDED", {"threshold": 0.0}, good_trials(), reports(DOOMED)),
             ("PATIENCE", {"n_warmup_steps": 10, "patience": 3}, good_trials(), reports(DOOMED)),
             ("DIVERGED", {}, good_trials(), reports([*DOOMED, NAN])),
-            ("DIVERGED", {}, [], reports([NAN])),
+            ("DIVERGED", {}, good_trials(), reports([NAN])),
+            ("TOO_FEW_REPORTS", {}, [], reports([NAN])),
+            ("TOO_FEW_REPORTS", {}, [], reports([NAN] * 10)),
+            ("DIVERGED", {}, [], reports([NAN] * 11)),
+            ("DIVERGED", {}, [], reports([0.1, NAN])),
             ("BELOW_THRESHOLD", {}, good_trials(), reports(DOOMED)),
             ("BELOW_THRESHOLD", {"threshold": 1.0}, good_trials(), reports(saturating(0.8)[:12])),
             (
