@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from textwrap import fill
 
@@ -45,9 +46,26 @@ def p_is(text: str) -> str:
     return f"P {text}" if text.startswith("<") else f"P = {text}"
 
 
+_MOST_DIGITS = 15  # a float has no more
+
+
 def number(x: float) -> str:
     """A metric value, to four digits."""
     return f"{x:.4g}"
+
+
+def format_beside(*values: float | None) -> Callable[[float], str]:
+    """What formats values of a metric that stand beside each other, so that one sees them differ.
+
+    Four digits, or as many as give the largest difference three; ``None`` does not count.
+    """
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    spread = max(known, default=0.0) - min(known, default=0.0)
+    if not 0.0 < spread < math.inf:
+        return number
+    largest = max(map(abs, known))
+    digits = 3 + math.floor(math.log10(largest)) - math.floor(math.log10(spread))
+    return f"{{:.{min(max(digits, 4), _MOST_DIGITS)}g}}".format
 
 
 def percent(share: float) -> str:

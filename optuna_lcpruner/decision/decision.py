@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optuna_lcpruner._util.formatting import number
+from optuna_lcpruner._util.formatting import format_beside
 
 
 class Reason(Enum):
@@ -249,6 +249,7 @@ def sentence(
     """A decision in words; what is None is left out."""
     words = f"{reason.value}: {detail}" if detail else reason.value
     words += f" at step {step}"
+    shown = format_beside(incumbent, forecast, low, high)
     if forecast is not None and low is not None and high is not None:
-        words += f", forecast {number(forecast)} [{number(low)}, {number(high)}]"
-    return words if incumbent is None else f"{words} against best {number(incumbent)}"
+        words += f", forecast {shown(forecast)} [{shown(low)}, {shown(high)}]"
+    return words if incumbent is None else f"{words} against best {shown(incumbent)}"

@@ -153,7 +153,7 @@ def _metric(summary: StudySummary, maximize: bool, checked: bool) -> Iterator[Fi
     if not checked:
         yield Finding("metric", False, "not judged, nor the direction: check_metric=False")
         return
-    yield Finding("metric", False, "the returned value is among the reported ones")
+    yield Finding("metric", False, "the returned value fits the reported ones")
     yield Finding("target", False, f"the objective returns its {summary.target.value} report")
 
 

@@ -17,6 +17,7 @@ from optuna_lcpruner._util.dataframes import dataframe
 from optuna_lcpruner._util.formatting import (
     LEFT_BEHIND,
     count,
+    format_beside,
     format_distinct,
     number,
     p_is,
@@ -298,9 +299,10 @@ def _outlook(entry: LedgerEntry) -> str:
     if entry.q50 is None or entry.q05 is None or entry.q95 is None or entry.incumbent is None:
         return "no forecast is on record"
     of = "" if entry.incumbent_trial is None else f" of trial {entry.incumbent_trial}"
+    shown = format_beside(entry.q50, entry.q05, entry.q95, entry.incumbent)
     return (
-        f"the forecast was {number(entry.q50)} [{number(entry.q05)}, {number(entry.q95)}] against "
-        f"the best, {number(entry.incumbent)}{of}"
+        f"the forecast was {shown(entry.q50)} [{shown(entry.q05)}, {shown(entry.q95)}] against "
+        f"the best, {shown(entry.incumbent)}{of}"
     )
 
 
@@ -315,18 +317,19 @@ def _row(run: Sequence[LedgerEntry]) -> list[str]:
     if first.step is not None and last.step not in (None, first.step):
         step += f"-{last.step}"
     of = "" if last.horizon is None else f"/{last.horizon}"
+    shown = format_beside(last.value, last.q50, last.q05, last.q95, last.incumbent)
     interval = (
-        "" if last.q05 is None or last.q95 is None else f"[{number(last.q05)}, {number(last.q95)}]"
+        "" if last.q05 is None or last.q95 is None else f"[{shown(last.q05)}, {shown(last.q95)}]"
     )
     return [
         step,
         f"{last.n_points}{of}",
-        _shown(last.value, number),
-        _shown(last.q50, number),
+        _shown(last.value, shown),
+        _shown(last.q50, shown),
         interval,
         _shown(last.p_beat, probability),
         _shown(last.threshold, probability),
-        _shown(last.incumbent, number),
+        _shown(last.incumbent, shown),
         "" if last.incumbent is None or last.incumbent_trial is None else str(last.incumbent_trial),
         _phrase(last.reason),
     ]

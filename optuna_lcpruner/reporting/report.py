@@ -12,6 +12,7 @@ from optuna_lcpruner._util.formatting import (
     LEFT_BEHIND,
     count,
     duration,
+    format_beside,
     number,
     percent,
     probability,
@@ -364,19 +365,20 @@ def _savings(found: Report) -> _Section:
 def _closest(found: Report) -> _Section:
     if not found.closest:
         return _Section("Closest calls", ("No trial was pruned by forecast.",))
+    shown = [format_beside(c.forecast, c.low, c.high, c.incumbent) for c in found.closest]
     rows = tuple(
         (
             str(call.trial),
             str(call.step),
             probability(call.p_beat),
             probability(call.threshold),
-            "" if call.forecast is None else number(call.forecast),
+            "" if call.forecast is None else words(call.forecast),
             ""
             if call.low is None or call.high is None
-            else f"[{number(call.low)}, {number(call.high)}]",
-            number(call.incumbent),
+            else f"[{words(call.low)}, {words(call.high)}]",
+            words(call.incumbent),
         )
-        for call in found.closest
+        for call, words in zip(found.closest, shown, strict=True)
     )
     header = ("trial", "step", "P(beat)", "threshold", "forecast", "90 % interval", "best")
     return _Section(

@@ -64,6 +64,7 @@ class FinishedTrial:
         begins: First finite reported value, even of a transient.
         last: Last finite reported value.
         best: Best finite reported value.
+        averages: Whether the value is the mean of some of its last reports.
         worsens: Best within its first tenth and worse at the end than at the start; None if it is
             too short to tell.
         n_steps: The horizon it announced, or None.
@@ -86,6 +87,7 @@ class FinishedTrial:
     begins: float
     last: float
     best: float
+    averages: bool
     worsens: bool | None
     n_steps: float | None
     feasible: bool
@@ -114,7 +116,7 @@ class FinishedTrial:
         if steps.size:
             first, begins = typical_start(reports), float(reports[0])
             last, best, last_step = float(reports[-1]), float(reports.max()), float(steps[-1])
-        gap = typical_gap(steps)
+        gap, averages = typical_gap(steps), _averages(reports, value)
         told_to_stop = reported.size > 0 and int(reported[-1]) in (
             stopped_at,
             told_to_stop_at(trial.user_attrs),
@@ -135,6 +137,7 @@ class FinishedTrial:
             begins=begins,
             last=last,
             best=best,
+            averages=averages,
             worsens=_worsens(reports),
             n_steps=announced_n_steps(trial.user_attrs),
             feasible=is_feasible(trial),
@@ -142,6 +145,13 @@ class FinishedTrial:
             told_to_stop=told_to_stop,
             ending=ending,
         )
+
+
+def _averages(values: Array, value: float) -> bool:
+    """Whether a value is the mean of some of the last reports, at most half of them."""
+    last = values[::-1][: values.size // 2]
+    means = np.cumsum(last) / np.arange(1, last.size + 1)
+    return bool(np.any(np.isclose(means[1:], value, rtol=1e-9, atol=0.0)))
 
 
 def _worsens(values: Array) -> bool | None:
@@ -169,6 +179,7 @@ _COLUMNS = (
     "begins",
     "last",
     "best",
+    "averages",
     "first_step",
     "last_step",
     "gap",

@@ -7,7 +7,7 @@ from enum import Enum
 
 import numpy as np
 
-from optuna_lcpruner._util.arrays import Array
+from optuna_lcpruner._util.arrays import Array, BoolArray
 from optuna_lcpruner.curves.horizon import MIN_TRIALS_TO_JUDGE, TrainingLengths
 from optuna_lcpruner.curves.scale import Scale, oriented, spanning
 from optuna_lcpruner.posterior.interface import Target
@@ -15,6 +15,9 @@ from optuna_lcpruner.posterior.interface import Target
 MIN_REPORTS = 2
 """Finite reports a training needs before its curve says anything: one gap between steps."""
 
+
+_PENALTY = 3.0  # heuristic
+"""A value so many times the spread of the reports away from them all is none of a training."""
 
 _MOST_STARTS = 500  # heuristic
 """Trials of which it is compared where they start: the work of a summary stays bounded."""
@@ -68,14 +71,14 @@ class StudySummary:
     def of(cls, table: dict[str, Array], maximize: bool, n_best: int = 1) -> StudySummary:
         """Sum up one row a trial, columns by name, each of shape (n_trials,)."""
         curve, feasible = table["has_curve"] == 1.0, table["feasible"] == 1.0
-        value, first, last, best = (
-            table[name][curve] for name in ("value", "first", "last", "best")
+        value, first, last, best, averages = (
+            table[name][curve] for name in ("value", "first", "last", "best", "averages")
         )
         kept = np.sort(table["value"][feasible])[::-1][:n_best]
         incumbent = float(kept[-1]) if kept.size == n_best else -np.inf
         having = table["number"][feasible & (table["value"] == incumbent)]
         typical = _inner(np.concatenate([first, last, table["value"]]))
-        target, problem = _relation(value, last, best, typical)
+        target, problem = _relation(value, last, best, averages == 1.0, typical)
         if (
             problem is None
             and target is not Target.BEST
@@ -122,14 +125,28 @@ def _inner(values: Array) -> Array:
     return inner
 
 
+def _is_penalty(value: Array, last: Array, best: Array) -> BoolArray:
+    """Which values are far from all that was reported, and the same in several trials."""
+    reported = _inner(np.concatenate([last, best]))
+    if reported.size == 0:
+        return np.zeros(value.size, dtype=bool)
+    apart = np.maximum(float(reported.min()) - value, value - float(reported.max()))
+    _, which, counts = np.unique(value, return_inverse=True, return_counts=True)
+    return np.asarray((counts[which] > 1) & (apart > _PENALTY * float(np.ptp(reported))))
+
+
 def _relation(
-    value: Array, last: Array, best: Array, typical: Array
+    value: Array, last: Array, best: Array, averages: BoolArray, typical: Array
 ) -> tuple[Target, MetricProblem | None]:
     """Target and, if the returned values fit neither report, what is wrong.
 
-    Equal up to single precision in most of the trials that can tell counts as equal; else within a
-    tenth of the study's spread in the median (a last evaluation on more data, say).
+    Equal up to single precision in most of the trials that can tell counts as equal, and so does
+    the mean of the last reports; else within a tenth of the study's spread in the median (a last
+    evaluation on more data, say). The penalties that failed trials return tell nothing.
     """
+    told = ~_is_penalty(value, last, best)
+    if np.any(told):
+        value, last, best, averages = value[told], last[told], best[told], averages[told]
     if value.size == 0:
         return Target.LAST, None
 
@@ -145,6 +162,8 @@ def _relation(
     reported = best if target is Target.BEST else last
     if value.size < MIN_TRIALS_TO_JUDGE or agreement(reported) >= 0.8:
         return target, None
+    if float(np.mean(averages | np.isclose(value, reported, rtol=1e-5, atol=0.0))) >= 0.8:
+        return Target.LAST, None
     if agreement(-last) >= 0.8:
         return target, MetricProblem.NEGATED
     spread = float(np.ptp(typical)) if typical.size else 0.0

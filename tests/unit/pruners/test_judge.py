@@ -20,8 +20,8 @@ from helpers import (
     names,
     reports,
     saturating,
-    watch,
     train,
+    watch,
 )
 from optuna.trial import TrialState
 

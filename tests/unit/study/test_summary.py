@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -245,6 +245,43 @@ class TestMetricProblem:
         sign = 1.0 if direction == "maximize" else -1.0
         summary = summary_of([finished(reports(sign * c)) for c in curves], direction)
         assert summary.problem is (MetricProblem.WRONG_DIRECTION if wrong else None)
+
+
+NOISE = 0.05 * np.sin(7.0 * np.arange(N_STEPS) + 1.0)
+
+
+class TestMetricThatIsNoReport:
+    @pytest.mark.parametrize(
+        ("returned", "problem"),
+        [
+            (lambda curve: np.mean(curve[-5:]), None),
+            (lambda curve: np.mean(curve[-10:]), None),
+            (lambda curve: np.mean(curve[-11:]), MetricProblem.MISMATCH),  # most of the training
+            (lambda curve: np.mean(curve[-5:]) + 0.2, MetricProblem.MISMATCH),
+            (lambda curve: np.median(curve[-5:]) ** 4, MetricProblem.MISMATCH),
+        ],
+        ids=["of five", "of half", "of more", "of others", "another metric"],
+    )
+    def test_the_mean_of_the_last_reports(
+        self, returned: Callable[[np.ndarray], float], problem: MetricProblem | None
+    ) -> None:
+        curves = [saturating(0.8 + 0.01 * i) + NOISE for i in range(8)]
+        summary = summary_of([finished(reports(c), value=float(returned(c))) for c in curves])
+        assert summary.problem is problem
+        assert problem or summary.target is Target.LAST
+
+    @pytest.mark.parametrize("n_good", [1, 3, 6])
+    @pytest.mark.parametrize("n_failed", [2, 6])
+    def test_penalties_of_trials_that_failed(self, n_good: int, n_failed: int) -> None:
+        good = [finished(reports(saturating(0.7 + 0.05 * i))) for i in range(n_good)]
+        failed = [finished(reports(BAD[:4]), value=-1e6) for _ in range(n_failed)]
+        assert summary_of([*failed, *good]).problem is None
+
+    def test_all_values_far_from_the_reports_are_no_penalties(self) -> None:
+        far = [finished(reports(saturating(e)), value=-1e6) for e in GOOD_ENDS]
+        assert summary_of(far).problem is MetricProblem.MISMATCH
+        percent = [finished(reports(saturating(e)), value=50.0 + 100.0 * e**3) for e in GOOD_ENDS]
+        assert summary_of(percent).problem is MetricProblem.MISMATCH
 
 
 class TestLengths:

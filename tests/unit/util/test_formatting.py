@@ -1,6 +1,15 @@
+import math
+
 import pytest
 
-from optuna_lcpruner._util.formatting import count, format_distinct, number, probability, table
+from optuna_lcpruner._util.formatting import (
+    count,
+    format_beside,
+    format_distinct,
+    number,
+    probability,
+    table,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +30,27 @@ from optuna_lcpruner._util.formatting import count, format_distinct, number, pro
 )
 def test_how_numbers_read(words: str, expected: str) -> None:
     assert words == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0.1285, 0.11589, 0.18241, 0.1126), "0.1285 0.1159 0.1824 0.1126"),
+        ((6.868, 1.084, 14.24, 0.1494), "6.868 1.084 14.24 0.1494"),
+        ((-76270.51, -76271.23, -76269.4, -76270.0), "-76270.51 -76271.23 -76269.4 -76270"),
+        ((0.99951, 0.9989812, 0.99987, 0.99948), "0.99951 0.998981 0.99987 0.99948"),
+        ((1.0 + 1e-15, 1.0), "1 1"),
+        ((1234.5,), "1234"),
+        ((1234.5, None, math.inf), "1234 inf"),
+        ((-1.5e308, 1.5e308), "-1.5e+308 1.5e+308"),
+        ((0.0, 5e-324), "0 4.941e-324"),
+    ],
+)
+def test_values_that_stand_beside_each_other(
+    values: tuple[float | None, ...], expected: str
+) -> None:
+    shown = format_beside(*values)
+    assert " ".join(shown(value) for value in values if value is not None) == expected
 
 
 @pytest.mark.parametrize(
