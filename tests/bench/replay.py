@@ -165,15 +165,18 @@ class Space:
         return scaled, optuna.distributions.FloatDistribution(low, high, log=log)
 
     def point(self, params: dict) -> np.ndarray:
-        """Proposed hyper-parameters, scaled like the columns."""
+        """Proposed hyper-parameters, scaled like the columns; NaN for those of another space."""
         point = []
         for name, d in self.distributions.items():
+            value = params.get(name)
             if isinstance(d, optuna.distributions.CategoricalDistribution):
-                point.append(float(d.choices.index(params[name])))
+                point.append(float(d.choices.index(value)) if value in d.choices else np.nan)
+            elif value is None or (d.log and not value > 0.0):
+                point.append(np.nan)
             elif d.log:
-                point.append(np.log(params[name] / d.low) / np.log(d.high / d.low))
+                point.append(np.log(value / d.low) / np.log(d.high / d.low))
             else:
-                point.append((params[name] - d.low) / (d.high - d.low))
+                point.append((value - d.low) / (d.high - d.low))
         return np.array(point)
 
     def nearest(self, params: dict, left: np.ndarray) -> int:

@@ -282,6 +282,8 @@ class TestMetricThatIsNoReport:
         assert summary_of(far).problem is MetricProblem.MISMATCH
         percent = [finished(reports(saturating(e)), value=50.0 + 100.0 * e**3) for e in GOOD_ENDS]
         assert summary_of(percent).problem is MetricProblem.MISMATCH
+        fits = finished(reports(saturating(0.8)))
+        assert summary_of([*percent, fits]).problem is MetricProblem.MISMATCH
 
 
 class TestLengths:
