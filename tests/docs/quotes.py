@@ -136,6 +136,7 @@ def examples(folder: Path) -> tuple[dict[str, str], str]:
     family, engine = (
         run_example(f"own_{part}.py", folder=folder).stdout for part in ("family", "engine")
     )
+    _, _, second = run_example("second_study.py", folder=folder).stdout.rpartition("\n\n")
     return {
         "reason": reason,
         "explain": shortened(str(explain(study, int(trial)))),
@@ -146,6 +147,7 @@ def examples(folder: Path) -> tuple[dict[str, str], str]:
         "both": reasons_of(both),
         "family": family,
         "engine": engine,
+        "second study": second,
     }, trial
 
 

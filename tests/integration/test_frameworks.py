@@ -84,6 +84,15 @@ LIGHT = (
         studies=("-grid", "-random", "-tpe"),
         more=("--repeats", "1"),
     ),
+    Example(
+        "second_study",
+        ("sklearn",),
+        8,
+        ("epochs", 6),
+        "epochs",
+        6,
+        studies=("-first", "-cold", "-warm"),
+    ),
 )
 RESUMED = (
     Example("resume_sklearn", ("sklearn",), 16, ("epochs", 12), "epochs", 12),
