@@ -33,16 +33,20 @@ COSTS = (0.2, 0.25, 0.3, 0.35)
 class CostBlind(Rule):
     """The rule without the factor 1 - n / T."""
 
-    def threshold_at(self, n_begun: int, seen: float) -> float:
-        return super().threshold_at(n_begun, 0.0)
+    def threshold_at(
+        self, n_begun: int, seen: float, caution: float = 1.0, slowness: float = 1.0
+    ) -> float:
+        return super().threshold_at(n_begun, 0.0, caution, slowness)
 
 
 @dataclass(frozen=True)
 class Proportional(Rule):
     """A threshold in proportion to any trial's chance, 1 / M, from the first trial on."""
 
-    def threshold_at(self, n_begun: int, seen: float) -> float:
-        return min(1.0, self.risk / n_begun) * (1.0 - seen)
+    def threshold_at(
+        self, n_begun: int, seen: float, caution: float = 1.0, slowness: float = 1.0
+    ) -> float:
+        return min(1.0, self.risk / n_begun) * (1.0 - seen) * caution
 
 
 ANALOGUES = OpinionPool(offset=0.81, fade=0.93, evidence=(0.37, 0.0))
