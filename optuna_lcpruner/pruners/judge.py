@@ -138,8 +138,7 @@ class Judge:
         steps, values = ordered(trial.intermediate_values)
         reported = oriented(values[usable(values)], maximize)
         _, summary = reader.read(study, maximize)
-        target = summary.target if self.target == "auto" else Target(self.target)
-        if target is not Target.BEST or not np.any(reported > summary.incumbent):
+        if self._target(summary) is not Target.BEST or not np.any(reported > summary.incumbent):
             return None
         best = float(oriented(np.max(reported), maximize))
         detail = f"{number(best)} reported before {values[-1]}, and the best report is returned"
@@ -183,7 +182,7 @@ class Judge:
             return judged or refusal
         if standing is not None:
             curve = replace(curve, p_by_ranks=standing.p_beats_completed)
-        target = summary.target if self.target == "auto" else Target(self.target)
+        target = self._target(summary)
         with reader.lock:
             knowledge = record.knowledge(summary, curve.horizon, curve.stride, target)
         refusal = self.conditions.whole_trainings(knowledge, step)
@@ -199,6 +198,10 @@ class Judge:
             ahead=reached > summary.incumbent,
             slowness=self._slowness(study, trial, reader),
         )
+
+    def _target(self, summary: StudySummary) -> Target:
+        """Which report the objective returns."""
+        return summary.target if self.target == "auto" else Target(self.target)
 
     def _slowness(self, study: Study, trial: FrozenTrial, reader: StudyReader) -> float:
         """How many times as long a trial takes a report as others; 1 where that does not count."""
