@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import numpy as np
 from optuna.pruners import BasePruner
@@ -19,6 +20,9 @@ from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
 from optuna_lcpruner.study.summary import MetricProblem, StudySummary
 from optuna_lcpruner.study.units import changed_unit
 
+_MOST_TRAININGS = 3  # heuristic
+"""Nothing is to be expected of a trial that has been running for longer."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -26,7 +30,8 @@ class Finding:
 
     Attributes:
         about: What: ``"pruner"``, ``"n_steps"``, ``"steps"``, ``"direction"``, ``"metric"``,
-            ``"target"``, ``"unit"``, ``"folds"``, ``"constraints"``, ``"stops"`` or ``"pruning"``.
+            ``"target"``, ``"unit"``, ``"folds"``, ``"constraints"``, ``"stops"``, ``"workers"`` or
+            ``"pruning"``.
         is_problem: Whether something should be changed.
         text: What was found, in words.
     """
@@ -112,7 +117,23 @@ def _findings(study: Study, pruner: BasePruner) -> Iterator[Finding]:
             f"{count(summary.n_told_to_stop, 'trial')} told to stop returned a value all the same: "
             "raise optuna.TrialPruned where should_prune() is true",
         )
+    yield from _workers(study, completed)
     yield _pruning(settings, conditions, summary)
+
+
+def _workers(study: Study, completed: Sequence[FrozenTrial]) -> Iterator[Finding]:
+    """Trials that nobody trains any more, by how long completed ones took."""
+    longest = max((t.duration for t in completed if t.duration), default=timedelta(0))
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    since = datetime.now() - _MOST_TRAININGS * longest
+    dead = [t for t in running if longest and t.datetime_start and t.datetime_start < since]
+    if dead:
+        yield Finding(
+            "workers",
+            True,
+            f"{count(len(dead), 'trial')} running for longer than {_MOST_TRAININGS} trainings take: "
+            "was the worker killed? With RDBStorage(url, heartbeat_interval=60) Optuna fails them",
+        )
 
 
 def _length(conditions: Preconditions, summary: StudySummary) -> Finding:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-from helpers import N_STEPS, constrained, finished, make_study, reports, saturating, sqlite
+from helpers import (
+    N_STEPS,
+    constrained,
+    finished,
+    good_trials,
+    make_study,
+    reports,
+    saturating,
+    sqlite,
+)
+from optuna.trial import TrialState, create_trial
 
 from optuna_lcpruner import Check, LearningCurvePruner, check
 from optuna_lcpruner.cli.main import main
@@ -94,6 +105,31 @@ def test_constraints_that_no_trial_keeps() -> None:
     assert problems(checked(broken)) == ["constraints"]
     kept = [constrained(finished(reports(CURVES[0])), 0.0), *broken]
     assert text(checked(kept), "constraints") == "1 of 4 completed trials keep them"
+
+
+@pytest.mark.parametrize(("hours", "n_dead"), [((2.0, 2.9), 0), ((2.0, 3.1), 1), ((4.0, 99.0), 2)])
+def test_trials_of_killed_workers(hours: tuple[float, ...], n_dead: int) -> None:
+    """The longest training took an hour."""
+    study = make_study()
+    now = datetime.now()
+    for trial in good_trials():
+        trial.datetime_start = now - timedelta(hours=10)
+        trial.datetime_complete = now - timedelta(hours=9)
+        study.add_trial(trial)
+    for taken in hours:
+        running = create_trial(state=TrialState.RUNNING)
+        running.datetime_start = now - timedelta(hours=taken)
+        study.add_trial(running)
+    found = [f.text for f in check(study).findings if f.about == "workers"]
+    assert [text.partition(" running")[0] for text in found] == (
+        [f"{n_dead} trial{'s' * (n_dead > 1)}"] if n_dead else []
+    )
+
+
+def test_no_trial_is_dead_by_trials_without_a_duration() -> None:
+    study = make_study(good_trials())
+    study.ask()
+    assert "workers" not in [finding.about for finding in check(study).findings]
 
 
 def test_another_pruner_and_several_objectives() -> None:
