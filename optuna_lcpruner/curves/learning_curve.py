@@ -128,7 +128,7 @@ class LearningCurve:
 
     @property
     def n_whole_knots(self) -> int:
-        """Number of knots with a value that no further report will change."""
+        """Number of knots that no further report will fall on, if they go on as the last two."""
         return self._averaged[2]
 
     @cached_property

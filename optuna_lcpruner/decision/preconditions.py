@@ -196,7 +196,8 @@ class Preconditions:
             reason = Reason.LONGER if curve.is_longer else Reason.BEYOND_HORIZON
             return abstain(reason, curve.detail, int(steps[-1]))
         if curve.horizon > MAX_KNOTS and curve.n_whole_knots < _FEWEST_KNOTS:
-            detail = f"{curve.seen:.2g} of a long training, {_FEWEST_KNOTS / MAX_KNOTS:.2g} needed"
+            seen = f"{curve.n_whole_knots} of {_FEWEST_KNOTS} parts"
+            detail = f"{seen} of a training of {curve.horizon} reports, which has {MAX_KNOTS}"
             return abstain(Reason.TOO_FEW_REPORTS, detail, int(steps[-1]))
         return curve
 
@@ -213,14 +214,24 @@ class Preconditions:
         )
 
     def earlier(self, curve: LearningCurve, steps: IntArray, n: int) -> list[LearningCurve]:
-        """The curve as it was at the n looks before this one, newest first."""
+        """The curve as it was at the n looks before this one, newest first.
+
+        Of a long training looks count that saw another part of it.
+        """
         if n == 0:
             return []
-        looks = np.flatnonzero(self.looks(steps)[:-1])[::-1][:n]
-        return [
-            LearningCurve(
+        looks = np.flatnonzero(self.looks(steps)[:-1])[::-1]
+        is_long = curve.horizon > MAX_KNOTS
+        if is_long:  # the last one on each knot
+            knots = curve.knots.nearest(curve.positions[looks])
+            looks = looks[np.r_[True, knots[1:] < knots[:-1]]] if looks.size else looks
+        found = [curve]
+        for i in looks[looks + 1 >= MIN_REPORTS]:
+            before = LearningCurve(
                 curve.positions[: i + 1], curve.values[: i + 1], curve.horizon, curve.stride
             )
-            for i in looks
-            if i + 1 >= MIN_REPORTS
-        ]
+            if not is_long or _FEWEST_KNOTS <= before.n_whole_knots < found[-1].n_whole_knots:
+                found.append(before)
+            if len(found) > n:
+                break
+        return found[1:]

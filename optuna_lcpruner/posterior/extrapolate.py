@@ -38,7 +38,8 @@ def forecast(
 
     Returns:
         The predictive distribution at every position ahead, the last being the horizon (at up to
-        128 evenly spaced positions of a longer training). Position p is the p-th report.
+        128 evenly spaced positions of a longer training, of which the newest, while reports are
+        still to come to it, does not count yet). Position p is the p-th report.
 
     Raises:
         ValueError: If an argument is out of range, fewer than two values are finite, or nothing is

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_lcpruner._util.formatting import count, table
 from optuna_lcpruner._util.validation import loaded
 from optuna_lcpruner.curves.horizon import MIN_TRIALS_TO_JUDGE
+from optuna_lcpruner.curves.learning_curve import MAX_KNOTS
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.decision.preconditions import Preconditions
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
@@ -131,8 +132,9 @@ def _workers(study: Study, completed: Sequence[FrozenTrial]) -> Iterator[Finding
         yield Finding(
             "workers",
             True,
-            f"{count(len(dead), 'trial')} running for longer than {_MOST_TRAININGS} trainings take: "
-            "was the worker killed? With RDBStorage(url, heartbeat_interval=60) Optuna fails them",
+            f"{count(len(dead), 'trial')} running for longer than {_MOST_TRAININGS} trainings "
+            "take: was the worker killed? With RDBStorage(url, heartbeat_interval=60) Optuna "
+            "fails them",
         )
 
 
@@ -221,7 +223,10 @@ def _pruning(
     )
     when = f"after {count(missing, 'more completed trial')}" if waits else "from now on"
     first = f"from step {conditions.n_warmup_steps} and " if conditions.n_warmup_steps else "from "
-    words = f"by forecast {when}, {first}the second report on"
+    lengths = summary.lengths
+    n_reports = (conditions.n_steps or lengths.n_steps or 0) / (lengths.stride or 1.0)
+    looks = f"third of {MAX_KNOTS} parts" if n_reports > MAX_KNOTS else "second report"
+    words = f"by forecast {when}, {first}the {looks} on"
     if waits and pruner.judge.ranks_early:
         words += "; before that by early ranks, where three other trials are under way"
     return Finding("pruning", False, words)

@@ -5,7 +5,6 @@ A `Judge` is its settings and these steps. It remembers and records nothing: tha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
@@ -138,7 +137,8 @@ class Judge:
         steps, values = ordered(trial.intermediate_values)
         reported = oriented(values[usable(values)], maximize)
         _, summary = reader.read(study, maximize)
-        if self._target(summary) is not Target.BEST or not np.any(reported > summary.incumbent):
+        is_best = np.isfinite(summary.incumbent) and np.any(reported > summary.incumbent)
+        if self._target(summary) is not Target.BEST or not is_best or not is_feasible(trial):
             return None
         best = float(oriented(np.max(reported), maximize))
         detail = f"{number(best)} reported before {values[-1]}, and the best report is returned"
@@ -340,7 +340,7 @@ def _has_begun(reports: Reports, study: Study, trial: FrozenTrial) -> bool:
         reports.n_finite > 0
         or reports.steps.size > _MOST_BEFORE
         or any(
-            at <= reports.step and math.isfinite(value)
+            at <= reports.step and usable(np.array(value))
             for other in study.get_trials(deepcopy=False)
             if other.number != trial.number
             for at, value in other.intermediate_values.items()

@@ -6,6 +6,7 @@ the study is asked. It can be thrown away at any time and built again from the s
 
 from __future__ import annotations
 
+import threading
 from array import array
 from bisect import insort
 from collections.abc import Mapping, Sequence
@@ -151,7 +152,7 @@ def _averages(values: Array, value: float) -> bool:
     """Whether a value is the mean of some of the last reports, at most half of them."""
     last = values[::-1][: values.size // 2]
     means = np.cumsum(last) / np.arange(1, last.size + 1)
-    return bool(np.any(np.isclose(means[1:], value, rtol=1e-9, atol=0.0)))
+    return bool(np.any(np.isclose(means[1:], value, rtol=1e-6, atol=0.0)))
 
 
 def _worsens(values: Array) -> bool | None:
@@ -198,7 +199,10 @@ _row = attrgetter(*_COLUMNS)
 class StudyRecord:
     """Summaries of a study's finished trials, read incrementally.
 
-    Not thread-safe: the pruner preconditions it with its lock.
+    Not thread-safe: whoever uses it holds its lock.
+
+    Attributes:
+        lock: The lock.
     """
 
     def __init__(self, maximize: bool, announced: bool = True, n_best: int = 1) -> None:
@@ -209,6 +213,7 @@ class StudyRecord:
             announced: Whether the lengths that trials announce count.
             n_best: Of how many best trials the last one is to be beaten.
         """
+        self.lock = threading.Lock()
         self._n_best = n_best
         self._maximize = maximize
         self._announced = announced

@@ -56,7 +56,7 @@ class StudyReader:
         self._record = record
         self._summary: StudySummary | None = None
         self._read: tuple[Mark, StudyRecord, StudySummary] | None = None
-        self.lock = threading.Lock()
+        self.lock = threading.Lock() if record is None else record.lock  # others may use it
         self._reading = threading.Lock()
         self._made_up: Recent[Any, tuple[StudyRecord, StudySummary]] = Recent(_MAX_MADE_UP)
         self._standings: Standings | None = None

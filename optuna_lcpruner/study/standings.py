@@ -23,10 +23,11 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_lcpruner._util.arrays import Array, BoolArray, IntArray
+from optuna_lcpruner._util.attributes import PACE_ATTRIBUTE
 from optuna_lcpruner.curves.horizon import announced_n_steps
 from optuna_lcpruner.curves.learning_curve import LearningCurve
 from optuna_lcpruner.posterior import early_ranks
-from optuna_lcpruner.study.continuation import resumed_from
+from optuna_lcpruner.study.continuation import n_own_reports, resumed_from
 from optuna_lcpruner.study.feasibility import is_feasible
 
 _RATIO = 1.3  # heuristic
@@ -92,10 +93,11 @@ _ROW = np.dtype(
         ("counts", np.bool_),  # as a measure for others
         ("last", np.int64),  # last step with a finite report
         ("start", np.float64),  # first finite report, larger is better
-        ("n", np.int64),  # its reports
-        ("began", np.float64),  # seconds since the epoch; NaN if it does not say
+        ("n", np.int64),  # reports of its own
+        ("began", np.float64),  # seconds since the epoch; NaN if it does not say, or is a replay
         ("pace", np.float64),  # seconds a report took, once it has ended; NaN if it does not say
         ("changed", np.float64),  # when it was seen with these reports first
+        ("moves", np.bool_),  # whether it was seen with fewer before
     ]
 )
 """What is kept of a trial."""
@@ -162,11 +164,12 @@ class Standings:
         """
         for trial in trials:
             now = len(trial.intermediate_values), trial.state
-            if self._taken.get(trial.number) != now:
+            before = self._taken.get(trial.number)
+            if before != now:
                 self._taken[trial.number] = now
-                self._add(trial, time)
+                self._add(trial, time, before is not None and 0 < before[0] < now[0])
 
-    def _add(self, trial: FrozenTrial, time: float) -> None:
+    def _add(self, trial: FrozenTrial, time: float, moves: bool) -> None:
         number, steps = trial.number, list(trial.intermediate_values)
         if number >= self._rows.size:
             more = np.zeros(max(number + 1 - self._rows.size, self._rows.size), _ROW)
@@ -178,6 +181,7 @@ class Standings:
                 finite.append(step)
                 self._columns.setdefault(step, _Column()).put(number, value)
         length = announced_n_steps(trial.user_attrs)
+        n, is_told = n_own_reports(trial), PACE_ATTRIBUTE in trial.user_attrs
         counts_down = len(steps) > 1 and all(b < a for a, b in pairwise(steps))
         only_ended = trial.state is TrialState.COMPLETE and len(finite) == 1
         waits = trial.state is TrialState.WAITING  # its reports are another trial's
@@ -192,10 +196,11 @@ class Standings:
             bool(finite) and not (counts_down or only_ended or waits) and is_feasible(trial),
             finite[-1] if finite else 0,
             self._sign * trial.intermediate_values[finite[0]] if finite else math.nan,
-            len(steps),
-            math.nan if trial.datetime_start is None else trial.datetime_start.timestamp(),
-            trial.duration.total_seconds() / len(steps) if trial.duration and steps else math.nan,
+            n,
+            trial.datetime_start.timestamp() if trial.datetime_start and not is_told else math.nan,
+            trial.duration.total_seconds() / n if trial.duration and n else math.nan,
             time,
+            moves,
         )
 
     def standing(
@@ -259,13 +264,14 @@ class Standings:
         """
         rows = self._rows
         taken = now - rows["began"]
-        told = np.append(rows["pace"], taken[number] / rows["n"][number])
+        own_pace = (rows["changed"] - rows["began"]) / np.maximum(rows["n"], 1)
+        alive = rows["moves"] & np.isnan(rows["pace"])
+        told = np.r_[rows["pace"], own_pace[alive], taken[number] / max(rows["n"][number], 1)]
         told = told[told > 0.0]
         if not told.size:
             return np.zeros(rows.size, dtype=bool)
         pace = float(np.median(told))
         longest = pace * np.minimum(_SLOWEST * (rows["n"] + 1.0), _MOST_TRAININGS * horizon)
-        own_pace = (rows["changed"] - rows["began"]) / np.maximum(rows["n"], 1)
         silent = now - rows["changed"]
         return np.asarray(
             (taken > np.maximum(longest, _SHORTEST))

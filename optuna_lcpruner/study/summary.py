@@ -126,13 +126,12 @@ def _inner(values: Array) -> Array:
 
 
 def _is_penalty(value: Array, last: Array, best: Array) -> BoolArray:
-    """Which values are far from all that was reported, and the same in several trials."""
+    """Which values are far worse than all that was reported: one and the same in several trials."""
     reported = _inner(np.concatenate([last, best]))
     if reported.size == 0:
         return np.zeros(value.size, dtype=bool)
-    apart = np.maximum(float(reported.min()) - value, value - float(reported.max()))
-    _, which, counts = np.unique(value, return_inverse=True, return_counts=True)
-    return np.asarray((counts[which] > 1) & (apart > _PENALTY * float(np.ptp(reported))))
+    far = float(reported.min()) - value > _PENALTY * float(np.ptp(reported))
+    return far & (np.count_nonzero(far) > 1 and np.unique(value[far]).size == 1)
 
 
 def _relation(

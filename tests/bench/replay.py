@@ -171,7 +171,7 @@ class Space:
             value = params.get(name)
             if isinstance(d, optuna.distributions.CategoricalDistribution):
                 point.append(float(d.choices.index(value)) if value in d.choices else np.nan)
-            elif value is None or (d.log and not value > 0.0):
+            elif not isinstance(value, float) or (d.log and value <= 0.0):
                 point.append(np.nan)
             elif d.log:
                 point.append(np.log(value / d.low) / np.log(d.high / d.low))

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -330,6 +331,23 @@ def test_risk() -> None:
         assert float(wrong) < float(risk) + 4 * float(error)
         assert 0 < float(lost) < 1 or float(risk) < 0.04
         assert 0.05 < float(cost) < 1
+
+
+def test_second_study(recorded: list[str], tmp_path: Path) -> None:
+    """Two studies in which the same configurations are the best."""
+    paths = [shutil.copy(path, tmp_path / f"same_{i}.npz") for i, path in enumerate(recorded)]
+    output = run("second_study.py", *map(str, paths), "--orders", "2", "--pruners", "median_w3")
+    assert output.startswith("2 studies, 2 orders\n")
+    rows = dict(re.findall(r"^median_w3 +(none|best 3|worst 3) +(\S.*)$", output, re.MULTILINE))
+    assert [row.count(" +- ") for row in rows.values()] == [0, 3, 3]
+    costs = {start: float(row.split()[0]) for start, row in rows.items()}
+    assert costs["best 3"] < costs["none"] < costs["worst 3"]
+    refused = subprocess.run(
+        [sys.executable, str(BENCH / "second_study.py"), *recorded],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "none of these studies has another one of its source" in refused.stderr
 
 
 ABLATED = (

@@ -126,6 +126,17 @@ def test_trials_of_killed_workers(hours: tuple[float, ...], n_dead: int) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("n_steps", "stride", "expected"),
+    [(128, 1, "second report"), (129, 1, "third of 128 parts"), (10_000, 500, "second report")],
+)
+def test_from_when_on_long_trainings_are_judged(n_steps: int, stride: int, expected: str) -> None:
+    steps = range(0, n_steps, stride)
+    trials = [finished(reports(saturating(e, len(steps)), steps)) for e in (0.8, 0.84, 0.9)]
+    found = checked(trials, n_steps=n_steps)
+    assert text(found, "pruning") == f"by forecast from now on, from the {expected} on"
+
+
 def test_no_trial_is_dead_by_trials_without_a_duration() -> None:
     study = make_study(good_trials())
     study.ask()

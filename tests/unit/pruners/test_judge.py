@@ -272,7 +272,24 @@ class TestManyReports:
         decisions = watch(study, make_pruner(n_steps=1000), reports(BAD[:1].repeat(30)))
         early = [decision.reason is Reason.TOO_FEW_REPORTS for decision in decisions]
         assert early == [True] * 19 + [False] * 11
-        assert decisions[18].message == "too few reports: 0.019 of a long training, 0.023 needed"
+        assert decisions[18].message == (
+            "too few reports: 2 of 3 parts of a training of 1000 reports, which has 128"
+        )
+
+    @pytest.mark.parametrize("interval", [1, 5])
+    def test_patience_counts_parts(self, interval: int) -> None:
+        """Of looks at the same part only one counts."""
+        study = make_study([finished(reports(saturating(e, 1000))) for e in GOOD_ENDS])
+        stopped = []
+        for patience in (1, 2, 4):
+            pruner = make_pruner(
+                n_steps=1000, threshold=0.5, patience=patience, interval_steps=interval
+            )
+            decisions = watch(study, pruner, reports(BAD[:1].repeat(80)))
+            stopped.append([decision.prune for decision in decisions].index(True))
+            judged = [d for d in decisions[: stopped[-1]] if d.p_beat is not None]
+            assert all(decision.reason is Reason.PATIENCE for decision in judged)
+        assert np.all(np.diff(stopped) >= [7, 14])  # eight reports a part
 
 
 class TestHorizon:

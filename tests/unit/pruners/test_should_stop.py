@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +239,26 @@ def test_refuses(arguments: dict[str, Any], error: type[Exception], message: str
     should_stop([0.1], patience=1)  # remembered, and equal to 1.0
     with pytest.raises(error, match=message):
         should_stop(**{"curve": [0.1], **arguments})
+
+
+def test_threads_that_ask_at_once_hear_the_same() -> None:
+    """They share what is read of the completed trainings."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    t = np.arange(20)
+    try:
+        for i in range(8):
+            completed = [e - 0.7 * 0.8**t for e in np.linspace(0.81, 0.9, 40) + 1e-6 * i]
+            start = threading.Barrier(6)
+
+            def ask(curves: list[Any] = completed, start: threading.Barrier = start) -> Decision:
+                start.wait()
+                behind = 0.8 - 0.6 * 0.8 ** t[:8]
+                return should_stop(behind, completed=curves, n_steps=20, direction="maximize")
+
+            with ThreadPoolExecutor(6) as pool:
+                decisions = [one.result() for one in [pool.submit(ask) for _ in range(6)]]
+            assert len({(d.reason, d.p_beat) for d in decisions}) == 1
+            assert decisions[0].p_beat is not None
+    finally:
+        sys.setswitchinterval(before)

@@ -282,6 +282,16 @@ class TestMetricThatIsNoReport:
         assert summary_of(far).problem is MetricProblem.MISMATCH
         percent = [finished(reports(saturating(e)), value=50.0 + 100.0 * e**3) for e in GOOD_ENDS]
         assert summary_of(percent).problem is MetricProblem.MISMATCH
+        for sign in (-1.0, 1.0):  # counts of hits, rounded percentages
+            hits = [
+                finished(reports(saturating(e)), value=sign * v)
+                for e in GOOD_ENDS
+                for v in (90.0, 91.0)
+            ]
+            assert summary_of(hits).problem is MetricProblem.MISMATCH
+            assert summary_of([*hits[::2], hits[1]]).problem is MetricProblem.MISMATCH
+            fit = [finished(reports(saturating(e))) for e in GOOD_ENDS[:3]]
+            assert summary_of([*hits, *fit]).problem is MetricProblem.MISMATCH
         fits = finished(reports(saturating(0.8)))
         assert summary_of([*percent, fits]).problem is MetricProblem.MISMATCH
 
