@@ -3,7 +3,7 @@
 python examples/sklearn_partial_fit.py    # seconds
 
 Nothing tells the pruner how long a training is: it learns it from the trials that complete.
-A training that overflows reports NaN and is stopped there and then.
+A training that overflows reports NaN and is stopped.
 """
 
 import math

@@ -321,7 +321,7 @@ def test_trainings_that_diverge_are_counted(tmp_path: Path) -> None:
 
 def test_a_summary_of_trials_that_all_diverge(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    result = run_example("sklearn_partial_fit.py", "--trials=1", "--epochs=2", folder=tmp_path)
+    result = run_example("sklearn_partial_fit.py", "--trials=1", "--epochs=12", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     pattern = r"completed +(\d+)\n +pruned +(\d+) \((\d+) diverged\)"
     assert numbers(pattern, result.stdout) == [0, 1, 1]
