@@ -325,3 +325,13 @@ def run_together(script: str, arguments: Sequence[Sequence[str]], *options: str)
         assert worker.returncode == 0, errors
         said.append(errors)
     return said
+
+
+DOOMED = BAD[:12]
+"""Twelve of twenty reports without any progress."""
+PROMISING = saturating(0.95)[:12]
+"""Twelve of twenty reports that lead to a new best value."""
+
+
+def make_pruner(**settings: Any) -> LearningCurvePruner:
+    return LearningCurvePruner(**{"n_steps": N_STEPS, "threshold": 0.05, **settings})

@@ -18,11 +18,9 @@ from optuna_lcpruner.curves.learning_curve import MAX_KNOTS
 from optuna_lcpruner.decision.decision import Reason
 from optuna_lcpruner.decision.preconditions import Preconditions
 from optuna_lcpruner.pruners.learning_curve import LearningCurvePruner
+from optuna_lcpruner.study.standings import MOST_TRAININGS
 from optuna_lcpruner.study.summary import MetricProblem, StudySummary
 from optuna_lcpruner.study.units import changed_unit
-
-_MOST_TRAININGS = 3  # heuristic
-"""Nothing is to be expected of a trial that has been running for longer."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +124,13 @@ def _workers(study: Study, completed: Sequence[FrozenTrial]) -> Iterator[Finding
     """Trials that nobody trains any more, by how long completed ones took."""
     longest = max((t.duration for t in completed if t.duration), default=timedelta(0))
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    since = datetime.now() - _MOST_TRAININGS * longest
+    since = datetime.now() - MOST_TRAININGS * longest
     dead = [t for t in running if longest and t.datetime_start and t.datetime_start < since]
     if dead:
         yield Finding(
             "workers",
             True,
-            f"{count(len(dead), 'trial')} running for longer than {_MOST_TRAININGS} trainings "
+            f"{count(len(dead), 'trial')} running for longer than {MOST_TRAININGS:g} trainings "
             "take: was the worker killed? With RDBStorage(url, heartbeat_interval=60) Optuna "
             "fails them",
         )

@@ -38,7 +38,7 @@ _ENOUGH = 6  # heuristic
 _CROWD = 5  # heuristic
 """Trials it takes for a rank to say something."""
 
-_SLOWEST, _MOST_TRAININGS = 5.0, 3.0  # heuristic
+_SLOWEST, MOST_TRAININGS = 5.0, 3.0  # heuristic
 """A running trial so many times slower than others, or that takes so long, is taken for dead."""
 
 _SHORTEST = 10.0  # heuristic
@@ -271,11 +271,11 @@ class Standings:
         if not told.size:
             return np.zeros(rows.size, dtype=bool)
         pace = float(np.median(told))
-        longest = pace * np.minimum(_SLOWEST * (rows["n"] + 1.0), _MOST_TRAININGS * horizon)
+        longest = pace * np.minimum(_SLOWEST * (rows["n"] + 1.0), MOST_TRAININGS * horizon)
         silent = now - rows["changed"]
         return np.asarray(
             (taken > np.maximum(longest, _SHORTEST))
-            | (silent > np.maximum(_SLOWEST * np.fmax(pace, own_pace), _SHORTEST))
+            | (silent > np.maximum(_SLOWEST * np.maximum(pace, own_pace), _SHORTEST))
         )
 
     def _moves(

@@ -10,12 +10,15 @@ import optuna
 import pytest
 from helpers import (
     BAD,
+    DOOMED,
     GOOD_ENDS,
     N_STEPS,
+    PROMISING,
     SpyEngine,
     finished,
     good_trials,
     judge,
+    make_pruner,
     make_study,
     names,
     reports,
@@ -30,14 +33,6 @@ from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 from optuna_lcpruner.posterior.interface import Target
 
 NAN, INF = math.nan, math.inf
-DOOMED = BAD[:12]
-"""Twelve of twenty reports without any progress."""
-PROMISING = saturating(0.95)[:12]
-"""Twelve of twenty reports that lead to a new best value."""
-
-
-def make_pruner(**settings: Any) -> LearningCurvePruner:
-    return LearningCurvePruner(**{"n_steps": N_STEPS, "threshold": 0.05, **settings})
 
 
 SCALES = {

@@ -12,11 +12,14 @@ import optuna
 import pytest
 from helpers import (
     BAD,
+    DOOMED,
     GOOD_ENDS,
     N_STEPS,
+    PROMISING,
     finished,
     good_trials,
     judge,
+    make_pruner,
     make_study,
     names,
     reports,
@@ -32,14 +35,6 @@ from optuna_lcpruner.decision.self_check import Caution
 from optuna_lcpruner.posterior.closed_form.engine import ClosedForm
 
 NAN, INF = math.nan, math.inf
-DOOMED = BAD[:12]
-"""Twelve of twenty reports without any progress."""
-PROMISING = saturating(0.95)[:12]
-"""Twelve of twenty reports that lead to a new best value."""
-
-
-def make_pruner(**settings: Any) -> LearningCurvePruner:
-    return LearningCurvePruner(**{"n_steps": N_STEPS, "threshold": 0.05, **settings})
 
 
 class TestConstructor:

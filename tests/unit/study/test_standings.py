@@ -550,6 +550,15 @@ class TestDead:
         now = 1e6
         assert n_rivals(self.trials(now, [40.0], (COMPLETE, PRUNED)), now, now) == 1
 
+    def test_a_replay_is_not_timed(self):
+        """Its trials say themselves how long their reports take."""
+        now = 1e6
+        trials = self.trials(now, [40.0, 400.0], (PRUNED,))
+        assert n_rivals(trials, now, now - 300.0) == 0
+        for trial in trials:
+            trial.set_user_attr("lcpruner_seconds_per_report", 3600.0)
+        assert n_rivals(trials, now, now - 300.0) == 1
+
     def test_clocks_that_say_nothing(self):
         trials = self.trials(1e6, [0.0, 1e5])
         assert n_rivals(trials, 1e6, 1e6) == 1
